@@ -1,1 +1,45 @@
-fn main() {}
+//! `cargo xtask <task>`: everything a developer runs that is more than one cargo command.
+
+mod expect;
+mod manifest;
+mod nvcc;
+mod process;
+mod progress;
+mod run;
+mod samples;
+mod toolkit;
+mod venv;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Project tasks")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set up nvcc and build the sample programs
+    Samples(samples::Args),
+    /// Build everything that is needed and run one sample through the whole stack
+    Run(run::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Samples(args) => samples::main(&args),
+        Task::Run(args) => run::main(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

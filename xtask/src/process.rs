@@ -1,0 +1,97 @@
+//! Child processes: a time limit for a whole process group, and output that is kept.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// What became of a child.
+pub struct Finished {
+    /// Exit status; `None` when the time limit ended it.
+    pub status: Option<ExitStatus>,
+    /// All of its standard output.
+    pub stdout: Vec<u8>,
+    /// All of its standard error.
+    pub stderr: Vec<u8>,
+    /// Wall-clock time it took.
+    pub elapsed: Duration,
+}
+
+/// Output beyond this is dropped: a runaway program must not fill the memory of the test runner.
+const OUTPUT_LIMIT_BYTES: u64 = 16 << 20;
+/// Time between a polite end and a forced one.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs `command` in a process group of its own and ends the group after `limit`.
+pub fn run_limited(command: &mut Command, limit: Duration) -> Result<Finished> {
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let status = wait_limited(&mut child, started + limit)?;
+    let stdout = stdout.join().unwrap_or_default();
+    let stderr = stderr.join().unwrap_or_default();
+    Ok(Finished { status, stdout, stderr, elapsed: started.elapsed() })
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        if let Some(mut stream) = stream {
+            // A read error ends the output; what was read before it is still worth showing.
+            let _ = (&mut stream).take(OUTPUT_LIMIT_BYTES).read_to_end(&mut kept);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+        kept
+    })
+}
+
+fn wait_limited(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let signal_group = |signal| {
+        if let Some(group) = group {
+            // Fails only if the group is gone already.
+            let _ = kill_process_group(group, signal);
+        }
+    };
+    if let Some(status) = wait_until(child, deadline)? {
+        // Whatever the program left running in its group would keep our pipes open.
+        signal_group(Signal::KILL);
+        return Ok(Some(status));
+    }
+    signal_group(Signal::TERM);
+    wait_until(child, Instant::now() + GRACE)?;
+    signal_group(Signal::KILL);
+    child.wait().context("cannot wait for a child")?;
+    Ok(None)
+}
+
+fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// The last `lines` lines of `text`, each with `indent` in front.
+pub fn tail(text: &str, lines: usize, indent: &str) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| format!("{indent}{line}\n")).collect()
+}
