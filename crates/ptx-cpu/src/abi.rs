@@ -15,10 +15,22 @@
 //! * `.local`: byte offsets in `[0, local_len of the kernel)`; generic = `Thread::local_base + offset`;
 //! * `.param` of a kernel: byte offsets in the parameter buffer; generic = `Block::params + offset`.
 //!
+//! A block runs on one worker at a time, and a thread runs undisturbed by the other threads of its block until it parks. Atomics on
+//! `.shared` are therefore compiled to plain reads and writes; `.global` and generic ones are atomic on the host.
+//!
+//! Registers narrower than 32 bits are kept at their exact width; in [`Park`] fields values are zero-extended to 64 bits.
+//!
 //! The shared arena, the local depots and the parameter buffer lie inside the region, so that one check covers generic accesses.
 
 /// log2 of the size of the region (4 TiB). The region's base is `tag << REGION_SHIFT`.
 pub const REGION_SHIFT: u32 = 42;
+
+/// Inaccessible address space (in bytes) that must surround the region on both sides, and that must stay unallocated at both ends inside it.
+///
+/// Generated code checks the *base register* of an access against the region and then adds the instruction's constant offset
+/// (at most `REGION_MARGIN / 2` in magnitude), so that one check serves several accesses. The outer margin catches what leaves the
+/// region (a fault there is an illegal address), the inner one keeps a valid address's base register inside it.
+pub const REGION_MARGIN: u64 = 1 << 32;
 
 /// Entry point of a compiled kernel: runs one thread until it ends or parks.
 ///
@@ -54,7 +66,14 @@ pub struct Thread {
     /// Live registers across suspension points, `frame_len` bytes of the kernel, 16-byte aligned. Host memory outside the region.
     pub frame: *mut u8,
     pub park: Park,
+    /// Lowest host stack address at which a called function may still start (recursion is stopped there with
+    /// [`FaultKind::StackOverflow`]). Below it the engine keeps at least [`STACK_RESERVE`] bytes. 0: no limit.
+    pub stack_limit: u64,
 }
+
+/// Host stack that one kernel or device function and the helpers it calls may need below [`Thread::stack_limit`].
+/// Compilation refuses functions with larger frames than half of it. A kernel is entered with at least this much stack.
+pub const STACK_RESERVE: u64 = 512 << 10;
 
 /// The operation a parked thread waits for, and its result.
 #[repr(C)]
