@@ -5,6 +5,9 @@
 
 pub mod ast;
 mod error;
+pub mod layout;
+mod lexer;
+mod parser;
 mod types;
 
 pub use ast::*;
@@ -15,10 +18,7 @@ pub use error::{ParseError, ParseErrorKind};
 /// # Errors
 /// The first error, with line and column. Memory and time are linear in the source's length.
 pub fn parse(source: &[u8]) -> Result<Module, ParseError> {
-    let _ = source;
-    Err(ParseError {
-        line: 1,
-        column: 1,
-        kind: ParseErrorKind::UnexpectedEnd { expected: ".version".into() },
-    })
+    let end = source.iter().position(|b| *b == 0).unwrap_or(source.len());
+    // Only comments and strings can hold anything but ASCII, and what they hold does not matter.
+    parser::parse_module(&String::from_utf8_lossy(&source[..end]))
 }
