@@ -1,10 +1,16 @@
-//! Parses PTX files and prints what is in them: `cargo run -p ptx --example parse -- FILE...`
+//! Parses PTX files and prints what is in them: `cargo run -p ptx --example parse -- [--print] FILE...`
+//! With `--print`, the whole module as it was understood.
 
 use std::time::Instant;
 
 fn main() {
     let mut failed = false;
+    let mut print = false;
     for path in std::env::args().skip(1) {
+        if path == "--print" {
+            print = true;
+            continue;
+        }
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) => {
@@ -15,6 +21,7 @@ fn main() {
         };
         let start = Instant::now();
         match ptx::parse(&text) {
+            Ok(module) if print => print!("{module}"),
             Ok(module) => {
                 let seconds = start.elapsed().as_secs_f64();
                 let functions = module.items.iter().filter(|i| matches!(i, ptx::Item::Function(_))).count();

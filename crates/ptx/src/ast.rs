@@ -291,6 +291,11 @@ impl Body {
         &self.registers[id.0 as usize]
     }
 
+    /// Name of a label; empty if the id is of another function.
+    pub fn label(&self, id: LabelId) -> &str {
+        self.labels.get(id.0 as usize).map_or("", |name| name)
+    }
+
     /// The variable of this name declared in the function.
     pub fn variable(&self, name: &str) -> Option<&Variable> {
         self.variables.iter().find(|v| &*v.name == name)
@@ -315,7 +320,7 @@ impl Body {
 /// A virtual register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
-    /// Name, unique in the function. The elements of a vector register `v` are `v.x`, `v.y`, ...
+    /// Name, unique in the function. The elements of a vector register `v` are `v$x`, `v$y`, ...
     pub name: Name,
     /// Declared type ([`ScalarType::Pred`] for predicates). From sm_100 on, nvcc declares `.b32` for floats:
     /// lowering must type by instruction.

@@ -8,10 +8,12 @@ mod error;
 pub mod layout;
 mod lexer;
 mod parser;
+mod print;
 mod types;
 
 pub use ast::*;
 pub use error::{ParseError, ParseErrorKind};
+pub use print::InstructionText;
 
 /// Parses the PTX text of one translation unit. A NUL byte ends the text (images in fat binaries carry one).
 ///
