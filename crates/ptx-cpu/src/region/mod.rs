@@ -1,8 +1,8 @@
 //! The device address space of a worker process: one aligned 4 TiB range of host addresses.
 //!
 //! ```text
-//! base                    base + 2 TiB                         base + 3.5 TiB            base + 4 TiB
-//! | window: shared memfds | device heap: cuMemAlloc and others | arenas: shared/local/params |
+//! base                                 base + 1.5 TiB                 base + 2 TiB              base + 4 TiB
+//! | device heap: cuMemAlloc and others | arenas: shared/local/params | window: shared memfds |
 //! ```
 //! Everything that is not handed out stays `PROT_NONE`, and allocations are separated by such space, so that an access that runs
 //! over faults and is reported by [`fault`](crate::fault).
@@ -23,23 +23,25 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::abi::REGION_SHIFT;
+use crate::abi::{REGION_MARGIN, REGION_SHIFT};
 use space::SpaceAllocator;
 
 /// Bytes of the whole region.
 pub const REGION_LEN: u64 = 1 << REGION_SHIFT;
-/// Offset and length of the window in the region.
-pub const WINDOW_OFFSET: u64 = 0;
-/// See [`WINDOW_OFFSET`].
-pub const WINDOW_LEN: u64 = REGION_LEN / 2;
-/// Offset and length of the device heap in the region.
-pub const HEAP_OFFSET: u64 = WINDOW_OFFSET + WINDOW_LEN;
+/// Least unmapped space at both ends of the region; see [`REGION_MARGIN`].
+const MARGIN: u64 = REGION_MARGIN;
+/// Offset and length of the device heap in the region's lower half.
+pub const HEAP_OFFSET: u64 = MARGIN;
 /// See [`HEAP_OFFSET`].
-pub const HEAP_LEN: u64 = 3 << (REGION_SHIFT - 3);
-/// Offset and length of the arenas (shared memory, local memory, parameters) in the region.
+pub const HEAP_LEN: u64 = (3 << (REGION_SHIFT - 3)) - MARGIN;
+/// Offset and length of the arenas (shared memory, local memory, parameters) in the region's lower half.
 pub const ARENA_OFFSET: u64 = HEAP_OFFSET + HEAP_LEN;
 /// See [`ARENA_OFFSET`].
-pub const ARENA_LEN: u64 = REGION_LEN - ARENA_OFFSET;
+pub const ARENA_LEN: u64 = WINDOW_OFFSET - ARENA_OFFSET;
+/// Offset and length of the window: the region's upper half, as the protocol has it for program and worker alike.
+pub const WINDOW_OFFSET: u64 = REGION_LEN / 2;
+/// See [`WINDOW_OFFSET`].
+pub const WINDOW_LEN: u64 = REGION_LEN / 2 - MARGIN;
 
 /// Page size of the host.
 pub const PAGE_LEN: u64 = 4096;

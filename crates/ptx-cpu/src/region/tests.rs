@@ -157,7 +157,7 @@ fn the_window_is_shared_and_checked() {
     assert!(region.map_shared(fd.as_fd(), 0, WINDOW_LEN - 4096, 8192).is_err());
     assert!(region.map_shared(fd.as_fd(), 0, 1, 4096).is_err());
     let first = region.map_shared(fd.as_fd(), 0, 1 << 20, 32 << 10).unwrap();
-    assert_eq!(first, region.base() + (1 << 20));
+    assert_eq!(first, region.base() + WINDOW_OFFSET + (1 << 20));
     assert!(region.map_shared(fd.as_fd(), 0, (1 << 20) + 4096, 4096).is_err());
     let second = region.map_shared(fd.as_fd(), 32 << 10, (1 << 20) + (32 << 10), 32 << 10).unwrap();
     region.fill8(first + (32 << 10) - 2, 9, 4).unwrap();
