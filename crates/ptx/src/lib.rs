@@ -7,12 +7,14 @@ pub mod ast;
 mod error;
 pub mod layout;
 mod lexer;
+pub mod link;
 mod parser;
 mod print;
 mod types;
 
 pub use ast::*;
 pub use error::{ParseError, ParseErrorKind};
+pub use link::{LinkError, LinkProblem, Unit, link};
 pub use print::InstructionText;
 
 /// Parses the PTX text of one translation unit. A NUL byte ends the text (images in fat binaries carry one).
