@@ -1,0 +1,77 @@
+//! Fuzz bodies: they must return for any input. They check what the types promise beyond "no panic".
+
+use crate::{CodeVersion, Container, Cubin, Device, Entry, Purpose, elf_len, ptx, scan_file, select};
+
+/// Small enough that a fuzzer does not spend its time decompressing.
+const LIMIT: usize = 1 << 20;
+
+/// Reads a container with all its entries, decodes them and selects among them.
+pub fn fuzz_container(data: &[u8]) {
+    let strict = Container::parse(data);
+    let Ok(container) = Container::parse_truncated(data) else {
+        assert!(strict.is_err());
+        return;
+    };
+    assert_eq!(strict.is_err(), container.is_truncated());
+    let entries: Vec<Entry<'_>> = container.entries().map_while(Result::ok).collect();
+    check_entries(&entries);
+    let max_ptx_version = CodeVersion { major: 9, minor: 0 };
+    for (cc_major, cc_minor, sass) in [(7, 5, true), (9, 0, false), (10, 0, true)] {
+        let device = Device { cc_major, cc_minor, sass, max_ptx_version };
+        for purpose in [Purpose::Load, Purpose::Link] {
+            let selection = select(&entries, &device, purpose);
+            let named = selection.rejected.len() + usize::from(selection.chosen.is_some());
+            assert_eq!(named, entries.len(), "every entry is chosen or has a reason");
+        }
+    }
+}
+
+fn check_entries(entries: &[Entry<'_>]) {
+    for entry in entries {
+        let _ = (entry.name(), entry.options(), entry.arch().to_string(), entry.flags().to_string());
+        if let Ok(image) = entry.data(LIMIT) {
+            assert!(image.len() as u64 <= entry.image_size());
+            assert!(image.len() <= LIMIT);
+            fuzz_cubin(&image);
+        }
+    }
+}
+
+/// Reads a cubin.
+pub fn fuzz_cubin(data: &[u8]) {
+    if let Ok(len) = elf_len(data) {
+        assert!(len <= data.len());
+    }
+    let Ok(cubin) = Cubin::parse(data) else { return };
+    for kernel in &cubin.kernels {
+        let end = kernel.params.last().map_or(0, |p| p.offset + p.size);
+        assert!(end <= kernel.param_size);
+    }
+}
+
+/// Scans a file of any kind.
+pub fn fuzz_elf(data: &[u8]) {
+    let Ok(parts) = scan_file(data) else { return };
+    for part in parts {
+        for found in &part.scan.containers {
+            for entry in found.container.entries().map_while(Result::ok) {
+                let _ = entry.data(LIMIT);
+            }
+        }
+        for found in &part.scan.wrappers {
+            assert!(found.container.is_none_or(|index| index < part.scan.containers.len()));
+        }
+    }
+}
+
+/// Scans PTX text.
+pub fn fuzz_ptx_header(data: &[u8]) {
+    let Ok(header) = ptx::scan(data) else { return };
+    for entry in &header.entries {
+        let mut end = 0;
+        for param in entry.params.iter().flatten() {
+            assert!(param.offset >= end && param.offset.is_multiple_of(param.align));
+            end = param.offset + param.size;
+        }
+    }
+}

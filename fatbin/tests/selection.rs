@@ -1,0 +1,138 @@
+//! The selection rules, one table.
+
+use fatbin::select::Candidate;
+use fatbin::{Arch, CodeVersion, Device, Flags, Kind, Purpose, Rejection, Selection, Variant, select};
+
+const OLD: CodeVersion = CodeVersion { major: 8, minor: 0 };
+const NEW: CodeVersion = CodeVersion { major: 9, minor: 5 };
+
+fn image(kind: Kind, sm: u32, variant: Variant) -> Candidate {
+    Candidate { kind, arch: Arch { sm, variant }, version: OLD, flags: Flags::BITS64 }
+}
+
+fn elf(sm: u32) -> Candidate {
+    image(Kind::Elf, sm, Variant::Generic)
+}
+
+fn ptx(sm: u32) -> Candidate {
+    image(Kind::Ptx, sm, Variant::Generic)
+}
+
+fn gpu(cc_major: u32, cc_minor: u32) -> Device {
+    Device { cc_major, cc_minor, sass: true, max_ptx_version: OLD }
+}
+
+fn cpu() -> Device {
+    Device { cc_major: 9, cc_minor: 0, sass: false, max_ptx_version: OLD }
+}
+
+fn load(images: &[Candidate], device: &Device) -> Selection {
+    select(images.iter().copied(), device, Purpose::Load)
+}
+
+fn chosen(images: &[Candidate], device: &Device) -> Option<usize> {
+    load(images, device).chosen
+}
+
+fn reason(image: Candidate, device: &Device) -> Rejection {
+    let selection = load(&[image], device);
+    assert_eq!(selection.chosen, None);
+    selection.rejected[0].1
+}
+
+#[test]
+fn machine_code_of_the_same_major_and_no_newer_minor() {
+    assert_eq!(chosen(&[elf(80)], &gpu(8, 0)), Some(0));
+    assert_eq!(chosen(&[elf(80)], &gpu(8, 9)), Some(0));
+    assert_eq!(chosen(&[elf(86)], &gpu(8, 0)), None);
+    assert_eq!(chosen(&[elf(75)], &gpu(8, 0)), None);
+    assert_eq!(chosen(&[elf(80), elf(86), elf(89)], &gpu(8, 8)), Some(1), "the newest that fits");
+    assert_eq!(chosen(&[elf(120)], &gpu(12, 1)), Some(0));
+    assert_eq!(chosen(&[elf(100)], &gpu(12, 0)), None);
+}
+
+#[test]
+fn machine_code_before_ptx_and_newest_ptx_otherwise() {
+    assert_eq!(chosen(&[ptx(86), elf(80)], &gpu(8, 6)), Some(1));
+    assert_eq!(chosen(&[ptx(75), ptx(80), ptx(90), elf(75)], &gpu(8, 6)), Some(1));
+    assert_eq!(chosen(&[ptx(90)], &gpu(8, 6)), None);
+    assert_eq!(chosen(&[elf(90), ptx(75), ptx(90), ptx(100)], &cpu()), Some(2));
+    assert_eq!(chosen(&[ptx(80), ptx(80)], &cpu()), Some(0), "the first of equals");
+}
+
+#[test]
+fn variants() {
+    use Variant::{Family, Specific};
+    for kind in [Kind::Elf, Kind::Ptx] {
+        let a90 = image(kind, 90, Specific);
+        assert_eq!(chosen(&[a90], &gpu(9, 0)), Some(0));
+        assert_eq!(chosen(&[a90], &gpu(10, 0)), None);
+        let f100 = image(kind, 100, Family);
+        assert_eq!(chosen(&[f100], &gpu(10, 0)), Some(0));
+        assert_eq!(chosen(&[f100], &gpu(10, 3)), Some(0));
+        assert_eq!(chosen(&[f100], &gpu(12, 0)), None);
+        assert_eq!(chosen(&[image(kind, 103, Family)], &gpu(10, 0)), None);
+        // The narrower variant is made for the device.
+        let all = [image(kind, 100, Variant::Generic), f100, image(kind, 100, Specific)];
+        assert_eq!(chosen(&all, &gpu(10, 0)), Some(2));
+    }
+    assert_eq!(chosen(&[image(Kind::Ptx, 90, Specific)], &cpu()), Some(0));
+}
+
+#[test]
+fn linking_takes_relocatable_ptx() {
+    let reloc = image(Kind::Reloc, 75, Variant::Generic);
+    assert_eq!(chosen(&[reloc], &cpu()), None);
+    assert_eq!(reason(reloc, &cpu()), Rejection::OnlyForLinking);
+    assert_eq!(select([reloc], &cpu(), Purpose::Link).chosen, Some(0));
+    assert_eq!(select([elf(90), reloc], &cpu(), Purpose::Link).chosen, Some(1));
+    assert_eq!(select([elf(90), reloc], &gpu(9, 0), Purpose::Link).chosen, Some(0));
+}
+
+#[test]
+fn reasons_are_words() {
+    let text = |image, device: &Device| reason(image, device).to_string();
+    assert_eq!(text(elf(90), &cpu()), "sm_90 machine code, but the device is the CPU backend: only PTX runs");
+    assert_eq!(text(ptx(100), &gpu(9, 0)), "PTX for sm_100 is newer than the device sm_90");
+    assert_eq!(text(elf(89), &gpu(8, 6)), "machine code for sm_89 is newer than the device sm_86");
+    assert_eq!(
+        text(elf(75), &gpu(8, 6)),
+        "sm_75 machine code runs on devices sm_7x only, the device is sm_86"
+    );
+    assert_eq!(
+        text(image(Kind::Ptx, 90, Variant::Specific), &gpu(10, 0)),
+        "arch-specific sm_90a PTX runs on sm_90 only, the device is sm_100"
+    );
+    assert_eq!(
+        text(image(Kind::Elf, 100, Variant::Family), &gpu(9, 0)),
+        "family-specific sm_100f machine code: the device sm_90 is not in that family"
+    );
+    assert_eq!(
+        text(Candidate { version: NEW, ..ptx(75) }, &gpu(9, 0)),
+        "PTX ISA 9.5 is newer than 8.0, the newest that the device compiles"
+    );
+    assert_eq!(
+        text(image(Kind::LtoIr, 75, Variant::Generic), &cpu()),
+        "LTO-IR: no image that a device loads"
+    );
+    assert_eq!(
+        text(Candidate { flags: Flags::LINUX, ..ptx(75) }, &cpu()),
+        "not 64-bit CUDA code (flags: linux)"
+    );
+    let selection = load(&[ptx(75), elf(90), ptx(80)], &cpu());
+    assert_eq!(
+        selection.to_string(),
+        "entry 0: usable, but entry 2 fits better\n\
+         entry 1: sm_90 machine code, but the device is the CPU backend: only PTX runs"
+    );
+    assert_eq!(Selection::default().to_string(), "the container holds no image");
+}
+
+#[test]
+fn every_loser_names_the_winner() {
+    let images = [ptx(50), ptx(60), ptx(70), ptx(75), ptx(61)];
+    let selection = load(&images, &cpu());
+    assert_eq!(selection.chosen, Some(3));
+    let expected: Vec<_> = [0, 1, 2, 4].map(|i| (i, Rejection::Outranked { by: 3 })).to_vec();
+    assert_eq!(selection.rejected, expected);
+}
