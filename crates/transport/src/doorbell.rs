@@ -1,0 +1,67 @@
+//! A lane's socket after its handshake: one byte wakes, the end of the stream is the end of the lane.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::error::Error;
+use crate::park::{Bell, Wake};
+
+pub(crate) struct Doorbell {
+    socket: OwnedFd,
+}
+
+impl Doorbell {
+    pub(crate) fn new(socket: OwnedFd) -> Doorbell {
+        Doorbell { socket }
+    }
+
+    /// Whether the other side has closed the socket; never blocks.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Bell for Doorbell {
+    type Error = Error;
+
+    fn ring(&self) -> Result<(), Error> {
+        loop {
+            match send(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                // A full socket buffer means that rings are pending: the next sleep ends at once.
+                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::HungUp),
+                Err(errno) => return Err(Error::io("ring the lane's doorbell", io::Error::from(errno))),
+            }
+        }
+    }
+
+    fn sleep(&self) -> Result<Wake, Error> {
+        let mut rings = [0; 64];
+        match recv(&self.socket, &mut rings, RecvFlags::empty()) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(Wake::HungUp),
+            // A signal handler may have done anything: look again.
+            Ok(_) | Err(Errno::INTR) => Ok(Wake::Rung),
+            // The descriptor is non-blocking (or has a receive timeout): wait with poll instead.
+            Err(Errno::AGAIN) => {
+                match poll(&mut [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)], None) {
+                    Ok(_) | Err(Errno::INTR) => Ok(Wake::Rung),
+                    Err(errno) => Err(Error::io("wait on the lane's doorbell", io::Error::from(errno))),
+                }
+            }
+            Err(errno) => Err(Error::io("wait on the lane's doorbell", io::Error::from(errno))),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The handshake over a [`Connection`], for both sides.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::handshake::{ControlWelcome, Hello, LaneWelcome, Limits, MAX_BODY, RefusalCode, Refused};
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::lane::GuestLane;
+use crate::unix::Connection;
+use crate::window::{Window, WindowFile};
+
+/// Program: opens a session. The connection is to be kept: its end is the session's end.
+///
+/// # Errors
+/// [`Error::Refused`] (with `REGION_BUSY` the next region may do); whatever else goes wrong. The timeout covers each step.
+pub fn connect_control(
+    address: &Address,
+    hello: &Hello,
+    timeout: Duration,
+) -> Result<(Connection, ControlWelcome, WindowFile), Error> {
+    let connection = Connection::connect(address, timeout)?;
+    let mut buf = Vec::new();
+    connection.send(&hello.encode(&mut buf), &buf, &[], timeout)?;
+    let mut received = connection.receive(MAX_BODY, timeout)?;
+    let welcome = ControlWelcome::decode(&received.header, &received.body)?;
+    if welcome.region_tag != hello.region_tag {
+        return Err(Error::Unexpected {
+            field: "region tag",
+            got: welcome.region_tag.into(),
+            expected: hello.region_tag.into(),
+        });
+    }
+    let [fd] = received.take_fds()?;
+    let file = WindowFile::verify(fd, welcome.limits.window_len)?;
+    Ok((connection, welcome, file))
+}
+
+/// Program: opens a lane of a session for the calling thread.
+///
+/// # Errors
+/// [`Error::Refused`], [`Error::Placement`]; whatever else goes wrong. The timeout covers each step.
+pub fn connect_lane(
+    address: &Address,
+    hello: &Hello,
+    window: &Arc<Window>,
+    limits: &Limits,
+    timeout: Duration,
+) -> Result<GuestLane, Error> {
+    let connection = Connection::connect(address, timeout)?;
+    let mut buf = Vec::new();
+    connection.send(&hello.encode(&mut buf), &buf, &[], timeout)?;
+    let mut received = connection.receive(MAX_BODY, timeout)?;
+    let welcome = LaneWelcome::decode(&received.header, &received.body)?;
+    let [] = received.take_fds()?;
+    GuestLane::new(connection, window.clone(), welcome.placement, limits.max_body_len)
+}
+
+/// Daemon: receives the hello of a new connection. What is no acceptable hello is answered with a refusal here.
+///
+/// # Errors
+/// Whatever makes it unacceptable; the connection is to be closed.
+pub fn receive_hello(connection: &Connection, timeout: Duration) -> Result<Hello, Error> {
+    let result = connection.receive(MAX_BODY, timeout).and_then(|mut received| {
+        let [] = received.take_fds()?;
+        Ok(Hello::decode(&received.header, &received.body)?)
+    });
+    if let Err(error) = &result {
+        let code = match error {
+            Error::Handshake(error) => RefusalCode::from(error),
+            Error::Frame(_) | Error::Descriptors { .. } => RefusalCode::BAD_MAGIC,
+            _ => return result,
+        };
+        refuse(connection, &Refused::new(code, format_args!("{error}")));
+    }
+    result
+}
+
+/// Daemon, worker: answers a hello with a refusal. A peer that does not take it is none that needs it, so that errors are not reported.
+pub fn refuse(connection: &Connection, refused: &Refused) {
+    let mut buf = Vec::new();
+    let header = refused.encode(&mut buf);
+    // The socket buffer of a fresh connection has room for the answer: no reason to wait for the peer.
+    let _ = connection.send(&header, &buf, &[], Duration::ZERO);
+}
+
+/// Worker: accepts a session and hands out its window.
+///
+/// # Errors
+/// Those of [`Connection::send`].
+pub fn welcome_control(
+    connection: &Connection,
+    welcome: &ControlWelcome,
+    window: &WindowFile,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let mut buf = Vec::new();
+    connection.send(&welcome.encode(&mut buf), &buf, &[window.as_fd()], timeout)
+}

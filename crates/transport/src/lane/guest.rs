@@ -1,0 +1,262 @@
+//! The program's end of a lane.
+#![allow(unsafe_code)] // Copies between staging area and program memory that only raw pointers name.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use protocol::frame::{Flags, FrameHeader, Kind};
+use protocol::lane::words;
+use protocol::{LanePlacement, Status};
+
+use super::memory::LaneMemory;
+use crate::doorbell::Doorbell;
+use crate::error::Error;
+use crate::park::{Counter, Waiter, notify};
+use crate::ring::{Consumer, Producer, PushError};
+use crate::sync::Ordering;
+use crate::unix::Connection;
+use crate::window::Window;
+
+/// What a reply says beside its body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// Result of the operation. The body is empty unless it is success.
+    pub status: Status,
+    /// See [`Flags`].
+    pub flags: Flags,
+}
+
+/// The program's end of a lane. Owned by one thread at a time (`Send`, not `Sync`).
+///
+/// Every error but [`Error::BodyLen`] and [`Error::Bounds`] ends the lane: later calls return [`Error::Dead`]. Dropping it closes the socket, which ends the
+/// worker's side. A forked child must not drop it (the window is not mapped there) but forget it and close the descriptor.
+pub struct GuestLane {
+    requests: Producer,
+    replies: Consumer,
+    memory: LaneMemory,
+    bell: Doorbell,
+    waiter: Waiter,
+    max_body_len: u32,
+    /// Number of the last request.
+    seq: u64,
+    dead: bool,
+    /// Keeps the type from being Sync.
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl GuestLane {
+    /// The end of the lane whose block the worker has placed at `placement`; `connection` has carried its handshake.
+    ///
+    /// # Errors
+    /// [`Error::Placement`].
+    pub fn new(
+        connection: Connection,
+        window: Arc<Window>,
+        placement: LanePlacement,
+        max_body_len: u32,
+    ) -> Result<GuestLane, Error> {
+        let memory = LaneMemory::new(window, placement)?;
+        Ok(GuestLane {
+            requests: Producer::new(memory.request_ring()?),
+            replies: Consumer::new(memory.reply_ring()?),
+            memory,
+            bell: Doorbell::new(connection.into_fd()),
+            waiter: Waiter::new(),
+            max_body_len,
+            seq: 0,
+            dead: false,
+            not_sync: PhantomData,
+        })
+    }
+
+    /// Sends a request that gets no reply and returns its number. Blocks only while the ring is full.
+    ///
+    /// # Errors
+    /// [`Error::BodyLen`] (nothing was sent); [`Error::HungUp`] and others, after which the lane is dead.
+    #[inline]
+    pub fn post(&mut self, op: u16, body: &[u8]) -> Result<u64, Error> {
+        self.push(Kind::POSTED, op, body)
+    }
+
+    /// Sends a request, waits for its reply and returns it; the reply's body is in `reply`, which is resized.
+    ///
+    /// # Errors
+    /// As [`GuestLane::post`].
+    pub fn call(&mut self, op: u16, body: &[u8], reply: &mut Vec<u8>) -> Result<Reply, Error> {
+        let seq = self.push(Kind::SYNC, op, body)?;
+        let result = self.take_reply(op, seq, reply);
+        self.dead |= result.is_err();
+        result
+    }
+
+    #[inline]
+    fn push(&mut self, kind: Kind, op: u16, body: &[u8]) -> Result<u64, Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        if body.len() > self.max_body_len as usize || !body.len().is_multiple_of(8) {
+            return Err(Error::BodyLen { len: body.len(), max: self.max_body_len });
+        }
+        let seq = self.seq + 1;
+        let header = FrameHeader::new(kind, op, seq, body.len() as u32);
+        match self.push_frame(&header, body) {
+            Ok(()) => {
+                self.seq = seq;
+                Ok(seq)
+            }
+            Err(error) => {
+                self.dead = !matches!(error, Error::BodyLen { .. });
+                Err(error)
+            }
+        }
+    }
+
+    #[inline]
+    fn push_frame(&mut self, header: &FrameHeader, body: &[u8]) -> Result<(), Error> {
+        loop {
+            match self.requests.try_push(header, body) {
+                Ok(()) => break,
+                Err(PushError::Full { head }) => self.wait_room(head)?,
+                Err(PushError::TooLarge) => {
+                    return Err(Error::BodyLen { len: body.len(), max: self.max_body_len });
+                }
+                Err(PushError::Corrupt(corrupt)) => return Err(corrupt.into()),
+            }
+        }
+        notify(self.memory.word(words::HOST_PARKED), Counter::Data, self.requests.tail(), &self.bell)
+    }
+
+    #[cold]
+    fn wait_room(&mut self, head: u64) -> Result<(), Error> {
+        let parked = self.memory.word(words::GUEST_PARKED);
+        let requests = &mut self.requests;
+        let room = self.waiter.wait(parked, Counter::Room, head, &self.bell, || {
+            Ok::<_, Error>((requests.head()? >= head).then_some(()))
+        });
+        room?.ok_or(Error::HungUp)
+    }
+
+    fn take_reply(&mut self, op: u16, seq: u64, body: &mut Vec<u8>) -> Result<Reply, Error> {
+        let parked = self.memory.word(words::GUEST_PARKED);
+        let (replies, max_body_len) = (&mut self.replies, self.max_body_len);
+        let wanted = replies.head() + 8;
+        let header = self
+            .waiter
+            .wait(parked, Counter::Data, wanted, &self.bell, || {
+                Ok::<_, Error>(replies.try_pop(max_body_len, body)?)
+            })?
+            .ok_or(Error::HungUp)?;
+        if header.kind != Kind::REPLY {
+            return Err(Error::UnexpectedKind(header.kind));
+        }
+        let unexpected = |field, got, expected| Err(Error::Unexpected { field, got, expected });
+        if header.seq != seq {
+            return unexpected("reply number", header.seq, seq);
+        }
+        if header.op != op {
+            return unexpected("reply operation", header.op.into(), op.into());
+        }
+        if !header.status.is_success() && header.len != 0 {
+            return unexpected("body length of an error reply", header.len.into(), 0);
+        }
+        // The worker may wait for room in the reply ring.
+        let head = self.replies.head();
+        notify(self.memory.word(words::HOST_PARKED), Counter::Room, head, &self.bell)?;
+        Ok(Reply { status: header.status, flags: header.flags })
+    }
+
+    /// Number of the last request that was sent; 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Number of the last request that the worker has declared complete; 0 before the first. Everything that the worker wrote before (staging area) is visible.
+    #[inline]
+    pub fn completed(&self) -> u64 {
+        self.memory.word(words::COMPLETED).load(Ordering::Acquire)
+    }
+
+    /// Waits until [`GuestLane::completed`] has reached `seq`.
+    ///
+    /// # Errors
+    /// [`Error::HungUp`] and others, after which the lane is dead.
+    pub fn wait_completed(&mut self, seq: u64) -> Result<(), Error> {
+        if self.completed() >= seq {
+            return Ok(());
+        }
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let completed = self.memory.word(words::COMPLETED);
+        let parked = self.memory.word(words::GUEST_PARKED);
+        let result = self.waiter.wait(parked, Counter::Completed, seq, &self.bell, || {
+            Ok::<_, Error>((completed.load(Ordering::Acquire) >= seq).then_some(()))
+        });
+        let result = result.and_then(|reached| reached.ok_or(Error::HungUp));
+        self.dead |= result.is_err();
+        result
+    }
+
+    /// Takes the first error of a posted request since the last take. Costs a load if there is none.
+    #[inline]
+    pub fn take_latched(&mut self) -> Option<Status> {
+        let word = self.memory.word(words::LATCHED);
+        if word.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let status = word.swap(0, Ordering::AcqRel);
+        // A status that does not fit is one that this side does not know.
+        (status != 0).then(|| Status(u32::try_from(status).unwrap_or(Status::UNKNOWN.0)))
+    }
+
+    /// Whether the lane has failed or the worker has closed its end. Costs a system call.
+    pub fn is_closed(&self) -> bool {
+        self.dead || self.bell.is_hung_up()
+    }
+
+    /// Bytes of the staging area.
+    pub fn staging_len(&self) -> u64 {
+        self.memory.staging_len()
+    }
+
+    /// Pointer to a part of the staging area. Valid while the lane (or the window) lives; the worker may change the bytes, so make no reference of it.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    pub fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
+        self.memory.staging(offset, len)
+    }
+
+    /// Copies program memory to the staging area.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes and not in the staging area.
+    pub unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.memory.copy_in(offset, from, len) }
+    }
+
+    /// Copies from the staging area to program memory.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes and not in the staging area.
+    pub unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.memory.copy_out(offset, to, len) }
+    }
+}
+
+impl AsFd for GuestLane {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

@@ -1,0 +1,276 @@
+//! The worker's end of a lane.
+#![allow(unsafe_code)] // Copies between staging area and worker memory that only raw pointers name.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::Status;
+use protocol::frame::{Flags, FrameHeader, Kind};
+use protocol::handshake::LaneWelcome;
+use protocol::lane::words;
+
+use super::memory::LaneMemory;
+use crate::doorbell::Doorbell;
+use crate::error::Error;
+use crate::park::{Counter, Waiter, notify};
+use crate::ring::{Consumer, Producer, PushError};
+use crate::sync::Ordering;
+use crate::unix::Connection;
+use crate::window::Window;
+
+/// What outlives a call: the block and the doorbell.
+struct Shared {
+    memory: LaneMemory,
+    bell: Doorbell,
+}
+
+/// The worker's end of a lane. Owned by one thread at a time (`Send`, not `Sync`).
+///
+/// Every error but [`Error::BodyLen`] and [`Error::Bounds`] ends the lane: later calls return [`Error::Dead`].
+pub struct HostLane {
+    requests: Consumer,
+    replies: Producer,
+    shared: Arc<Shared>,
+    waiter: Waiter,
+    max_body_len: u32,
+    /// Number of the last request taken.
+    seq: u64,
+    dead: bool,
+    /// Keeps the type from being Sync.
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// Completion numbers and latched errors of a lane, for any thread of the worker. Keeps the lane's block and socket alive.
+#[derive(Clone)]
+pub struct HostSignals {
+    shared: Arc<Shared>,
+}
+
+impl HostLane {
+    /// Prepares the block of a new lane (the caller has set it aside in the window), sends the welcome and returns the lane.
+    ///
+    /// # Errors
+    /// [`Error::Placement`]; those of [`Connection::send`].
+    pub fn welcome(
+        connection: Connection,
+        window: Arc<Window>,
+        welcome: &LaneWelcome,
+        max_body_len: u32,
+        timeout: Duration,
+    ) -> Result<HostLane, Error> {
+        let memory = LaneMemory::new(window, welcome.placement)?;
+        memory.reset();
+        let mut buf = Vec::new();
+        connection.send(&welcome.encode(&mut buf), &buf, &[], timeout)?;
+        Ok(HostLane {
+            requests: Consumer::new(memory.request_ring()?),
+            replies: Producer::new(memory.reply_ring()?),
+            shared: Arc::new(Shared { memory, bell: Doorbell::new(connection.into_fd()) }),
+            waiter: Waiter::new(),
+            max_body_len,
+            seq: 0,
+            dead: false,
+            not_sync: PhantomData,
+        })
+    }
+
+    /// Waits for the next request: its header, and its body in `body`, which is resized. None if the program has closed the lane.
+    ///
+    /// The kind is `POSTED` or `SYNC`, and the numbers count up from 1.
+    ///
+    /// # Errors
+    /// A violation of the protocol ([`Error::is_violation`]) or a system call; the lane is dead then.
+    pub fn next(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let result = self.take_request(body);
+        self.dead = !matches!(result, Ok(Some(_)));
+        match result {
+            // The program went away between its last ring and our answer: no fault.
+            Err(Error::HungUp) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn take_request(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
+        let shared = &*self.shared;
+        let parked = shared.memory.word(words::HOST_PARKED);
+        let (requests, max_body_len) = (&mut self.requests, self.max_body_len);
+        let wanted = requests.head() + 8;
+        let header = self.waiter.wait(parked, Counter::Data, wanted, &shared.bell, || {
+            Ok::<_, Error>(requests.try_pop(max_body_len, body)?)
+        })?;
+        let Some(header) = header else { return Ok(None) };
+        if header.kind != Kind::POSTED && header.kind != Kind::SYNC {
+            return Err(Error::UnexpectedKind(header.kind));
+        }
+        if header.seq != self.seq + 1 {
+            return Err(Error::Unexpected {
+                field: "request number",
+                got: header.seq,
+                expected: self.seq + 1,
+            });
+        }
+        self.seq = header.seq;
+        // The program may wait for room in the request ring. If it is gone by now, the request still counts and the next call says so.
+        let head = self.requests.head();
+        match notify(shared.memory.word(words::GUEST_PARKED), Counter::Room, head, &shared.bell) {
+            Ok(()) | Err(Error::HungUp) => Ok(Some(header)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers a sync request. `body` must be empty unless the status is success.
+    ///
+    /// # Errors
+    /// [`Error::BodyLen`] (nothing was sent); [`Error::HungUp`] and others, after which the lane is dead.
+    pub fn reply(
+        &mut self,
+        request: &FrameHeader,
+        status: Status,
+        flags: Flags,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let max = if status.is_success() { self.max_body_len } else { 0 };
+        if body.len() > max as usize || !body.len().is_multiple_of(8) {
+            return Err(Error::BodyLen { len: body.len(), max });
+        }
+        let header = FrameHeader {
+            len: body.len() as u32,
+            op: request.op,
+            kind: Kind::REPLY,
+            flags,
+            seq: request.seq,
+            status,
+        };
+        let result = self.push_reply(&header, body);
+        self.dead = matches!(&result, Err(error) if !matches!(error, Error::BodyLen { .. }));
+        result
+    }
+
+    fn push_reply(&mut self, header: &FrameHeader, body: &[u8]) -> Result<(), Error> {
+        let shared = &*self.shared;
+        loop {
+            match self.replies.try_push(header, body) {
+                Ok(()) => break,
+                Err(PushError::Full { head }) => {
+                    let parked = shared.memory.word(words::HOST_PARKED);
+                    let replies = &mut self.replies;
+                    self.waiter
+                        .wait(parked, Counter::Room, head, &shared.bell, || {
+                            Ok::<_, Error>((replies.head()? >= head).then_some(()))
+                        })?
+                        .ok_or(Error::HungUp)?;
+                }
+                Err(PushError::TooLarge) => {
+                    return Err(Error::BodyLen { len: body.len(), max: self.max_body_len });
+                }
+                Err(PushError::Corrupt(corrupt)) => return Err(corrupt.into()),
+            }
+        }
+        notify(shared.memory.word(words::GUEST_PARKED), Counter::Data, self.replies.tail(), &shared.bell)
+    }
+
+    /// Declares the requests up to `seq` complete; see [`HostSignals::complete`].
+    pub fn complete(&self, seq: u64) {
+        self.shared.complete(seq);
+    }
+
+    /// Latches the error of a posted request; see [`HostSignals::latch`].
+    pub fn latch(&self, status: Status) {
+        self.shared.latch(status);
+    }
+
+    /// Completion and errors for other threads.
+    pub fn signals(&self) -> HostSignals {
+        HostSignals { shared: self.shared.clone() }
+    }
+
+    /// Whether the program has closed the lane, for an operation that takes long. Costs a system call.
+    pub fn is_closed(&self) -> bool {
+        self.dead || self.shared.bell.is_hung_up()
+    }
+
+    /// Bytes of the staging area.
+    pub fn staging_len(&self) -> u64 {
+        self.shared.memory.staging_len()
+    }
+
+    /// Window offset of the staging area, for an engine that reads and writes it by address.
+    pub fn staging_window_offset(&self) -> u64 {
+        self.shared.memory.staging_window_offset()
+    }
+
+    /// Pointer to a part of the staging area. Valid while the lane (or the window) lives; the program may change the bytes, so make no reference of it and read
+    /// nothing twice.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    pub fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
+        self.shared.memory.staging(offset, len)
+    }
+
+    /// Copies worker memory to the staging area.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes and not in the staging area.
+    pub unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.shared.memory.copy_in(offset, from, len) }
+    }
+
+    /// Copies from the staging area to worker memory.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes and not in the staging area.
+    pub unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.shared.memory.copy_out(offset, to, len) }
+    }
+}
+
+impl AsFd for HostLane {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.bell.as_fd()
+    }
+}
+
+impl Shared {
+    fn complete(&self, seq: u64) {
+        // Release: what was written for the request is visible with the number. A later number stays.
+        self.memory.word(words::COMPLETED).fetch_max(seq, Ordering::Release);
+        // If the program is gone there is nobody to tell; the lane's thread learns it from its next wait.
+        let _ = notify(self.memory.word(words::GUEST_PARKED), Counter::Completed, seq, &self.bell);
+    }
+
+    fn latch(&self, status: Status) {
+        let word = self.memory.word(words::LATCHED);
+        let _ = word.compare_exchange(0, status.0.into(), Ordering::Release, Ordering::Relaxed);
+    }
+}
+
+impl HostSignals {
+    /// Declares the requests up to `seq` complete (numbers never go back). [`HostLane::reply`] does not do this: a reply needs no completion.
+    pub fn complete(&self, seq: u64) {
+        self.shared.complete(seq);
+    }
+
+    /// Latches the error of a posted request, unless one is latched already. To be called before the request is declared complete. Success is ignored.
+    pub fn latch(&self, status: Status) {
+        self.shared.latch(status);
+    }
+}

@@ -1,0 +1,113 @@
+//! A lane's block in the window.
+#![allow(unsafe_code)] // Makes ring ends from addresses in the window.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use protocol::LanePlacement;
+use protocol::lane::{PAGE_LEN, words};
+
+use crate::error::Error;
+use crate::ring::RingMemory;
+use crate::sync::{AtomicU64, Ordering};
+use crate::window::{Window, check_bounds, copy_shared};
+
+/// Names the parts of the block; keeps the window mapped.
+pub(super) struct LaneMemory {
+    window: Arc<Window>,
+    placement: LanePlacement,
+    /// The header page.
+    page: NonNull<u8>,
+    staging: NonNull<u8>,
+}
+
+// SAFETY: the pointers name parts of the mapping that `window` keeps alive; they are used for atomics and raw copies only.
+unsafe impl Send for LaneMemory {}
+// SAFETY: as above; `&LaneMemory` gives references to atomics and raw pointers only.
+unsafe impl Sync for LaneMemory {}
+
+impl LaneMemory {
+    /// Checks the placement.
+    pub(super) fn new(window: Arc<Window>, placement: LanePlacement) -> Result<LaneMemory, Error> {
+        if !placement.is_valid(window.len()) {
+            return Err(Error::Placement(placement));
+        }
+        let page = window.pointer(placement.offset, PAGE_LEN)?;
+        let staging = window.pointer(placement.staging(), placement.staging_len.into())?;
+        Ok(LaneMemory { window, placement, page, staging })
+    }
+
+    /// Sets all shared words to 0. Only for the worker, before it tells the program where the block is.
+    pub(super) fn reset(&self) {
+        for offset in [
+            words::REQUEST_TAIL,
+            words::REQUEST_HEAD,
+            words::REPLY_TAIL,
+            words::REPLY_HEAD,
+            words::GUEST_PARKED,
+            words::HOST_PARKED,
+            words::COMPLETED,
+            words::LATCHED,
+        ] {
+            self.word(offset).store(0, Ordering::Release);
+        }
+    }
+
+    /// A word of the header page.
+    #[inline]
+    pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
+        // SAFETY: every constant in `words` is a multiple of 8 below PAGE_LEN, and `page` has PAGE_LEN bytes, page-aligned, mapped while `self.window` lives.
+        unsafe { self.page.add(offset as usize).cast::<AtomicU64>().as_ref() }
+    }
+
+    fn ring(&self, tail: u64, head: u64, data: u64, len: u32) -> Result<RingMemory, Error> {
+        let data = self.window.pointer(data, len.into())?.cast();
+        let words = len as usize / 8;
+        // SAFETY: all parts lie in the window, aligned because the block is page-aligned; each end of a lane keeps its LaneMemory, and with it the mapping,
+        // beside the ring; nothing accesses rings otherwise than through `ring`.
+        Ok(unsafe { RingMemory::new(self.word(tail).into(), self.word(head).into(), data, words) })
+    }
+
+    pub(super) fn request_ring(&self) -> Result<RingMemory, Error> {
+        let p = &self.placement;
+        self.ring(words::REQUEST_TAIL, words::REQUEST_HEAD, p.request_ring(), p.request_ring_len)
+    }
+
+    pub(super) fn reply_ring(&self) -> Result<RingMemory, Error> {
+        let p = &self.placement;
+        self.ring(words::REPLY_TAIL, words::REPLY_HEAD, p.reply_ring(), p.reply_ring_len)
+    }
+
+    pub(super) fn staging_len(&self) -> u64 {
+        self.placement.staging_len.into()
+    }
+
+    /// Window offset of the staging area.
+    pub(super) fn staging_window_offset(&self) -> u64 {
+        self.placement.staging()
+    }
+
+    pub(super) fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
+        check_bounds(offset, len, self.staging_len())?;
+        // SAFETY: offset <= staging_len, and `staging` has that many bytes (checked against the window in `new`).
+        Ok(unsafe { self.staging.add(offset as usize) })
+    }
+
+    /// # Safety
+    /// `from` is readable for `len` bytes and does not overlap the staging area.
+    pub(super) unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
+        let to = self.staging(offset, len as u64)?;
+        // SAFETY: `to` has `len` bytes; `from` by the caller's contract.
+        unsafe { copy_shared(from, to.as_ptr(), len) };
+        Ok(())
+    }
+
+    /// # Safety
+    /// `to` is writable for `len` bytes and does not overlap the staging area.
+    pub(super) unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
+        let from = self.staging(offset, len as u64)?;
+        // SAFETY: `from` has `len` bytes; `to` by the caller's contract.
+        unsafe { copy_shared(from.as_ptr(), to, len) };
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Sleeping until a shared counter has reached a value, and waking who sleeps.
+//!
+//! Everything that a side of a lane waits for is a counter of the other side that only grows: the tail of a ring (data), its head (room), the number of the last
+//! completed request. A side that wants to sleep writes what it waits for into its *parked word*, looks once more, and blocks on the doorbell. A side that has
+//! advanced a counter looks at the other's parked word and rings if the counter has got there.
+//!
+//! Between the write and the look there is a sequentially consistent fence on both sides. So either the waiter's last look sees the counter, or the
+//! waker's look sees the parked word (or both): a wake-up cannot be lost. The waker clears the word before it rings, so that a burst of
+//! frames costs one ring. The clearing may fail because the waiter has changed the word meanwhile; then the waiter has looked at the counter
+//! after this waker's fence. The doorbell may ring without need (bytes left over from earlier): every wait looks again.
+
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// Which counter is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum Counter {
+    /// The tail of the ring that the waiter reads.
+    Data = 1,
+    /// The head of the ring that the waiter writes.
+    Room = 2,
+    /// The number of the last completed request.
+    Completed = 3,
+}
+
+/// A parked word: the counter in the upper two bits, the value in the others; 0 for "awake".
+const VALUE_BITS: u32 = 62;
+const VALUE_MASK: u64 = (1 << VALUE_BITS) - 1;
+
+fn parked_word(counter: Counter, value: u64) -> u64 {
+    (counter as u64) << VALUE_BITS | value & VALUE_MASK
+}
+
+/// What ended a sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// The doorbell rang, or the sleep was interrupted.
+    Rung,
+    /// The other side is gone.
+    HungUp,
+}
+
+/// How a sleeper is woken.
+pub trait Bell {
+    /// What can go wrong.
+    type Error;
+
+    /// Wakes the other side if it sleeps, or lets its next sleep end at once. Does not block.
+    ///
+    /// # Errors
+    /// The bell is broken, for instance because the other side is gone.
+    fn ring(&self) -> Result<(), Self::Error>;
+
+    /// Sleeps until the other side rings or is gone; takes the pending rings.
+    ///
+    /// # Errors
+    /// The bell is broken.
+    fn sleep(&self) -> Result<Wake, Self::Error>;
+}
+
+/// To be called after `counter` was advanced to `value`: wakes the other side if it waits for that.
+///
+/// # Errors
+/// Those of [`Bell::ring`].
+#[inline]
+pub fn notify<B: Bell>(parked: &AtomicU64, counter: Counter, value: u64, bell: &B) -> Result<(), B::Error> {
+    fence(Ordering::SeqCst);
+    let word = parked.load(Ordering::Relaxed);
+    if word >> VALUE_BITS == counter as u64
+        && word & VALUE_MASK <= value
+        && parked.compare_exchange(word, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        bell.ring()?;
+    }
+    Ok(())
+}
+
+/// Waits: spins for a while, then sleeps.
+pub struct Waiter {
+    spin: Spin,
+}
+
+impl Waiter {
+    /// A waiter that spins only if this thread may run on more than one processor.
+    pub fn new() -> Waiter {
+        Waiter { spin: Spin::new() }
+    }
+
+    /// Waits until `ready` gives a value. `value` is what `counter` must reach for that.
+    ///
+    /// Returns None if the other side is gone and `ready` still gives nothing.
+    ///
+    /// # Errors
+    /// Those of `ready` and of [`Bell::sleep`].
+    pub fn wait<T, B: Bell, E: From<B::Error>>(
+        &mut self,
+        parked: &AtomicU64,
+        counter: Counter,
+        value: u64,
+        bell: &B,
+        mut ready: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        if let Some(result) = self.spin.until(&mut ready)? {
+            return Ok(Some(result));
+        }
+        let slept = self.spin.sleep_begins();
+        let result = loop {
+            parked.store(parked_word(counter, value), Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if let Some(result) = ready()? {
+                break Some(result);
+            }
+            if bell.sleep()? == Wake::HungUp {
+                // What the other side published before it went is still valid.
+                break ready()?;
+            }
+        };
+        parked.store(0, Ordering::Relaxed);
+        self.spin.sleep_ended(slept);
+        Ok(result)
+    }
+}
+
+impl Default for Waiter {
+    fn default() -> Waiter {
+        Waiter::new()
+    }
+}
+
+#[cfg(not(loom))]
+use spin::Spin;
+
+#[cfg(not(loom))]
+mod spin {
+    use std::hint;
+    use std::time::{Duration, Instant};
+
+    /// A wake-up through the socket costs 5 to 15 us on both sides together; to spin longer than that does not pay.
+    const LONG: Duration = Duration::from_micros(20);
+    /// After a long sleep: enough to catch a peer that answers at once.
+    const SHORT: Duration = Duration::from_micros(2);
+    /// A sleep that was no longer than this would have been worth spinning for.
+    const WORTH: Duration = Duration::from_micros(60);
+    /// Looks between two readings of the clock (about 20 ns each).
+    const LOOKS: u32 = 16;
+
+    /// A spin whose length follows the last wait: long while the other side answers quickly, short while it does not.
+    pub(super) struct Spin {
+        limit: Duration,
+        enabled: bool,
+    }
+
+    impl Spin {
+        pub(super) fn new() -> Spin {
+            // On one processor the other side cannot run while we spin.
+            let enabled = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+            Spin { limit: LONG, enabled }
+        }
+
+        pub(super) fn until<T, E>(
+            &mut self,
+            ready: &mut impl FnMut() -> Result<Option<T>, E>,
+        ) -> Result<Option<T>, E> {
+            if let Some(result) = ready()? {
+                return Ok(Some(result));
+            }
+            if !self.enabled {
+                return Ok(None);
+            }
+            let start = Instant::now();
+            loop {
+                for _ in 0..LOOKS {
+                    hint::spin_loop();
+                    if let Some(result) = ready()? {
+                        self.limit = LONG;
+                        return Ok(Some(result));
+                    }
+                }
+                if start.elapsed() >= self.limit {
+                    return Ok(None);
+                }
+            }
+        }
+
+        pub(super) fn sleep_begins(&self) -> Instant {
+            Instant::now()
+        }
+
+        pub(super) fn sleep_ended(&mut self, start: Instant) {
+            self.limit = if start.elapsed() <= WORTH { LONG } else { SHORT };
+        }
+    }
+}
+
+#[cfg(loom)]
+struct Spin;
+
+/// Under loom a spin would only multiply the schedules: one look stands for it.
+#[cfg(loom)]
+impl Spin {
+    fn new() -> Spin {
+        Spin
+    }
+
+    fn until<T, E>(&mut self, ready: &mut impl FnMut() -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+        ready()
+    }
+
+    fn sleep_begins(&self) {}
+
+    fn sleep_ended(&mut self, (): ()) {}
+}
