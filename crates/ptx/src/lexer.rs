@@ -93,22 +93,15 @@ impl<'a> Lexer<'a> {
     /// whole (`ld.relaxed.gpu.shared::cta.u32`).
     pub(crate) fn raw_modifiers(&mut self, root_len: usize) -> &'a str {
         let start = self.pos - root_len;
-        while self.byte(0) == Some(b'.') && self.byte(1).is_some_and(is_word_byte) {
-            self.pos += 1;
-            loop {
-                if self.byte(0).is_some_and(is_word_byte) {
-                    self.pos += 1;
-                } else if self.byte(0) == Some(b':')
-                    && self.byte(1) == Some(b':')
-                    && self.byte(2).is_some_and(is_word_byte)
-                {
-                    self.pos += 2;
-                } else {
-                    break;
-                }
+        loop {
+            let word_at = |ahead| self.byte(ahead).is_some_and(is_word_byte);
+            match self.byte(0) {
+                Some(b) if is_word_byte(b) => self.pos += 1,
+                Some(b'.') if word_at(1) => self.pos += 2,
+                Some(b':') if self.byte(1) == Some(b':') && word_at(2) => self.pos += 3,
+                _ => return &self.text[start..self.pos],
             }
         }
-        &self.text[start..self.pos]
     }
 
     /// Skips the rest of the line.

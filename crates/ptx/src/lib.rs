@@ -5,6 +5,8 @@
 
 pub mod ast;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod layout;
 mod lexer;
 pub mod link;

@@ -57,6 +57,29 @@ struct Scope<'a> {
     pending: Vec<Pending<'a>>,
 }
 
+enum Found {
+    Name(Entry),
+    /// A member of `%r<N>` that has not been used yet.
+    InRange(Range),
+}
+
+impl Scope<'_> {
+    /// The range that declares a name. `%r01` is not of `%r<N>`, but it is of `%r0<N>`.
+    fn range_of(&self, name: &str) -> Option<Range> {
+        if self.ranges.is_empty() {
+            return None;
+        }
+        let first_digit = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        // More digits than a number below the limit can have belong to the prefix.
+        (first_digit.max(name.len().saturating_sub(9))..name.len()).find_map(|end| {
+            let (prefix, number) = name.split_at(end);
+            let range = self.ranges.get(prefix)?;
+            let canonical = number == "0" || !number.starts_with('0');
+            (canonical && number.parse::<u64>().ok()? < range.count).then_some(*range)
+        })
+    }
+}
+
 /// A function body under construction.
 #[derive(Default)]
 pub(super) struct Builder<'a> {
@@ -73,14 +96,14 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Innermost declaration of a name. The flag says whether it is in the innermost scope.
-    fn find(&self, name: &str) -> Option<(&Entry, bool)> {
-        let last = self.scopes.len();
-        self.scopes
-            .iter()
-            .enumerate()
-            .rev()
-            .find_map(|(i, scope)| scope.names.get(name).map(|(entry, _)| (entry, i + 1 == last)))
+    /// Innermost declaration of a name: the number of its scope and what was declared there.
+    fn find(&self, name: &str) -> Option<(usize, Found)> {
+        self.scopes.iter().enumerate().rev().find_map(|(i, scope)| {
+            if let Some((entry, _)) = scope.names.get(name) {
+                return Some((i, Found::Name(entry.clone())));
+            }
+            scope.range_of(name).map(|range| (i, Found::InRange(range)))
+        })
     }
 
     fn new_register(&mut self, name: Name, ty: ScalarType) -> RegId {
@@ -322,44 +345,18 @@ impl<'a> Parser<'a> {
 
     /// What a name used in an instruction stands for; `None` if it is not known (yet).
     pub(super) fn resolve(&mut self, f: &mut Builder<'a>, name: &'a str) -> Option<Entry> {
-        match f.find(name) {
+        let (scope, found) = f.find(name)?;
+        let (ty, vector, line) = match found {
             // An inner scope may define the label further down: decided when scopes close.
-            Some((Entry::Label(_), false)) => return None,
-            Some((Entry::Unused { ty, vector }, _)) => {
-                let (ty, vector) = (*ty, *vector);
-                let entry = self.use_register(f, name, ty, vector);
-                let slot = f.scopes.iter_mut().rev().find_map(|s| s.names.get_mut(name));
-                if let Some((slot, _)) = slot {
-                    *slot = entry.clone();
-                }
-                return Some(entry);
-            }
-            Some((entry, _)) => return Some(entry.clone()),
-            None => {}
-        }
-        let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let digits = &name[prefix.len()..];
-        // `%r01` with a range `%r<N>` is no register, but with a range `%r0<N>` it is.
-        let candidates = (prefix.len()..name.len()).map(|end| (&name[..end], &name[end..]));
-        if digits.is_empty() || digits.len() > 32 {
-            return None;
-        }
-        for (prefix, number) in candidates {
-            if number.len() > 1 && number.starts_with('0') {
-                continue;
-            }
-            let Ok(number) = number.parse::<u64>() else { continue };
-            let hit = f.scopes.iter().enumerate().rev().find_map(|(i, scope)| {
-                let range = scope.ranges.get(prefix)?;
-                (number < range.count).then_some((i, *range))
-            });
-            if let Some((scope, range)) = hit {
-                let entry = self.use_register(f, name, range.ty, range.vector);
-                f.scopes[scope].names.insert(name, (entry.clone(), range.line));
-                return Some(entry);
-            }
-        }
-        None
+            Found::Name(Entry::Label(_)) if scope + 1 < f.scopes.len() => return None,
+            Found::Name(Entry::Unused { ty, vector }) => (ty, vector, None),
+            Found::Name(entry) => return Some(entry),
+            Found::InRange(range) => (range.ty, range.vector, Some(range.line)),
+        };
+        let entry = self.use_register(f, name, ty, vector);
+        let slot = f.scopes[scope].names.entry(name).or_insert((entry.clone(), line.unwrap_or(0)));
+        slot.0 = entry.clone();
+        Some(entry)
     }
 
     fn use_register(&mut self, f: &mut Builder<'a>, name: &'a str, ty: ScalarType, vector: u8) -> Entry {
