@@ -12,6 +12,7 @@
 //!    |<---------------------------------|
 //! ```
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -177,7 +178,7 @@ impl Hello {
     pub fn decode(frame: &FrameHeader, body: &[u8]) -> Result<Hello, HandshakeError> {
         let mut r = reader(Kind::HELLO, frame, body)?;
         let (newest, oldest) = (r.u32()?, r.u32()?);
-        if oldest > newest || newest < PREVIOUS || oldest > CURRENT {
+        if oldest > newest || !speaks_any(oldest..=newest) {
             return Err(HandshakeError::Version { newest, oldest });
         }
         let hello = Hello {
@@ -291,7 +292,7 @@ impl Limits {
             max_modules: r.u32()?,
             max_handles: r.u32()?,
         };
-        if limits.is_valid() { Ok(limits) } else { Err(HandshakeError::Limits(limits)) }
+        if limits.is_valid() { Ok(limits) } else { Err(HandshakeError::Limits(Box::new(limits))) }
     }
 }
 
@@ -485,6 +486,10 @@ impl fmt::Display for Refused {
     }
 }
 
+fn speaks_any(versions: RangeInclusive<u32>) -> bool {
+    (PREVIOUS..=CURRENT).any(|version| versions.contains(&version))
+}
+
 fn header(kind: Kind, w: &Writer<'_>) -> FrameHeader {
     // Handshake bodies are at most a few hundred bytes: every variable part is a Text.
     FrameHeader::new(kind, 0, 0, w.len() as u32)
@@ -499,7 +504,7 @@ fn reader<'a>(kind: Kind, frame: &FrameHeader, body: &'a [u8]) -> Result<Reader<
 
 fn answer<'a>(frame: &FrameHeader, body: &'a [u8]) -> Result<Reader<'a>, HandshakeError> {
     if frame.kind == Kind::REFUSED {
-        return Err(HandshakeError::Refused(Refused::decode(frame, body)?));
+        return Err(HandshakeError::Refused(Box::new(Refused::decode(frame, body)?)));
     }
     reader(Kind::WELCOME, frame, body)
 }
@@ -531,9 +536,9 @@ pub enum HandshakeError {
     /// The body is malformed.
     Body(WireError),
     /// Limits that contradict each other.
-    Limits(Limits),
+    Limits(Box<Limits>),
     /// The other side declined.
-    Refused(Refused),
+    Refused(Box<Refused>),
 }
 
 impl From<WireError> for HandshakeError {

@@ -114,7 +114,7 @@ mod tests {
         assert!(!GOOD.is_valid(28671));
         assert!(!GOOD.is_valid(0));
         assert!(!LanePlacement { offset: 100, ..GOOD }.is_valid(1 << 40));
-        assert!(!LanePlacement { offset: u64::MAX & !4095, ..GOOD }.is_valid(1 << 40));
+        assert!(!LanePlacement { offset: !4095, ..GOOD }.is_valid(1 << 40));
         assert!(!LanePlacement { request_ring_len: 12288, ..GOOD }.is_valid(1 << 40));
         assert!(!LanePlacement { request_ring_len: 2048, ..GOOD }.is_valid(1 << 40));
         assert!(!LanePlacement { reply_ring_len: 0, ..GOOD }.is_valid(1 << 40));

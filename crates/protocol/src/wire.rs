@@ -364,7 +364,7 @@ mod tests {
         #[test]
         fn round_trip(items in prop::collection::vec(item(), 0..20)) {
             let body = encode(&items);
-            prop_assert!(body.len() % 8 == 0);
+            prop_assert!(body.len().is_multiple_of(8));
             prop_assert_eq!(decode(&items, &body), Ok(()));
         }
 

@@ -40,7 +40,7 @@ pub enum Error {
     Handshake(HandshakeError),
     /// The other side declined the connection.
     #[error("connection refused by the daemon: {0}")]
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// A frame came with another number of descriptors than it must have.
     #[error("frame with {got} descriptors, {expected} expected")]
     Descriptors {

@@ -80,8 +80,8 @@ proptest! {
         let refused = Refused { code: RefusalCode(code), text };
         let header = refused.encode(&mut body);
         prop_assert_eq!(Refused::decode(&header, &body), Ok(refused.clone()));
-        prop_assert_eq!(LaneWelcome::decode(&header, &body), Err(HandshakeError::Refused(refused.clone())));
-        prop_assert_eq!(ControlWelcome::decode(&header, &body), Err(HandshakeError::Refused(refused)));
+        prop_assert_eq!(LaneWelcome::decode(&header, &body), Err(HandshakeError::Refused(Box::new(refused.clone()))));
+        prop_assert_eq!(ControlWelcome::decode(&header, &body), Err(HandshakeError::Refused(Box::new(refused))));
     }
 
     #[test]
@@ -163,7 +163,7 @@ fn default_limits_are_valid_and_bad_ones_refused() {
     };
     let mut body = Vec::new();
     let header = welcome.encode(&mut body);
-    assert_eq!(ControlWelcome::decode(&header, &body), Err(HandshakeError::Limits(bad)));
+    assert_eq!(ControlWelcome::decode(&header, &body), Err(HandshakeError::Limits(Box::new(bad))));
 }
 
 #[test]
