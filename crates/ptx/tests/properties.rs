@@ -160,7 +160,7 @@ fn item() -> impl Strategy<Value = String> {
                 let params: Vec<_> = params.iter().map(|(ty, n)| format!(".param .{ty} {n}")).collect();
                 let kind = if entry { "entry" } else { "func" };
                 format!(
-                    "{l}.{kind} {n}({}) .maxnreg 32 {{ .reg .b32 %r<4>; {} L0: }}",
+                    "{l}.{kind} {n}({}) .maxnreg 32 {{ .reg .b32 %r<4>, %v; {{ {} }} L0: }}",
                     params.join(", "),
                     body.join(" ")
                 )
@@ -174,7 +174,9 @@ proptest! {
 
     #[test]
     fn generated_modules(items in vec(item(), 0..6)) {
-        fuzz_ptx(with_header(&items.join("\n")).as_bytes());
+        // Most names mean something everywhere, so that a good part of the modules is legal.
+        let declared = ".global .u32 a, b, x, p; .extern .shared .b8 s[]; .func $L(); .const .u8 _1;\n";
+        fuzz_ptx(with_header(&(declared.to_owned() + &items.join("\n"))).as_bytes());
     }
 
     #[test]
@@ -203,7 +205,7 @@ proptest! {
         for (at, byte, kind) in edits {
             let at = at.index(text.len());
             match kind {
-                0 => text[at] = byte,
+                0 => text[at] = if byte < 250 { b' ' + byte % 95 } else { byte },
                 1 => drop(text.remove(at)),
                 _ => text.insert(at, b"{}[]();,.:<>@!%\"0x$_"[usize::from(byte) % 20]),
             }

@@ -248,8 +248,10 @@ impl<'a> Parser<'a> {
             };
             match (pending.place, replacement) {
                 (Place::Statement(index), replacement) => {
-                    if let Some(Statement::Instruction(instruction)) = f.body.statements.get_mut(index) {
-                        replace(&mut instruction.operands, pending.name, &replacement);
+                    if let Some(Statement::Instruction(instruction)) = f.body.statements.get_mut(index)
+                        && !replace(&mut instruction.operands, pending.name, &replacement)
+                    {
+                        return undeclared("variable");
                     }
                 }
                 (Place::Table(table, slot), Operand::Label(id)) => f.table_targets[table][slot] = Some(id),
@@ -503,25 +505,25 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Puts `replacement` in place of every symbol `name`.
-fn replace(operands: &mut [Operand], name: &str, replacement: &Operand) {
-    for operand in operands {
-        match operand {
-            Operand::Symbol { name: found, offset } if **found == *name => match replacement {
-                Operand::Symbol { name, .. } => {
-                    *operand = Operand::Symbol { name: name.clone(), offset: *offset };
-                }
+/// Puts `replacement` in place of every symbol `name`. False if that makes no sense: a label with an offset.
+fn replace(operands: &mut [Operand], name: &str, replacement: &Operand) -> bool {
+    operands.iter_mut().all(|operand| match operand {
+        Operand::Symbol { name: found, offset } if **found == *name => {
+            match replacement {
+                Operand::Symbol { name, .. } => *found = name.clone(),
+                _ if *offset != 0 => return false,
                 other => *operand = other.clone(),
-            },
-            Operand::Address(Address { base: AddressBase::Symbol(found), .. }) if **found == *name => {
-                if let Operand::Symbol { name, .. } = replacement {
-                    *found = name.clone();
-                }
             }
-            Operand::AddressList(list) | Operand::Vector(list) | Operand::List(list) => {
-                replace(list, name, replacement);
-            }
-            _ => {}
+            true
         }
-    }
+        Operand::Address(Address { base: AddressBase::Symbol(found), .. }) if **found == *name => {
+            let Operand::Symbol { name, .. } = replacement else { return false };
+            *found = name.clone();
+            true
+        }
+        Operand::AddressList(list) | Operand::Vector(list) | Operand::List(list) => {
+            replace(list, name, replacement)
+        }
+        _ => true,
+    })
 }

@@ -157,6 +157,7 @@ impl<'a> Parser<'a> {
 
     /// The rest of `[...]`.
     fn address(&mut self, f: &mut Builder<'a>) -> Result<Operand> {
+        let at = self.at;
         let first = self.address_element(f)?;
         if self.eat(b']')? {
             let (base, offset) = match first {
@@ -164,7 +165,8 @@ impl<'a> Parser<'a> {
                 Operand::Symbol { name, offset } => (AddressBase::Symbol(name), offset),
                 Operand::Int(offset) => (AddressBase::Absolute, offset),
                 Operand::Address(address) => return Ok(Operand::Address(address)),
-                other => return Ok(Operand::AddressList(vec![other])),
+                other @ Operand::Vector(_) => return Ok(Operand::AddressList(vec![other])),
+                _ => return Err(at.error(ParseErrorKind::Invalid("not an address".into()))),
             };
             return Ok(Operand::Address(Address { base, offset }));
         }
