@@ -223,10 +223,18 @@ impl<'a> Entry<'a> {
     /// Declared size of the image after decompression; with padding if it is not compressed.
     #[must_use]
     pub const fn image_size(&self) -> u64 {
-        match (self.group, self.codec) {
-            (Some(part), _) => part.size,
-            (None, Codec::Stored) => self.payload.len() as u64,
-            (None, _) => self.uncompressed_size,
+        match self.group {
+            Some(part) => part.size,
+            None => self.decoded_size(),
+        }
+    }
+
+    /// Bytes that [`Entry::data`] has to decode: more than the image's own for an image in a group.
+    #[must_use]
+    pub const fn decoded_size(&self) -> u64 {
+        match self.codec {
+            Codec::Stored => self.payload.len() as u64,
+            Codec::Lz4 | Codec::Zstd => self.uncompressed_size,
         }
     }
 

@@ -96,10 +96,7 @@ fn parse_image<'a>(
 
     part.start = header.header_size.into();
     part.size = header.payload_size;
-    let group_size = match outer.codec {
-        crate::Codec::Stored => outer.payload.len() as u64,
-        crate::Codec::Lz4 | crate::Codec::Zstd => outer.uncompressed_size,
-    };
+    let group_size = outer.decoded_size();
     if part.start.checked_add(part.size).is_none_or(|end| end > group_size) {
         return Err(out_of_group(offset, part, group_size));
     }
