@@ -29,7 +29,7 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
 
-use crate::abi::{Block, FaultKind, KernelFn, Thread};
+use crate::abi::{Block, FaultKind, KernelFn, REGION_MARGIN, REGION_SHIFT, STACK_RESERVE, Thread};
 
 pub use signal::install;
 use stack::{AltStack, Stack};
@@ -67,8 +67,9 @@ struct Recovery {
     /// `[guard_start, guard_end)` below the stack: an access there is an overflow.
     guard_start: u64,
     guard_end: u64,
-    /// `address >> REGION_SHIFT` of good addresses; 0: any.
-    region_tag: u64,
+    /// Where generated code may fault: the region and its margins. Empty: anywhere.
+    expected_start: u64,
+    expected_end: u64,
     fault: Fault,
 }
 
@@ -90,7 +91,8 @@ impl Recovery {
             in_helper: false,
             guard_start: 0,
             guard_end: 0,
-            region_tag: 0,
+            expected_start: 0,
+            expected_end: 0,
             fault: Fault { kind: FaultKind::Trap, address: 0, pc: 0, outside_region: false },
         }
     }
@@ -183,19 +185,28 @@ pub struct KernelContext {
 unsafe impl Send for KernelContext {}
 
 impl KernelContext {
-    /// Maps a stack of `stack_len` bytes with a guard below, and a stack for signals. `region_tag` is that of the
+    /// Maps a stack of `stack_len` bytes ([`STACK_RESERVE`] more than is used before recursion is stopped) with a guard below, and a stack for signals. `region_tag` is that of the
     /// [`Region`](crate::region::Region): faults elsewhere are marked as [`Fault::outside_region`].
     pub fn new(stack_len: usize, region_tag: u64) -> std::io::Result<Self> {
-        let stack = Stack::new(stack_len)?;
+        let stack = Stack::new(stack_len.max(2 * STACK_RESERVE as usize))?;
         let mut recovery = Recovery::new();
         recovery.stack_top = stack.top();
         (recovery.guard_start, recovery.guard_end) = stack.guard();
-        recovery.region_tag = region_tag;
+        if region_tag != 0 {
+            recovery.expected_start = (region_tag << REGION_SHIFT) - REGION_MARGIN;
+            recovery.expected_end = ((region_tag + 1) << REGION_SHIFT) + REGION_MARGIN;
+        }
         Ok(KernelContext {
             recovery: Box::new(UnsafeCell::new(recovery)),
             alternate: AltStack::new()?,
             _stack: stack,
         })
+    }
+
+    /// Value for [`Thread::stack_limit`].
+    pub fn stack_limit(&self) -> u64 {
+        // SAFETY: no call is in progress that could change the record.
+        unsafe { (*self.recovery.get()).guard_end + STACK_RESERVE }
     }
 
     /// Makes this thread one that runs kernels until the result is dropped.
@@ -227,6 +238,11 @@ impl Entered<'_> {
         unsafe { ptx_cpu_protected_call(entry as *const c_void, thread.cast(), block.cast(), recovery) }
     }
 
+    /// Value for [`Thread::stack_limit`].
+    pub fn stack_limit(&self) -> u64 {
+        self.context.stack_limit()
+    }
+
     /// The fault that the last call ended with, if it returned [`FAULTED`].
     pub fn fault(&self) -> Fault {
         // SAFETY: no call is in progress, and only this thread writes the record.
@@ -253,9 +269,8 @@ pub unsafe fn guarded(
     let recovery = UnsafeCell::new(Recovery::new());
     let previous = replace_current(recovery.get());
     // SAFETY: the function takes its argument in the first register and ignores the second. The record outlives the call.
-    let result = unsafe {
-        ptx_cpu_protected_call(function as *const c_void, argument, ptr::null(), recovery.get())
-    };
+    let result =
+        unsafe { ptx_cpu_protected_call(function as *const c_void, argument, ptr::null(), recovery.get()) };
     replace_current(previous);
     if result == FAULTED { Err(recovery.into_inner().fault) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::{FAULTED, Fault, current, ptx_cpu_recover};
-use crate::abi::{FaultKind, REGION_SHIFT};
+use crate::abi::FaultKind;
 
 const SIGNALS: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 
@@ -69,8 +69,8 @@ unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context:
             FaultKind::IllegalAddress
         };
         let outside_region = kind == FaultKind::IllegalAddress
-            && recovery.region_tag != 0
-            && address >> REGION_SHIFT != recovery.region_tag;
+            && recovery.expected_end != 0
+            && !(recovery.expected_start..recovery.expected_end).contains(&address);
         recovery.fault = Fault { kind, address, pc, outside_region };
         registers[libc::REG_RIP as usize] = ptx_cpu_recover as *const () as i64;
         registers[libc::REG_RCX as usize] = ptr::from_mut(recovery) as i64;

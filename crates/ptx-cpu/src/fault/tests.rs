@@ -25,7 +25,9 @@ unsafe extern "C" fn kernel(_thread: *mut Thread, block: *const Block) -> u32 {
             0 => return Outcome::Done as u32,
             1 => return Outcome::Parked as u32,
             2 => std::arch::asm!("mov dword ptr [{}], 1", in(reg) order.address),
-            3 => std::arch::asm!("xor edx, edx", "xor ecx, ecx", "div ecx", out("eax") _, out("edx") _, out("ecx") _),
+            3 => {
+                std::arch::asm!("xor edx, edx", "xor ecx, ecx", "div ecx", out("eax") _, out("edx") _, out("ecx") _)
+            }
             4 => std::arch::asm!("ud2"),
             5 => {
                 recurse(0);
@@ -69,7 +71,10 @@ fn every_fault_is_recovered_a_thousand_times() {
         assert_eq!((fault.kind, fault.address, fault.outside_region), (FaultKind::IllegalAddress, 0, true));
         let inside = region.base() + 0x1234_5678;
         let fault = run(&entered, 2, inside).unwrap_err();
-        assert_eq!((fault.kind, fault.address, fault.outside_region), (FaultKind::IllegalAddress, inside, false));
+        assert_eq!(
+            (fault.kind, fault.address, fault.outside_region),
+            (FaultKind::IllegalAddress, inside, false)
+        );
         assert_ne!(fault.pc, 0);
         assert_eq!(run(&entered, 3, 0).unwrap_err().kind, FaultKind::Trap);
         assert_eq!(run(&entered, 4, 0).unwrap_err().kind, FaultKind::Trap);

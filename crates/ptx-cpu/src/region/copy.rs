@@ -82,11 +82,10 @@ impl Region {
             return Ok(());
         }
         let size = size_of::<T>() as u64;
-        if dst % size != 0 {
+        if !dst.is_multiple_of(size) {
             return Err(RegionError::InvalidArgument("fill destination is not aligned to its element"));
         }
-        let len =
-            count.checked_mul(size).ok_or(RegionError::InvalidRange { address: dst, len: u64::MAX })?;
+        let len = count.checked_mul(size).ok_or(RegionError::InvalidRange { address: dst, len: u64::MAX })?;
         let pin = self.pin(dst, len)?;
         let mut request = FillRequest { dst: pin.as_ptr().cast::<T>(), value, count: count as usize };
         // SAFETY: `fill_elements` writes exactly the pinned, aligned range, and holds nothing that needs dropping.

@@ -24,7 +24,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{REGION_MARGIN, REGION_SHIFT};
-use space::SpaceAllocator;
+pub(crate) use space::SpaceAllocator;
 
 /// Bytes of the whole region.
 pub const REGION_LEN: u64 = 1 << REGION_SHIFT;
@@ -57,9 +57,9 @@ const GUARD_MIN: u64 = 64 << 10;
 const GUARD_MAX: u64 = 1 << 30;
 /// Most separate mappings (live or cached) made for allocations; Linux allows 65530 per process, and each needs two.
 const MAPPINGS_MAX: usize = 28_000;
-/// Tags that `reserve_any` tries: leaves the low addresses, the usual place of the program (21) and that of libraries (31) alone.
-const TAGS: [u64; 24] =
-    [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27, 28, 29, 30, 4, 5];
+/// Tags that `reserve_any` tries: leaves the low addresses, the usual place of the program (21) and that of libraries (31) alone, and
+/// room for margins between them.
+const TAGS: [u64; 13] = [8, 10, 12, 14, 16, 18, 20, 23, 25, 27, 29, 6, 4];
 
 /// Errors of the [`Region`].
 #[derive(Debug, thiserror::Error)]
@@ -160,15 +160,17 @@ pub struct Region {
 }
 
 impl Region {
-    /// Reserves the addresses `[tag << 42, (tag + 1) << 42)` without using memory.
+    /// Reserves the addresses `[tag << 42, (tag + 1) << 42)`, and a margin on both sides, without using memory.
     pub fn reserve(tag: u64, config: RegionConfig) -> Result<Region, RegionError> {
         if !(1..32).contains(&tag) {
             return Err(RegionError::BadTag(tag));
         }
         let base = tag << REGION_SHIFT;
+        // With the margins that must stay inaccessible on both sides.
+        let (start, len) = (base - MARGIN, REGION_LEN + 2 * MARGIN);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: a fixed mapping that replaces nothing (NOREPLACE) and that no Rust object lies in.
-        let at = unsafe { libc::mmap(base as *mut _, REGION_LEN as usize, libc::PROT_NONE, flags, -1, 0) };
+        let at = unsafe { libc::mmap(start as *mut _, len as usize, libc::PROT_NONE, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             let source = std::io::Error::last_os_error();
             return Err(match source.raw_os_error() {
@@ -176,15 +178,15 @@ impl Region {
                 _ => RegionError::Os { call: "mmap", source },
             });
         }
-        if at as u64 != base {
+        if at as u64 != start {
             // Kernels before 4.17 take the address as a mere wish.
             // SAFETY: unmaps what the call above has mapped.
-            unsafe { libc::munmap(at, REGION_LEN as usize) };
+            unsafe { libc::munmap(at, len as usize) };
             return Err(RegionError::Taken(tag));
         }
         // A core dump of a worker should hold the worker, not the program's device memory.
         // SAFETY: advice on our own mapping.
-        unsafe { libc::madvise(at, REGION_LEN as usize, libc::MADV_DONTDUMP) };
+        unsafe { libc::madvise(at, len as usize, libc::MADV_DONTDUMP) };
         Ok(Region {
             base,
             memory_limit: config.memory_limit,
@@ -338,10 +340,16 @@ impl Region {
     /// Maps `len` bytes of a file at `file_offset` shared into the window, `offset` bytes behind the window's start. All page-aligned.
     /// Replaces nothing: the range must not overlap what is mapped. The file should be sealed against shrinking, or
     /// `InvalidArgument`/`NotSealed` is returned; copies survive even so, see [`RegionError::Lost`].
-    pub fn map_shared(&self, fd: BorrowedFd<'_>, file_offset: u64, offset: u64, len: u64) -> Result<u64, RegionError> {
+    pub fn map_shared(
+        &self,
+        fd: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<u64, RegionError> {
         let end = offset.checked_add(len).filter(|&end| end <= WINDOW_LEN);
         let Some(end) = end else { return Err(RegionError::InvalidArgument("window range")) };
-        if len == 0 || (offset | len | file_offset) % PAGE_LEN != 0 {
+        if len == 0 || !(offset | len | file_offset).is_multiple_of(PAGE_LEN) {
             return Err(RegionError::InvalidArgument("window range is not made of pages"));
         }
         // SAFETY: the descriptor is open for the call; F_GET_SEALS takes no pointer.
@@ -363,7 +371,8 @@ impl Region {
         let mut state = self.lock();
         let start = self.base + WINDOW_OFFSET + offset;
         let end = self.base + WINDOW_OFFSET + end;
-        if state.window.range(..end).next_back().is_some_and(|(&other, &other_len)| other + other_len > start) {
+        if state.window.range(..end).next_back().is_some_and(|(&other, &other_len)| other + other_len > start)
+        {
             return Err(RegionError::InvalidArgument("window range is mapped already"));
         }
         // SAFETY: replaces PROT_NONE pages of our own reservation, checked to be free just above, under the lock.
@@ -423,7 +432,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: our own reservation with all that was mapped into it; arenas hold an Arc of the region, pins a reference.
-        unsafe { libc::munmap(self.base as *mut _, REGION_LEN as usize) };
+        unsafe { libc::munmap((self.base - MARGIN) as *mut _, (REGION_LEN + 2 * MARGIN) as usize) };
     }
 }
 
@@ -508,7 +517,7 @@ fn map_private(base: u64, len: u64) -> Result<(), RegionError> {
     if at == libc::MAP_FAILED {
         return Err(os("mmap"));
     }
-    if len >= HUGE_LEN && base % HUGE_LEN == 0 {
+    if len >= HUGE_LEN && base.is_multiple_of(HUGE_LEN) {
         // Fewer page faults at first touch; where huge pages are off, nothing is lost.
         // SAFETY: advice on the mapping just made.
         unsafe { libc::madvise(at, len as usize, libc::MADV_HUGEPAGE) };

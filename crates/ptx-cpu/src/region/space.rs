@@ -34,11 +34,12 @@ impl SpaceAllocator {
         if len == 0 || !align.is_power_of_two() {
             return None;
         }
-        let (range_len, range_start, start) = self.by_len.range((len, 0)..).find_map(|&(range_len, range_start)| {
-            let start = range_start.checked_add(align - 1)? & !(align - 1);
-            let fits = start.checked_add(len)? <= range_start + range_len;
-            fits.then_some((range_len, range_start, start))
-        })?;
+        let (range_len, range_start, start) =
+            self.by_len.range((len, 0)..).find_map(|&(range_len, range_start)| {
+                let start = range_start.checked_add(align - 1)? & !(align - 1);
+                let fits = start.checked_add(len)? <= range_start + range_len;
+                fits.then_some((range_len, range_start, start))
+            })?;
         self.remove(range_start, range_len);
         self.insert(range_start, start - range_start);
         self.insert(start + len, range_start + range_len - (start + len));

@@ -87,8 +87,13 @@ fn copies_check_their_ranges() {
     let mut back = vec![0; 5000];
     region.copy_out(a, &mut back).unwrap();
     assert_eq!(back, &data[..5000]);
-    for (address, len) in [(a + 1, 10_000u64), (a - 1, 2), (0, 1), (u64::MAX, 2), (a, u64::MAX), (region.base(), 1)] {
-        assert!(matches!(region.fill8(address, 1, len), Err(RegionError::InvalidRange { .. })), "{address:#x}+{len}");
+    for (address, len) in
+        [(a + 1, 10_000u64), (a - 1, 2), (0, 1), (u64::MAX, 2), (a, u64::MAX), (region.base(), 1)]
+    {
+        assert!(
+            matches!(region.fill8(address, 1, len), Err(RegionError::InvalidRange { .. })),
+            "{address:#x}+{len}"
+        );
         assert!(region.pin(address, len).is_err());
     }
     assert!(region.copy_in(a + 9_999, &[1, 2]).is_err());
