@@ -241,8 +241,11 @@ pub enum LinkedSelection {
     Link {
         /// Why nothing of the linked container fits.
         linked: Selection,
-        /// The choice in each prelinked container, in order. Without a chosen image in all that have kernels the link
-        /// cannot be complete.
+        /// The choice in each prelinked container, in order.
+        ///
+        /// One without a chosen image is not the end: programs built with `-rdc=true` carry NVIDIA's device runtime
+        /// (libcudadevrt), which has PTX for the newest device only, and seldom use it. Link without it, and let
+        /// an unresolved symbol be the error.
         prelinked: Vec<Selection>,
     },
 }

@@ -254,6 +254,13 @@ fn relocatable_device_code_is_found_and_linked_from_its_parts() {
             assert!(entries[selection.chosen.expect("PTX")].kind().is_ptx());
         }
     }
+    // Programs with PTX alone have an empty linked container.
+    let LinkedSelection::Link { linked: reasons, prelinked } =
+        select_linked(&[], &parts, &device((7, 5), false))
+    else {
+        panic!("nothing is linked");
+    };
+    assert_eq!((reasons.to_string().as_str(), prelinked.len()), ("the container holds no image", 2));
     // The parts' machine code is relocatable.
     let elf =
         parts[0].iter().find(|e| e.kind() == Kind::Elf).expect("machine code").data(LIMIT).expect("decodes");
