@@ -53,6 +53,17 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// The name that it declares.
+    pub fn name(&self) -> &Name {
+        match self {
+            Item::Variable(variable) => &variable.name,
+            Item::Function(function) => &function.name,
+            Item::Alias { name, .. } => name,
+        }
+    }
+}
+
 /// Linkage of a module-level symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Linkage {

@@ -25,6 +25,9 @@ pub use print::InstructionText;
 /// The first error, with line and column. Memory and time are linear in the source's length.
 pub fn parse(source: &[u8]) -> Result<Module, ParseError> {
     let end = source.iter().position(|b| *b == 0).unwrap_or(source.len());
-    // Only comments and strings can hold anything but ASCII, and what they hold does not matter.
-    parser::parse_module(&String::from_utf8_lossy(&source[..end]))
+    match std::str::from_utf8(&source[..end]) {
+        Ok(text) => parser::parse_module(text),
+        // Only comments and strings can hold anything but ASCII, and what they hold does not matter.
+        Err(_) => parser::parse_module(&String::from_utf8_lossy(&source[..end])),
+    }
 }

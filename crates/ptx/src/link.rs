@@ -193,7 +193,7 @@ impl Linker {
         let mut symbols: HashMap<Name, Symbol> = HashMap::new();
         let mut duplicates = Vec::new();
         for (index, item) in self.units[unit].module.items.iter().enumerate() {
-            let name = item_name(item);
+            let name = item.name();
             let (linkage, strength) = classify(item);
             let align = item_align(item);
             let Some(symbol) = symbols.get_mut(name) else {
@@ -277,7 +277,7 @@ impl Linker {
         globals: &HashMap<Name, Global>,
     ) -> Vec<Vec<bool>> {
         let kept = |unit: usize, index: usize, item: &Item| {
-            let name = item_name(item);
+            let name = item.name();
             match symbols[unit].get(name) {
                 Some(symbol) if symbol.linkage == Linkage::Internal => symbol.item == index,
                 _ => globals.get(name).is_some_and(|g| (g.unit, g.item) == (unit, index)),
@@ -319,7 +319,7 @@ impl Linker {
                 continue;
             }
             for item in &mut self.units[unit].module.items {
-                if let Some(new_name) = renames.get(item_name(item)) {
+                if let Some(new_name) = renames.get(item.name()) {
                     *match item {
                         Item::Variable(variable) => &mut variable.name,
                         Item::Function(function) => &mut function.name,
@@ -373,7 +373,7 @@ impl Linker {
         for (Unit { mut module, .. }, kept) in std::mem::take(&mut self.units).into_iter().zip(kept) {
             let items = std::mem::take(&mut module.items);
             for (mut item, _) in items.into_iter().zip(kept).filter(|(_, kept)| **kept) {
-                if let Some(global) = globals.get(item_name(&item))
+                if let Some(global) = globals.get(item.name())
                     && let Item::Variable(variable) = &mut item
                     && variable.align() < global.align
                 {
@@ -398,14 +398,6 @@ impl Linker {
         let mut result = result?;
         result.items = variables;
         Some(result)
-    }
-}
-
-fn item_name(item: &Item) -> &Name {
-    match item {
-        Item::Variable(variable) => &variable.name,
-        Item::Function(function) => &function.name,
-        Item::Alias { name, .. } => name,
     }
 }
 
@@ -479,7 +471,7 @@ fn compare(a: &Item, b: &Item) -> Option<&'static str> {
 fn all_names(units: &[Unit]) -> HashSet<Name> {
     let mut names = HashSet::new();
     for item in units.iter().flat_map(|u| &u.module.items) {
-        names.insert(item_name(item).clone());
+        names.insert(item.name().clone());
         if let Item::Function(function) = item {
             names.extend(function.returns.iter().chain(&function.params).map(|p| p.name.clone()));
             if let Some(body) = &function.body {

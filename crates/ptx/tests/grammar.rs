@@ -240,6 +240,9 @@ fn parameter_layout_limits() {
     assert_eq!(layout::params(&function(&module, "k").params), None);
     assert_eq!(layout::params(&function(&module, "e").params), Some(layout::ParamLayout::default()));
     assert!(parse_error(".entry k(.param .b8 a[4294967296]) { ret; }").contains("parameter size"));
+    assert!(
+        parse_error(".func f(.reg .v2 .b32 a) { ret; }").contains("register parameter 'a' is not a scalar")
+    );
     assert!(parse_error(".entry k(.param .b8 a[2][2]) { ret; }").contains("more than one array dimension"));
     assert!(parse_error(".entry k(.param .b8 a, .param .b8 a) { ret; }").contains("'a' is declared twice"));
 }
@@ -364,6 +367,15 @@ fn labels() {
     assert_eq!(instructions(&body)[0].operands, [Operand::Label(LabelId(4))]);
     assert!(parse_error(".entry k() { bra NOWHERE; }").contains("undeclared symbol 'NOWHERE'"));
     assert!(parse_error(".entry k() { L: L: ret; }").contains("'L' is declared twice"));
+}
+
+#[test]
+fn many_forward_labels_in_one_statement() {
+    let names: Vec<String> = (0..20_000).map(|n| format!("L{n}")).collect();
+    let body = parse_body(&format!("frob {}; {}:", names.join(", "), names.join(": ")));
+    let operands = &instructions(&body)[0].operands;
+    assert_eq!(operands.len(), names.len());
+    assert!(operands.iter().enumerate().all(|(i, o)| *o == Operand::Label(LabelId(i as u32))));
 }
 
 /// A name of an inner scope must not capture the same name used outside.
@@ -584,7 +596,7 @@ fn numba_style_module() {
 fn bounded_nesting() {
     let deep = |open: &str, close: &str, n: usize| format!("{}{}", open.repeat(n), close.repeat(n));
     let scopes = parse_error(&format!(".entry k() {}", deep("{", "}", 100_000)));
-    assert!(scopes.contains("nesting of scopes 257 exceeds the limit of 256"), "{scopes}");
+    assert!(scopes.contains("nesting of scopes 33 exceeds the limit of 32"), "{scopes}");
     for text in [
         format!(".global .b8 x = {};", deep("(", ")", 100_000)),
         format!(".global .b8 x = {}1;", "-".repeat(100_000)),

@@ -23,12 +23,7 @@ fn problems(units: &[(&str, &str)]) -> Vec<String> {
 }
 
 fn names(module: &Module) -> Vec<&str> {
-    let name = |item| match item {
-        &Item::Variable(ref v) => &*v.name,
-        &Item::Function(ref f) => &*f.name,
-        &Item::Alias { ref name, .. } => &**name,
-    };
-    module.items.iter().map(name).collect()
+    module.items.iter().map(|item| &**item.name()).collect()
 }
 
 #[test]

@@ -119,6 +119,16 @@ impl<'a> Builder<'a> {
         self.defer_at(place, name, at);
     }
 
+    fn replace(&mut self, index: usize, replacements: &HashMap<&str, (Operand, Position)>) -> Result<()> {
+        match self.body.statements.get_mut(index) {
+            Some(Statement::Instruction(instruction)) if !replacements.is_empty() => {
+                replace(&mut instruction.operands, replacements)
+                    .map_err(|(name, at)| at.error(undeclared("variable", name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn defer_at(&mut self, place: Place, name: &'a str, at: Position) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.pending.push(Pending { place, name, at });
@@ -222,11 +232,11 @@ impl<'a> Parser<'a> {
 
     fn close_scope(&mut self, f: &mut Builder<'a>) -> Result<()> {
         let Some(scope) = f.scopes.pop() else { return Ok(()) };
+        // What to put in for names in one statement; the uses in a statement stand together in the list.
+        let mut statement = 0;
+        let mut replacements: HashMap<&str, (Operand, Position)> = HashMap::new();
         for pending in scope.pending {
-            let undeclared = |what| {
-                let name = shorten(pending.name).into();
-                Err(pending.at.error(ParseErrorKind::Undeclared { what, name }))
-            };
+            let undeclared = |what| Err(pending.at.error(undeclared(what, pending.name)));
             let replacement = match scope.names.get(pending.name) {
                 Some((Entry::Label(id), _)) => Operand::Label(*id),
                 Some((Entry::Symbol(name), _)) => Operand::Symbol { name: name.clone(), offset: 0 },
@@ -248,17 +258,18 @@ impl<'a> Parser<'a> {
             };
             match (pending.place, replacement) {
                 (Place::Statement(index), replacement) => {
-                    if let Some(Statement::Instruction(instruction)) = f.body.statements.get_mut(index)
-                        && !replace(&mut instruction.operands, pending.name, &replacement)
-                    {
-                        return undeclared("variable");
+                    if index != statement {
+                        f.replace(statement, &replacements)?;
+                        statement = index;
+                        replacements.clear();
                     }
+                    replacements.insert(pending.name, (replacement, pending.at));
                 }
                 (Place::Table(table, slot), Operand::Label(id)) => f.table_targets[table][slot] = Some(id),
                 _ => return undeclared("label"),
             }
         }
-        Ok(())
+        f.replace(statement, &replacements)
     }
 
     fn body_directive(&mut self, f: &mut Builder<'a>, word: &str) -> Result<()> {
@@ -383,7 +394,7 @@ impl<'a> Parser<'a> {
     pub(super) fn register(&mut self, f: &mut Builder<'a>, name: &'a str, at: Position) -> Result<RegId> {
         match self.resolve(f, name) {
             Some(Entry::Reg(id)) => Ok(id),
-            _ => Err(at.error(ParseErrorKind::Undeclared { what: "register", name: shorten(name).into() })),
+            _ => Err(at.error(undeclared("register", name))),
         }
     }
 
@@ -505,25 +516,37 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Puts `replacement` in place of every symbol `name`. False if that makes no sense: a label with an offset.
-fn replace(operands: &mut [Operand], name: &str, replacement: &Operand) -> bool {
-    operands.iter_mut().all(|operand| match operand {
-        Operand::Symbol { name: found, offset } if **found == *name => {
-            match replacement {
-                Operand::Symbol { name, .. } => *found = name.clone(),
-                _ if *offset != 0 => return false,
-                other => *operand = other.clone(),
+fn undeclared(what: &'static str, name: &str) -> ParseErrorKind {
+    ParseErrorKind::Undeclared { what, name: shorten(name).into() }
+}
+
+/// Puts replacements in the place of symbols. Gives the first for which that makes no sense: a label in an address or
+/// with an offset.
+fn replace<'n>(
+    operands: &mut [Operand],
+    replacements: &HashMap<&'n str, (Operand, Position)>,
+) -> std::result::Result<(), (&'n str, Position)> {
+    operands.iter_mut().try_for_each(|operand| match operand {
+        Operand::Symbol { name: found, offset } => {
+            match replacements.get_key_value(&**found) {
+                Some((_, (Operand::Symbol { name, .. }, _))) => *found = name.clone(),
+                Some((name, (_, at))) if *offset != 0 => return Err((*name, *at)),
+                Some((_, (label, _))) => *operand = label.clone(),
+                None => {}
             }
-            true
+            Ok(())
         }
-        Operand::Address(Address { base: AddressBase::Symbol(found), .. }) if **found == *name => {
-            let Operand::Symbol { name, .. } = replacement else { return false };
-            *found = name.clone();
-            true
+        Operand::Address(Address { base: AddressBase::Symbol(found), .. }) => {
+            match replacements.get_key_value(&**found) {
+                Some((_, (Operand::Symbol { name, .. }, _))) => *found = name.clone(),
+                Some((name, (_, at))) => return Err((*name, *at)),
+                None => {}
+            }
+            Ok(())
         }
         Operand::AddressList(list) | Operand::Vector(list) | Operand::List(list) => {
-            replace(list, name, replacement)
+            replace(list, replacements)
         }
-        _ => true,
+        _ => Ok(()),
     })
 }

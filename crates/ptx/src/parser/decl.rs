@@ -333,6 +333,10 @@ impl<'a> Parser<'a> {
                 array,
                 ptr: spec.ptr,
             };
+            if space == Space::Reg && (spec.vector > 1 || array.is_some()) {
+                let message = format!("register parameter '{}' is not a scalar", param.name);
+                return Err(at.error(ParseErrorKind::Invalid(message)));
+            }
             if param.size() > u64::from(u32::MAX) {
                 let limit = u32::MAX.into();
                 let kind = ParseErrorKind::Limit { what: "parameter size", value: param.size(), limit };

@@ -19,7 +19,7 @@ pub(crate) const MAX_VARIABLE_BYTES: u64 = 1 << 40;
 /// Largest `.align`.
 pub(crate) const MAX_ALIGN: u64 = 1 << 20;
 /// Nesting of scopes in a function.
-pub(crate) const MAX_SCOPE_DEPTH: usize = 256;
+pub(crate) const MAX_SCOPE_DEPTH: usize = 32;
 /// Nesting of braces in an initializer, and of parentheses in an expression.
 pub(crate) const MAX_DEPTH: u32 = 64;
 

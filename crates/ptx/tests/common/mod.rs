@@ -66,6 +66,8 @@ pub fn texts(body: &Body) -> Vec<String> {
 pub const REAL: &[(&str, &[u8])] = &[
     ("basic", include_bytes!("../data/basic.ptx")),
     ("basic_100", include_bytes!("../data/basic_100.ptx")),
+    ("cdp", include_bytes!("../data/cdp.ptx")),
+    ("exotic", include_bytes!("../data/exotic.ptx")),
     ("sm90", include_bytes!("../data/sm90.ptx")),
     ("tiny", include_bytes!("../data/tiny.ptx")),
     ("unit_a", include_bytes!("../data/unit_a.ptx")),
