@@ -1,5 +1,6 @@
 //! `cargo xtask <task>`: everything a developer runs that is more than one cargo command.
 
+mod codegen;
 mod expect;
 mod manifest;
 mod nvcc;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Write the code that follows from the table of driver calls (crates/driver-api)
+    Codegen(codegen::Args),
     /// Set up nvcc and build the sample programs
     Samples(samples::Args),
     /// Build everything that is needed and run one sample through the whole stack
@@ -32,6 +35,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Codegen(args) => codegen::main(&args),
         Task::Samples(args) => samples::main(&args),
         Task::Run(args) => run::main(&args),
     };

@@ -1,0 +1,162 @@
+//! Device and managed memory, and the pools of stream-ordered allocation.
+
+/// Allocates device memory.
+#[op(0x0310, since = 3020)]
+#[sync]
+fn cuMemAlloc_v2(#[out] dptr: *mut CUdeviceptr, bytesize: usize);
+
+/// Allocates device memory for rows, with a pitch that the device likes.
+#[op(0x0311, since = 3020)]
+#[sync]
+fn cuMemAllocPitch_v2(
+    #[out] dptr: *mut CUdeviceptr,
+    #[out] pPitch: *mut usize,
+    WidthInBytes: usize,
+    Height: usize,
+    ElementSizeBytes: c_uint,
+);
+
+/// Frees device memory, after the work that uses it.
+#[op(0x0312, since = 3020)]
+#[sync]
+fn cuMemFree_v2(dptr: CUdeviceptr);
+
+/// Free and total bytes of the current context's device.
+#[op(0x0313, since = 3020)]
+#[sync]
+fn cuMemGetInfo_v2(#[out] free: *mut usize, #[out] total: *mut usize);
+
+/// Start and size of the allocation that an address lies in.
+#[op(0x0314, since = 3020)]
+#[sync]
+fn cuMemGetAddressRange_v2(#[out] pbase: *mut CUdeviceptr, #[out] psize: *mut usize, dptr: CUdeviceptr);
+
+/// Allocates memory that program and device both see.
+#[op(0x0315, since = 6000)]
+#[sync]
+fn cuMemAllocManaged(#[out] dptr: *mut CUdeviceptr, bytesize: usize, flags: c_uint);
+
+/// Moves managed memory to a device: a hint.
+#[op(0x0316, since = 8000, ptsz = 8000)]
+#[posted]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuMemPrefetchAsync(devPtr: CUdeviceptr, count: usize, dstDevice: CUdevice, #[stream] hStream: CUstream);
+
+/// Moves managed memory to a location: a hint.
+#[op(0x0317, since = 12020, ptsz = 12020)]
+#[posted]
+fn cuMemPrefetchAsync_v2(
+    devPtr: CUdeviceptr,
+    count: usize,
+    location: CUmemLocation,
+    flags: c_uint,
+    #[stream] hStream: CUstream,
+);
+
+/// Advises on the use of managed memory.
+#[op(0x0318, since = 8000)]
+#[sync]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuMemAdvise(devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, device: CUdevice);
+
+/// Advises on the use of managed memory, by location.
+#[op(0x0319, since = 12020)]
+#[sync]
+fn cuMemAdvise_v2(devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, location: CUmemLocation);
+
+/// An attribute of a range of managed memory.
+#[op(0x031a, since = 8000)]
+#[sync]
+fn cuMemRangeGetAttribute(
+    #[data_out(dataSize)] data: *mut c_void,
+    dataSize: usize,
+    attribute: CUmem_range_attribute,
+    devPtr: CUdeviceptr,
+    count: usize,
+);
+
+/// Several attributes of a range of managed memory.
+#[op(since = 8000)]
+#[via(cuMemRangeGetAttribute)]
+fn cuMemRangeGetAttributes(
+    data: *mut *mut c_void,
+    dataSizes: *mut usize,
+    attributes: *mut CUmem_range_attribute,
+    numAttributes: usize,
+    devPtr: CUdeviceptr,
+    count: usize,
+);
+
+/// Allocates from the device's current pool, in stream order.
+#[op(0x031b, since = 11020, ptsz = 11020)]
+#[sync]
+fn cuMemAllocAsync(#[out] dptr: *mut CUdeviceptr, bytesize: usize, #[stream] hStream: CUstream);
+
+/// Frees in stream order.
+#[op(0x031c, since = 11020, ptsz = 11020)]
+#[posted]
+fn cuMemFreeAsync(dptr: CUdeviceptr, #[stream] hStream: CUstream);
+
+/// Allocates from a pool, in stream order.
+#[op(0x031d, since = 11020, ptsz = 11020)]
+#[sync]
+fn cuMemAllocFromPoolAsync(
+    #[out] dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    #[stream] hStream: CUstream,
+);
+
+/// The default pool of a device.
+#[op(0x031e, since = 11020)]
+#[sync]
+fn cuDeviceGetDefaultMemPool(#[out] pool_out: *mut CUmemoryPool, dev: CUdevice);
+
+/// The current pool of a device.
+#[op(0x031f, since = 11020)]
+#[sync]
+fn cuDeviceGetMemPool(#[out] pool: *mut CUmemoryPool, dev: CUdevice);
+
+/// Sets the current pool of a device.
+#[op(0x0320, since = 11020)]
+#[sync]
+fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool);
+
+/// Creates a pool.
+#[op(0x0321, since = 11020)]
+#[sync]
+fn cuMemPoolCreate(#[out] pool: *mut CUmemoryPool, #[input] poolProps: *const CUmemPoolProps);
+
+/// Destroys a pool.
+#[op(0x0322, since = 11020)]
+#[sync]
+fn cuMemPoolDestroy(pool: CUmemoryPool);
+
+/// Gives unused memory of a pool back.
+#[op(0x0323, since = 11020)]
+#[sync]
+fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize);
+
+/// An attribute of a pool.
+#[op(since = 11020)]
+#[via(pool_get_attribute)]
+fn cuMemPoolGetAttribute(pool: CUmemoryPool, attr: CUmemPool_attribute, value: *mut c_void);
+
+/// Sets an attribute of a pool.
+#[op(since = 11020)]
+#[via(pool_set_attribute)]
+fn cuMemPoolSetAttribute(pool: CUmemoryPool, attr: CUmemPool_attribute, value: *mut c_void);
+
+/// Sets who may use a pool's memory.
+#[op(0x0324, since = 11020)]
+#[sync]
+fn cuMemPoolSetAccess(pool: CUmemoryPool, #[data_in(count * 12)] map: *const CUmemAccessDesc, count: usize);
+
+/// Who may use a pool's memory.
+#[op(0x0325, since = 11020)]
+#[sync]
+fn cuMemPoolGetAccess(
+    #[out] flags: *mut CUmemAccess_flags,
+    memPool: CUmemoryPool,
+    #[input] location: *mut CUmemLocation,
+);

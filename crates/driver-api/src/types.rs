@@ -1,0 +1,208 @@
+//! The driver's type names and what each is on the wire.
+
+/// What a named type of the driver API is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 64-bit integer: device pointers, `cuuint64_t`.
+    Word,
+    /// `size_t`.
+    Size,
+    /// Pointer to an opaque object; an id on the wire.
+    Handle,
+    /// Open enumeration, 32 bits, unsigned.
+    Enum,
+    /// `unsigned int`.
+    Uint,
+    /// `int` and ordinals.
+    Int,
+    /// `unsigned short`.
+    Ushort,
+    /// `unsigned char`.
+    Uchar,
+    /// `float`.
+    Float,
+    /// Structure or union of fixed size (bytes), without pointers in it.
+    Fixed(usize),
+    /// Function pointer: hand-written code only.
+    Callback,
+    /// Known only behind a pointer, in hand-written code.
+    Opaque,
+}
+
+/// All names a prototype may use. `core` names are Rust's, the others live in the shim's `types` module.
+const TYPES: &[(&str, Kind)] = &[
+    // Rust's own names, for scalars and for internal operations.
+    ("usize", Kind::Size),
+    ("u64", Kind::Word),
+    ("u32", Kind::Uint),
+    ("i32", Kind::Int),
+    ("u16", Kind::Ushort),
+    ("u8", Kind::Uchar),
+    ("f32", Kind::Float),
+    ("c_uint", Kind::Uint),
+    ("c_int", Kind::Int),
+    ("c_ushort", Kind::Ushort),
+    ("c_uchar", Kind::Uchar),
+    ("c_ulonglong", Kind::Word),
+    ("c_char", Kind::Opaque),
+    ("c_void", Kind::Opaque),
+    // Scalars of the driver.
+    ("CUdeviceptr", Kind::Word),
+    ("cuuint32_t", Kind::Uint),
+    ("cuuint64_t", Kind::Word),
+    ("CUdevice", Kind::Int),
+    // Handles.
+    ("CUcontext", Kind::Handle),
+    ("CUevent", Kind::Handle),
+    ("CUfunction", Kind::Handle),
+    ("CUgraph", Kind::Handle),
+    ("CUgraphNode", Kind::Handle),
+    ("CUgreenCtx", Kind::Handle),
+    ("CUkernel", Kind::Handle),
+    ("CUlibrary", Kind::Handle),
+    ("CUlinkState", Kind::Handle),
+    ("CUmemoryPool", Kind::Handle),
+    ("CUmodule", Kind::Handle),
+    ("CUstream", Kind::Handle),
+    // Enumerations.
+    ("CUarray_format", Kind::Enum),
+    ("CUdevice_P2PAttribute", Kind::Enum),
+    ("CUdevice_attribute", Kind::Enum),
+    ("CUdriverProcAddressQueryResult", Kind::Enum),
+    ("CUexecAffinityType", Kind::Enum),
+    ("CUflushGPUDirectRDMAWritesScope", Kind::Enum),
+    ("CUflushGPUDirectRDMAWritesTarget", Kind::Enum),
+    ("CUfunc_cache", Kind::Enum),
+    ("CUfunctionLoadingState", Kind::Enum),
+    ("CUfunction_attribute", Kind::Enum),
+    ("CUjitInputType", Kind::Enum),
+    ("CUjit_option", Kind::Enum),
+    ("CUlibraryOption", Kind::Enum),
+    ("CUlimit", Kind::Enum),
+    ("CUmemAccess_flags", Kind::Enum),
+    ("CUmemPool_attribute", Kind::Enum),
+    ("CUmem_advise", Kind::Enum),
+    ("CUmem_range_attribute", Kind::Enum),
+    ("CUmoduleLoadingMode", Kind::Enum),
+    ("CUoutput_mode", Kind::Enum),
+    ("CUpointer_attribute", Kind::Enum),
+    ("CUresult", Kind::Enum),
+    ("CUsharedconfig", Kind::Enum),
+    ("CUstreamAttrID", Kind::Enum),
+    ("CUstreamCaptureMode", Kind::Enum),
+    ("CUstreamCaptureStatus", Kind::Enum),
+    // Structures that travel as bytes.
+    ("CUdevprop", Kind::Fixed(56)),
+    ("CUmemAccessDesc", Kind::Fixed(12)),
+    ("CUmemLocation", Kind::Fixed(8)),
+    ("CUmemPoolProps", Kind::Fixed(88)),
+    ("CUstreamAttrValue", Kind::Fixed(64)),
+    ("CUuuid", Kind::Fixed(16)),
+    // Structures that hold host pointers or unions: only hand-written code looks inside.
+    ("CUDA_MEMCPY2D", Kind::Opaque),
+    ("CUDA_MEMCPY3D", Kind::Opaque),
+    ("CUDA_MEMCPY3D_PEER", Kind::Opaque),
+    ("CUctxCreateParams", Kind::Opaque),
+    ("CUexecAffinityParam", Kind::Opaque),
+    ("CUgraphEdgeData", Kind::Opaque),
+    ("CUlaunchConfig", Kind::Opaque),
+    ("CUmemcpyAttributes", Kind::Opaque),
+    // Function pointers.
+    ("CUhostFn", Kind::Callback),
+    ("CUoccupancyB2DSize", Kind::Callback),
+    ("CUstreamCallback", Kind::Callback),
+];
+
+/// The kind of a named type; `None` if the table does not know it.
+pub fn kind_of(name: &str) -> Option<Kind> {
+    TYPES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+}
+
+/// True for names that are Rust's or `core::ffi`'s and not the driver's.
+pub fn is_rust_name(name: &str) -> bool {
+    name == "usize" || name.starts_with("c_") || matches!(name, "u64" | "u32" | "i32" | "u16" | "u8" | "f32")
+}
+
+/// A parameter's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Type {
+    /// A type by name.
+    Named(String),
+    /// `[u8; N]`, in internal operations.
+    Bytes(usize),
+    /// `*mut T` (true) or `*const T`.
+    Pointer(bool, Box<Type>),
+}
+
+impl Type {
+    /// Prints the type; `rename` maps a name to the path under which it is in scope.
+    pub fn print(&self, rename: &dyn Fn(&str) -> String) -> String {
+        match self {
+            Type::Named(name) => rename(name),
+            Type::Bytes(len) => format!("[u8; {len}]"),
+            Type::Pointer(true, inner) => format!("*mut {}", inner.print(rename)),
+            Type::Pointer(false, inner) => format!("*const {}", inner.print(rename)),
+        }
+    }
+
+    /// The type's kind; `None` for pointers and unknown names.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Type::Named(name) => kind_of(name),
+            Type::Bytes(len) => Some(Kind::Fixed(*len)),
+            Type::Pointer(..) => None,
+        }
+    }
+
+    /// What the type points to.
+    pub fn pointee(&self) -> Option<&Type> {
+        match self {
+            Type::Pointer(_, inner) => Some(inner),
+            _ => None,
+        }
+    }
+
+    /// The innermost name.
+    pub fn base_name(&self) -> Option<&str> {
+        match self {
+            Type::Named(name) => Some(name),
+            Type::Bytes(_) => None,
+            Type::Pointer(_, inner) => inner.base_name(),
+        }
+    }
+}
+
+/// How a scalar or a fixed block looks in Rust on both ends of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// One word: the Rust type is the name given.
+    Scalar(&'static str),
+    /// That many bytes, padded to 8.
+    Fixed(usize),
+}
+
+impl Wire {
+    /// The Rust type on both ends.
+    pub fn rust(self) -> String {
+        match self {
+            Wire::Scalar(name) => name.to_owned(),
+            Wire::Fixed(len) => format!("[u8; {len}]"),
+        }
+    }
+}
+
+impl Kind {
+    /// The wire form; `None` for what cannot travel.
+    pub fn wire(self) -> Option<Wire> {
+        Some(match self {
+            Kind::Word | Kind::Size | Kind::Handle => Wire::Scalar("u64"),
+            Kind::Enum | Kind::Uint => Wire::Scalar("u32"),
+            Kind::Int => Wire::Scalar("i32"),
+            Kind::Ushort => Wire::Scalar("u16"),
+            Kind::Uchar => Wire::Scalar("u8"),
+            Kind::Float => Wire::Scalar("f32"),
+            Kind::Fixed(len) => Wire::Fixed(len),
+            Kind::Callback | Kind::Opaque => return None,
+        })
+    }
+}
