@@ -82,7 +82,7 @@ pub enum Linkage {
 /// A variable of any memory space (`.global`, `.const`, `.shared`, `.local`, `.param` in a body).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variable {
-    /// Linkage; [`Linkage::Internal`] for variables inside functions.
+    /// Linkage. Inside functions it means nothing, but for `.extern .shared x[]`: dynamic shared memory.
     pub linkage: Linkage,
     /// State space.
     pub space: Space,

@@ -348,6 +348,17 @@ fn scopes_become_one_namespace() {
 }
 
 #[test]
+fn dynamic_shared_memory_declared_in_a_body() {
+    let body = parse_body(".extern .shared .align 8 .b8 s[]; .reg .b32 a; mov.u32 a, s;");
+    let s = body.variable("s").unwrap();
+    assert_eq!((s.linkage, s.space, s.size(), s.align()), (Linkage::Extern, Space::Shared, None, 8));
+    assert!(
+        parse_error(".entry k() { .visible ret; }")
+            .contains("found 'ret', expected a directive of a function")
+    );
+}
+
+#[test]
 fn labels() {
     let body = parse_body(
         ".reg .pred p;

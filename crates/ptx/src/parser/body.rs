@@ -290,22 +290,25 @@ impl<'a> Parser<'a> {
             }
             _ => {}
         }
-        // `.visible .shared ...` in a body is accepted; linkage means nothing there.
-        let space = match word {
-            "extern" | "visible" | "weak" | "common" => {
-                self.bump()?;
-                match self.token {
-                    Token::Directive(word) => Space::from_name(word),
-                    _ => None,
-                }
-            }
-            _ => Space::from_name(word),
+        let linkage = match word {
+            "extern" => Linkage::Extern,
+            "visible" => Linkage::Visible,
+            "weak" => Linkage::Weak,
+            "common" => Linkage::Common,
+            _ => Linkage::Internal,
+        };
+        if linkage != Linkage::Internal {
+            self.bump()?;
+        }
+        let space = match self.token {
+            Token::Directive(word) => Space::from_name(word),
+            _ => None,
         };
         let Some(space) = space.filter(|s| !matches!(s, Space::Reg | Space::Sreg)) else {
             return Err(self.unexpected("a directive of a function body"));
         };
         self.bump()?;
-        for mut variable in self.variables(space, Linkage::Internal)? {
+        for mut variable in self.variables(space, linkage)? {
             let Some((&key, _)) = self.names.get_key_value(&*variable.name) else { continue };
             variable.name = self.unique(f, key);
             let at = Position { line: variable.line, column: 1 };
