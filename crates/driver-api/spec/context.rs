@@ -1,6 +1,53 @@
 //! Contexts. Which context is current, and what the guest created with it, is answered from the guest's
 //! tables.
 
+/// Retains the primary context of a device.
+#[op(0x0180, since = 7000)]
+#[sync]
+#[custom]
+fn cuDevicePrimaryCtxRetain(#[out] pctx: *mut CUcontext, dev: CUdevice);
+
+/// First version of cuDevicePrimaryCtxRelease_v2.
+#[op(since = 7000)]
+#[like(cuDevicePrimaryCtxRelease_v2)]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuDevicePrimaryCtxRelease(dev: CUdevice);
+
+/// Releases the primary context of a device.
+#[op(0x0181, since = 11000)]
+#[sync]
+#[custom]
+fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice);
+
+/// First version of cuDevicePrimaryCtxSetFlags_v2.
+#[op(since = 7000)]
+#[like(cuDevicePrimaryCtxSetFlags_v2)]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint);
+
+/// Sets the flags of a primary context.
+#[op(0x0182, since = 11000)]
+#[sync]
+#[custom]
+fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint);
+
+/// First version of cuDevicePrimaryCtxReset_v2.
+#[op(since = 7000)]
+#[like(cuDevicePrimaryCtxReset_v2)]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuDevicePrimaryCtxReset(dev: CUdevice);
+
+/// Destroys what lives in a primary context.
+#[op(0x0183, since = 11000)]
+#[sync]
+#[custom]
+fn cuDevicePrimaryCtxReset_v2(dev: CUdevice);
+
+/// Flags of a primary context, and whether it is active.
+#[op(since = 7000)]
+#[local]
+fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int);
+
 /// First version of cuCtxCreate_v2.
 #[op(since = 2000)]
 #[like(cuCtxCreate_v2)]
@@ -8,7 +55,7 @@
 fn cuCtxCreate(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice);
 
 /// Creates a context and makes it current.
-#[op(0x0180, since = 3020)]
+#[op(0x0184, since = 3020)]
 #[sync]
 #[custom]
 #[unchecked = "an older ABI name, not in the header any more"]
@@ -43,7 +90,7 @@ fn cuCtxCreate_v4(
 fn cuCtxDestroy(ctx: CUcontext);
 
 /// Destroys a context and all that lives in it.
-#[op(0x0181, since = 4000)]
+#[op(0x0185, since = 4000)]
 #[sync]
 #[custom]
 fn cuCtxDestroy_v2(ctx: CUcontext);
@@ -111,52 +158,51 @@ fn cuCtxGetId(ctx: CUcontext, ctxId: *mut c_ulonglong);
 fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint);
 
 /// Waits for all work of the current context.
-#[op(0x0182, since = 2000)]
+#[op(0x0186, since = 2000)]
 #[sync]
-#[custom]
 fn cuCtxSynchronize();
 
 /// Waits for all work of a context.
-#[op(since = 13000)]
-#[via(cuCtxSynchronize)]
+#[op(0x0187, since = 13000)]
+#[sync]
 fn cuCtxSynchronize_v2(ctx: CUcontext);
 
 /// Sets a limit of the current context.
-#[op(0x0183, since = 3010)]
+#[op(0x0188, since = 3010)]
 #[sync]
 fn cuCtxSetLimit(limit: CUlimit, value: usize);
 
 /// A limit of the current context.
-#[op(0x0184, since = 3010)]
+#[op(0x0189, since = 3010)]
 #[sync]
 fn cuCtxGetLimit(#[out] pvalue: *mut usize, limit: CUlimit);
 
 /// Preferred cache configuration of the current context.
-#[op(0x0185, since = 3020)]
-#[sync]
-fn cuCtxGetCacheConfig(#[out] pconfig: *mut CUfunc_cache);
+#[op(since = 3020)]
+#[local]
+fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache);
 
 /// Sets the preferred cache configuration: a hint.
-#[op(0x0186, since = 3020)]
-#[sync]
+#[op(since = 3020)]
+#[local]
 fn cuCtxSetCacheConfig(config: CUfunc_cache);
 
 /// Size of the shared memory banks.
-#[op(0x0187, since = 4020)]
-#[sync]
-fn cuCtxGetSharedMemConfig(#[out] pConfig: *mut CUsharedconfig);
+#[op(since = 4020)]
+#[local]
+fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig);
 
 /// Sets the size of the shared memory banks: a hint.
-#[op(0x0188, since = 4020)]
-#[sync]
+#[op(since = 4020)]
+#[local]
 fn cuCtxSetSharedMemConfig(config: CUsharedconfig);
 
 /// Least and greatest stream priority.
-#[op(0x0189, since = 5050)]
+#[op(0x018a, since = 5050)]
 #[sync]
 fn cuCtxGetStreamPriorityRange(#[out] leastPriority: *mut c_int, #[out] greatestPriority: *mut c_int);
 
 /// Resets persisting cache lines.
-#[op(0x018a, since = 11000)]
+#[op(0x018b, since = 11000)]
 #[sync]
 fn cuCtxResetPersistingL2Cache();

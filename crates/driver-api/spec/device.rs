@@ -1,65 +1,64 @@
-//! Devices and their primary contexts. What a device says about itself does not change, so almost all of it
-//! is asked once.
+//! Devices. What a device says about itself does not change, so almost all of it is asked once.
 
 /// Number of devices.
-#[op(0x0120, since = 2000)]
+#[op(0x0140, since = 2000)]
 #[cached]
 fn cuDeviceGetCount(#[out] count: *mut c_int);
 
 /// Handle of the device with an ordinal.
-#[op(0x0121, since = 2000)]
+#[op(0x0141, since = 2000)]
 #[cached]
 fn cuDeviceGet(#[out] device: *mut CUdevice, ordinal: c_int);
 
 /// Name of a device, NUL-terminated, cut to `len` bytes.
-#[op(0x0122, since = 2000)]
+#[op(0x0142, since = 2000)]
 #[cached]
 fn cuDeviceGetName(#[data_out(len)] name: *mut c_char, len: c_int, dev: CUdevice);
 
 /// UUID of a device.
-#[op(0x0123, since = 9020)]
+#[op(0x0143, since = 9020)]
 #[cached]
 #[unchecked = "an older ABI name, not in the header any more"]
 fn cuDeviceGetUuid(#[out] uuid: *mut CUuuid, dev: CUdevice);
 
 /// UUID of a device, or of its MIG instance.
-#[op(0x0124, since = 11040)]
+#[op(0x0144, since = 11040)]
 #[cached]
 fn cuDeviceGetUuid_v2(#[out] uuid: *mut CUuuid, dev: CUdevice);
 
 /// Bytes of memory on a device.
-#[op(0x0125, since = 3020)]
+#[op(0x0145, since = 3020)]
 #[cached]
 fn cuDeviceTotalMem_v2(#[out] bytes: *mut usize, dev: CUdevice);
 
 /// One attribute of a device. Unknown attributes are 0 with success: runtimes ask for newer ones and give up
 /// on an error.
-#[op(0x0126, since = 2000)]
+#[op(0x0146, since = 2000)]
 #[cached]
 fn cuDeviceGetAttribute(#[out] pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice);
 
 /// Deprecated set of properties.
-#[op(0x0127, since = 2000)]
+#[op(0x0147, since = 2000)]
 #[cached]
 fn cuDeviceGetProperties(#[out] prop: *mut CUdevprop, dev: CUdevice);
 
 /// Compute capability of a device.
-#[op(0x0128, since = 2000)]
+#[op(0x0148, since = 2000)]
 #[cached]
 fn cuDeviceComputeCapability(#[out] major: *mut c_int, #[out] minor: *mut c_int, dev: CUdevice);
 
 /// Device with a PCI bus id.
-#[op(0x0129, since = 4010)]
+#[op(0x0149, since = 4010)]
 #[cached]
 fn cuDeviceGetByPCIBusId(#[out] dev: *mut CUdevice, #[cstr] pciBusId: *const c_char);
 
 /// PCI bus id of a device, NUL-terminated, cut to `len` bytes.
-#[op(0x012a, since = 4010)]
+#[op(0x014a, since = 4010)]
 #[cached]
 fn cuDeviceGetPCIBusId(#[data_out(len)] pciBusId: *mut c_char, len: c_int, dev: CUdevice);
 
 /// Largest width of a linear 1-D texture.
-#[op(0x012b, since = 11010)]
+#[op(0x014b, since = 11010)]
 #[cached]
 fn cuDeviceGetTexture1DLinearMaxWidth(
     #[out] maxWidthInElements: *mut usize,
@@ -69,53 +68,6 @@ fn cuDeviceGetTexture1DLinearMaxWidth(
 );
 
 /// Whether a type of execution affinity is supported.
-#[op(0x012c, since = 11040)]
+#[op(0x014c, since = 11040)]
 #[cached]
 fn cuDeviceGetExecAffinitySupport(#[out] pi: *mut c_int, type_: CUexecAffinityType, dev: CUdevice);
-
-/// Retains the primary context of a device.
-#[op(0x012d, since = 7000)]
-#[sync]
-#[custom]
-fn cuDevicePrimaryCtxRetain(#[out] pctx: *mut CUcontext, dev: CUdevice);
-
-/// First version of cuDevicePrimaryCtxRelease_v2.
-#[op(since = 7000)]
-#[like(cuDevicePrimaryCtxRelease_v2)]
-#[unchecked = "an older ABI name, not in the header any more"]
-fn cuDevicePrimaryCtxRelease(dev: CUdevice);
-
-/// Releases the primary context of a device.
-#[op(0x012e, since = 11000)]
-#[sync]
-#[custom]
-fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice);
-
-/// First version of cuDevicePrimaryCtxSetFlags_v2.
-#[op(since = 7000)]
-#[like(cuDevicePrimaryCtxSetFlags_v2)]
-#[unchecked = "an older ABI name, not in the header any more"]
-fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint);
-
-/// Sets the flags of a primary context.
-#[op(0x012f, since = 11000)]
-#[sync]
-#[custom]
-fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint);
-
-/// First version of cuDevicePrimaryCtxReset_v2.
-#[op(since = 7000)]
-#[like(cuDevicePrimaryCtxReset_v2)]
-#[unchecked = "an older ABI name, not in the header any more"]
-fn cuDevicePrimaryCtxReset(dev: CUdevice);
-
-/// Destroys what lives in a primary context.
-#[op(0x0130, since = 11000)]
-#[sync]
-#[custom]
-fn cuDevicePrimaryCtxReset_v2(dev: CUdevice);
-
-/// Flags of a primary context, and whether it is active.
-#[op(since = 7000)]
-#[local]
-fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int);

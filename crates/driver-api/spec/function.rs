@@ -52,34 +52,3 @@ fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfunction);
 #[op(since = 12040)]
 #[local]
 fn cuFuncLoad(function: CUfunction);
-
-/// Offset and size of a kernel's parameter.
-#[op(since = 12040)]
-#[local]
-fn cuKernelGetParamInfo(
-    kernel: CUkernel,
-    paramIndex: usize,
-    paramOffset: *mut usize,
-    paramSize: *mut usize,
-);
-
-/// Number of a kernel's parameters.
-#[op(since = 13020)]
-#[local]
-#[unchecked = "newer than the header level that cudarc is built for"]
-fn cuKernelGetParamCount(kernel: CUkernel, paramCount: *mut usize);
-
-/// An attribute of a kernel on a device.
-#[op(since = 12000)]
-#[local]
-fn cuKernelGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, kernel: CUkernel, dev: CUdevice);
-
-/// Sets an attribute of a kernel on a device.
-#[op(since = 12000)]
-#[via(cuFuncSetAttribute)]
-fn cuKernelSetAttribute(attrib: CUfunction_attribute, val: c_int, kernel: CUkernel, dev: CUdevice);
-
-/// Sets the preferred cache configuration of a kernel: a hint.
-#[op(since = 12000)]
-#[via(cuFuncSetCacheConfig)]
-fn cuKernelSetCacheConfig(kernel: CUkernel, config: CUfunc_cache, dev: CUdevice);

@@ -1,4 +1,4 @@
-//! Device and managed memory, and the pools of stream-ordered allocation.
+//! Device and managed memory.
 
 /// Allocates device memory.
 #[op(0x0310, since = 3020)]
@@ -96,67 +96,3 @@ fn cuMemAllocAsync(#[out] dptr: *mut CUdeviceptr, bytesize: usize, #[stream] hSt
 #[op(0x031c, since = 11020, ptsz = 11020)]
 #[posted]
 fn cuMemFreeAsync(dptr: CUdeviceptr, #[stream] hStream: CUstream);
-
-/// Allocates from a pool, in stream order.
-#[op(0x031d, since = 11020, ptsz = 11020)]
-#[sync]
-fn cuMemAllocFromPoolAsync(
-    #[out] dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    #[stream] hStream: CUstream,
-);
-
-/// The default pool of a device.
-#[op(0x031e, since = 11020)]
-#[sync]
-fn cuDeviceGetDefaultMemPool(#[out] pool_out: *mut CUmemoryPool, dev: CUdevice);
-
-/// The current pool of a device.
-#[op(0x031f, since = 11020)]
-#[sync]
-fn cuDeviceGetMemPool(#[out] pool: *mut CUmemoryPool, dev: CUdevice);
-
-/// Sets the current pool of a device.
-#[op(0x0320, since = 11020)]
-#[sync]
-fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool);
-
-/// Creates a pool.
-#[op(0x0321, since = 11020)]
-#[sync]
-fn cuMemPoolCreate(#[out] pool: *mut CUmemoryPool, #[input] poolProps: *const CUmemPoolProps);
-
-/// Destroys a pool.
-#[op(0x0322, since = 11020)]
-#[sync]
-fn cuMemPoolDestroy(pool: CUmemoryPool);
-
-/// Gives unused memory of a pool back.
-#[op(0x0323, since = 11020)]
-#[sync]
-fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize);
-
-/// An attribute of a pool.
-#[op(since = 11020)]
-#[via(pool_get_attribute)]
-fn cuMemPoolGetAttribute(pool: CUmemoryPool, attr: CUmemPool_attribute, value: *mut c_void);
-
-/// Sets an attribute of a pool.
-#[op(since = 11020)]
-#[via(pool_set_attribute)]
-fn cuMemPoolSetAttribute(pool: CUmemoryPool, attr: CUmemPool_attribute, value: *mut c_void);
-
-/// Sets who may use a pool's memory.
-#[op(0x0324, since = 11020)]
-#[sync]
-fn cuMemPoolSetAccess(pool: CUmemoryPool, #[data_in(count * 12)] map: *const CUmemAccessDesc, count: usize);
-
-/// Who may use a pool's memory.
-#[op(0x0325, since = 11020)]
-#[sync]
-fn cuMemPoolGetAccess(
-    #[out] flags: *mut CUmemAccess_flags,
-    memPool: CUmemoryPool,
-    #[input] location: *mut CUmemLocation,
-);

@@ -41,6 +41,7 @@ fn cuModuleGetFunction(#[out] hfunc: *mut CUfunction, hmod: CUmodule, #[cstr] na
 /// Address and size of a variable of a module, by name.
 #[op(0x0482, since = 3020)]
 #[sync]
+#[custom]
 fn cuModuleGetGlobal_v2(
     #[out] dptr: *mut CUdeviceptr,
     #[out] bytes: *mut usize,
@@ -51,6 +52,7 @@ fn cuModuleGetGlobal_v2(
 /// Number of kernels of a module.
 #[op(0x0483, since = 12040)]
 #[sync]
+#[custom]
 fn cuModuleGetFunctionCount(#[out] count: *mut c_uint, mod_: CUmodule);
 
 /// Kernels of a module.

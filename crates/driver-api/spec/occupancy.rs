@@ -3,6 +3,7 @@
 /// Blocks of a kernel that fit on a multiprocessor.
 #[op(0x0520, since = 6050)]
 #[sync]
+#[custom]
 fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     #[out] numBlocks: *mut c_int,
     func: CUfunction,
@@ -13,6 +14,7 @@ fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
 /// Blocks of a kernel that fit on a multiprocessor, with flags.
 #[op(0x0521, since = 7000)]
 #[sync]
+#[custom]
 fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     #[out] numBlocks: *mut c_int,
     func: CUfunction,
@@ -24,6 +26,7 @@ fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
 /// Dynamic shared memory that a block may use for a number of blocks to fit.
 #[op(0x0522, since = 10020)]
 #[sync]
+#[custom]
 fn cuOccupancyAvailableDynamicSMemPerBlock(
     #[out] dynamicSmemSize: *mut usize,
     func: CUfunction,

@@ -23,6 +23,39 @@ pub fn dispatch(
     reply: &mut Writer<'_>,
 ) -> Result<Status, WireError> {
     match op {
+        ops::cuDevicePrimaryCtxRetain => {
+            let mut pctx = body.present()?.then_some(0u64);
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDevicePrimaryCtxRetain(call, pctx.as_mut(), dev) {
+                return Ok(status);
+            }
+            if let Some(value) = pctx {
+                reply.u64(value);
+            }
+        }
+        ops::cuDevicePrimaryCtxRelease_v2 => {
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDevicePrimaryCtxRelease_v2(call, dev) {
+                return Ok(status);
+            }
+        }
+        ops::cuDevicePrimaryCtxSetFlags_v2 => {
+            let dev = body.i32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDevicePrimaryCtxSetFlags_v2(call, dev, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuDevicePrimaryCtxReset_v2 => {
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDevicePrimaryCtxReset_v2(call, dev) {
+                return Ok(status);
+            }
+        }
         ops::cuCtxCreate_v2 => {
             let mut pctx = body.present()?.then_some(0u64);
             let flags = body.u32()?;
@@ -48,6 +81,13 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::cuCtxSynchronize_v2 => {
+            let ctx = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxSynchronize_v2(call, ctx) {
+                return Ok(status);
+            }
+        }
         ops::cuCtxSetLimit => {
             let limit = body.u32()?;
             let value = body.u64()?;
@@ -65,40 +105,6 @@ pub fn dispatch(
             }
             if let Some(value) = pvalue {
                 reply.u64(value);
-            }
-        }
-        ops::cuCtxGetCacheConfig => {
-            let mut pconfig = body.present()?.then_some(0u32);
-            body.clone().finish()?;
-            if let Err(status) = driver.cuCtxGetCacheConfig(call, pconfig.as_mut()) {
-                return Ok(status);
-            }
-            if let Some(value) = pconfig {
-                reply.u32(value);
-            }
-        }
-        ops::cuCtxSetCacheConfig => {
-            let config = body.u32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuCtxSetCacheConfig(call, config) {
-                return Ok(status);
-            }
-        }
-        ops::cuCtxGetSharedMemConfig => {
-            let mut pConfig = body.present()?.then_some(0u32);
-            body.clone().finish()?;
-            if let Err(status) = driver.cuCtxGetSharedMemConfig(call, pConfig.as_mut()) {
-                return Ok(status);
-            }
-            if let Some(value) = pConfig {
-                reply.u32(value);
-            }
-        }
-        ops::cuCtxSetSharedMemConfig => {
-            let config = body.u32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuCtxSetSharedMemConfig(call, config) {
-                return Ok(status);
             }
         }
         ops::cuCtxGetStreamPriorityRange => {
@@ -291,39 +297,6 @@ pub fn dispatch(
                 reply.i32(value);
             }
         }
-        ops::cuDevicePrimaryCtxRetain => {
-            let mut pctx = body.present()?.then_some(0u64);
-            let dev = body.i32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDevicePrimaryCtxRetain(call, pctx.as_mut(), dev) {
-                return Ok(status);
-            }
-            if let Some(value) = pctx {
-                reply.u64(value);
-            }
-        }
-        ops::cuDevicePrimaryCtxRelease_v2 => {
-            let dev = body.i32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDevicePrimaryCtxRelease_v2(call, dev) {
-                return Ok(status);
-            }
-        }
-        ops::cuDevicePrimaryCtxSetFlags_v2 => {
-            let dev = body.i32()?;
-            let flags = body.u32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDevicePrimaryCtxSetFlags_v2(call, dev, flags) {
-                return Ok(status);
-            }
-        }
-        ops::cuDevicePrimaryCtxReset_v2 => {
-            let dev = body.i32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDevicePrimaryCtxReset_v2(call, dev) {
-                return Ok(status);
-            }
-        }
         ops::cuEventCreate => {
             let mut phEvent = body.present()?.then_some(0u64);
             let Flags = body.u32()?;
@@ -482,6 +455,17 @@ pub fn dispatch(
             if let Err(status) =
                 driver.image_commit(call, hash.and_then(|data| data.first_chunk::<32>()), len)
             {
+                return Ok(status);
+            }
+        }
+        ops::image_read => {
+            let mut hash = [0u8; 32];
+            hash.copy_from_slice(body.fixed(32)?);
+            let offset = body.u64()?;
+            let staging_offset = body.u64()?;
+            let len = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.image_read(call, hash, offset, staging_offset, len) {
                 return Ok(status);
             }
         }
@@ -1173,107 +1157,6 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
-        ops::cuMemAllocFromPoolAsync => {
-            let mut dptr = body.present()?.then_some(0u64);
-            let bytesize = body.u64()?;
-            let pool = body.u64()?;
-            let hStream = body.u64()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuMemAllocFromPoolAsync(call, dptr.as_mut(), bytesize, pool, hStream)
-            {
-                return Ok(status);
-            }
-            if let Some(value) = dptr {
-                reply.u64(value);
-            }
-        }
-        ops::cuDeviceGetDefaultMemPool => {
-            let mut pool_out = body.present()?.then_some(0u64);
-            let dev = body.i32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDeviceGetDefaultMemPool(call, pool_out.as_mut(), dev) {
-                return Ok(status);
-            }
-            if let Some(value) = pool_out {
-                reply.u64(value);
-            }
-        }
-        ops::cuDeviceGetMemPool => {
-            let mut pool = body.present()?.then_some(0u64);
-            let dev = body.i32()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDeviceGetMemPool(call, pool.as_mut(), dev) {
-                return Ok(status);
-            }
-            if let Some(value) = pool {
-                reply.u64(value);
-            }
-        }
-        ops::cuDeviceSetMemPool => {
-            let dev = body.i32()?;
-            let pool = body.u64()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuDeviceSetMemPool(call, dev, pool) {
-                return Ok(status);
-            }
-        }
-        ops::cuMemPoolCreate => {
-            let mut pool = body.present()?.then_some(0u64);
-            let poolProps = body.exact(88)?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuMemPoolCreate(
-                call,
-                pool.as_mut(),
-                poolProps.and_then(|data| data.first_chunk::<88>()),
-            ) {
-                return Ok(status);
-            }
-            if let Some(value) = pool {
-                reply.u64(value);
-            }
-        }
-        ops::cuMemPoolDestroy => {
-            let pool = body.u64()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuMemPoolDestroy(call, pool) {
-                return Ok(status);
-            }
-        }
-        ops::cuMemPoolTrimTo => {
-            let pool = body.u64()?;
-            let minBytesToKeep = body.u64()?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuMemPoolTrimTo(call, pool, minBytesToKeep) {
-                return Ok(status);
-            }
-        }
-        ops::cuMemPoolSetAccess => {
-            let pool = body.u64()?;
-            let map = body.bytes(usize::MAX)?;
-            let count = body.u64()?;
-            body.clone().finish()?;
-            check_len(map.map(|data| data.len() as u64), (count).wrapping_mul(12))?;
-            if let Err(status) = driver.cuMemPoolSetAccess(call, pool, map, count) {
-                return Ok(status);
-            }
-        }
-        ops::cuMemPoolGetAccess => {
-            let mut flags = body.present()?.then_some(0u32);
-            let memPool = body.u64()?;
-            let location = body.exact(8)?;
-            body.clone().finish()?;
-            if let Err(status) = driver.cuMemPoolGetAccess(
-                call,
-                flags.as_mut(),
-                memPool,
-                location.and_then(|data| data.first_chunk::<8>()),
-            ) {
-                return Ok(status);
-            }
-            if let Some(value) = flags {
-                reply.u32(value);
-            }
-        }
         ops::cuMemsetD8_v2 => {
             let dstDevice = body.u64()?;
             let uc = narrow(body)?;
@@ -1591,6 +1474,107 @@ pub fn dispatch(
             body.clone().finish()?;
             if let Err(status) = driver.cuFlushGPUDirectRDMAWrites(call, target, scope) {
                 return Ok(status);
+            }
+        }
+        ops::cuMemAllocFromPoolAsync => {
+            let mut dptr = body.present()?.then_some(0u64);
+            let bytesize = body.u64()?;
+            let pool = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemAllocFromPoolAsync(call, dptr.as_mut(), bytesize, pool, hStream)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = dptr {
+                reply.u64(value);
+            }
+        }
+        ops::cuDeviceGetDefaultMemPool => {
+            let mut pool_out = body.present()?.then_some(0u64);
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDeviceGetDefaultMemPool(call, pool_out.as_mut(), dev) {
+                return Ok(status);
+            }
+            if let Some(value) = pool_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuDeviceGetMemPool => {
+            let mut pool = body.present()?.then_some(0u64);
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDeviceGetMemPool(call, pool.as_mut(), dev) {
+                return Ok(status);
+            }
+            if let Some(value) = pool {
+                reply.u64(value);
+            }
+        }
+        ops::cuDeviceSetMemPool => {
+            let dev = body.i32()?;
+            let pool = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDeviceSetMemPool(call, dev, pool) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemPoolCreate => {
+            let mut pool = body.present()?.then_some(0u64);
+            let poolProps = body.exact(88)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolCreate(
+                call,
+                pool.as_mut(),
+                poolProps.and_then(|data| data.first_chunk::<88>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pool {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemPoolDestroy => {
+            let pool = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolDestroy(call, pool) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemPoolTrimTo => {
+            let pool = body.u64()?;
+            let minBytesToKeep = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolTrimTo(call, pool, minBytesToKeep) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemPoolSetAccess => {
+            let pool = body.u64()?;
+            let map = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            body.clone().finish()?;
+            check_len(map.map(|data| data.len() as u64), (count).wrapping_mul(12))?;
+            if let Err(status) = driver.cuMemPoolSetAccess(call, pool, map, count) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemPoolGetAccess => {
+            let mut flags = body.present()?.then_some(0u32);
+            let memPool = body.u64()?;
+            let location = body.exact(8)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolGetAccess(
+                call,
+                flags.as_mut(),
+                memPool,
+                location.and_then(|data| data.first_chunk::<8>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = flags {
+                reply.u32(value);
             }
         }
         ops::cuStreamCreate => {

@@ -17,6 +17,26 @@ fn unsupported() -> CuResult {
 /// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
 /// Handles are ids, addresses are those of the session's region.
 pub trait Driver: Send + Sync {
+    /// Retains the primary context of a device.
+    fn cuDevicePrimaryCtxRetain(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, dev: i32) -> CuResult {
+        unsupported()
+    }
+
+    /// Releases the primary context of a device.
+    fn cuDevicePrimaryCtxRelease_v2(&self, call: &mut Call<'_>, dev: i32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the flags of a primary context.
+    fn cuDevicePrimaryCtxSetFlags_v2(&self, call: &mut Call<'_>, dev: i32, flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys what lives in a primary context.
+    fn cuDevicePrimaryCtxReset_v2(&self, call: &mut Call<'_>, dev: i32) -> CuResult {
+        unsupported()
+    }
+
     /// Creates a context and makes it current.
     fn cuCtxCreate_v2(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, flags: u32, dev: i32) -> CuResult {
         unsupported()
@@ -32,6 +52,11 @@ pub trait Driver: Send + Sync {
         unsupported()
     }
 
+    /// Waits for all work of a context.
+    fn cuCtxSynchronize_v2(&self, call: &mut Call<'_>, ctx: u64) -> CuResult {
+        unsupported()
+    }
+
     /// Sets a limit of the current context.
     fn cuCtxSetLimit(&self, call: &mut Call<'_>, limit: u32, value: u64) -> CuResult {
         unsupported()
@@ -39,26 +64,6 @@ pub trait Driver: Send + Sync {
 
     /// A limit of the current context.
     fn cuCtxGetLimit(&self, call: &mut Call<'_>, pvalue: Option<&mut u64>, limit: u32) -> CuResult {
-        unsupported()
-    }
-
-    /// Preferred cache configuration of the current context.
-    fn cuCtxGetCacheConfig(&self, call: &mut Call<'_>, pconfig: Option<&mut u32>) -> CuResult {
-        unsupported()
-    }
-
-    /// Sets the preferred cache configuration: a hint.
-    fn cuCtxSetCacheConfig(&self, call: &mut Call<'_>, config: u32) -> CuResult {
-        unsupported()
-    }
-
-    /// Size of the shared memory banks.
-    fn cuCtxGetSharedMemConfig(&self, call: &mut Call<'_>, pConfig: Option<&mut u32>) -> CuResult {
-        unsupported()
-    }
-
-    /// Sets the size of the shared memory banks: a hint.
-    fn cuCtxSetSharedMemConfig(&self, call: &mut Call<'_>, config: u32) -> CuResult {
         unsupported()
     }
 
@@ -179,26 +184,6 @@ pub trait Driver: Send + Sync {
         unsupported()
     }
 
-    /// Retains the primary context of a device.
-    fn cuDevicePrimaryCtxRetain(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, dev: i32) -> CuResult {
-        unsupported()
-    }
-
-    /// Releases the primary context of a device.
-    fn cuDevicePrimaryCtxRelease_v2(&self, call: &mut Call<'_>, dev: i32) -> CuResult {
-        unsupported()
-    }
-
-    /// Sets the flags of a primary context.
-    fn cuDevicePrimaryCtxSetFlags_v2(&self, call: &mut Call<'_>, dev: i32, flags: u32) -> CuResult {
-        unsupported()
-    }
-
-    /// Destroys what lives in a primary context.
-    fn cuDevicePrimaryCtxReset_v2(&self, call: &mut Call<'_>, dev: i32) -> CuResult {
-        unsupported()
-    }
-
     /// Creates an event.
     fn cuEventCreate(&self, call: &mut Call<'_>, phEvent: Option<&mut u64>, Flags: u32) -> CuResult {
         unsupported()
@@ -307,6 +292,18 @@ pub trait Driver: Send + Sync {
 
     /// Ends the transfer of an image: the host checks the hash and enters it in the registry.
     fn image_commit(&self, call: &mut Call<'_>, hash: Option<&[u8; 32]>, len: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies `len` bytes at `offset` of a registered image to `staging_offset` of the lane's staging area: how the result of a link gets back.
+    fn image_read(
+        &self,
+        call: &mut Call<'_>,
+        hash: [u8; 32],
+        offset: u64,
+        staging_offset: u64,
+        len: u64,
+    ) -> CuResult {
         unsupported()
     }
 
@@ -755,74 +752,6 @@ pub trait Driver: Send + Sync {
         unsupported()
     }
 
-    /// Allocates from a pool, in stream order.
-    fn cuMemAllocFromPoolAsync(
-        &self,
-        call: &mut Call<'_>,
-        dptr: Option<&mut u64>,
-        bytesize: u64,
-        pool: u64,
-        hStream: u64,
-    ) -> CuResult {
-        unsupported()
-    }
-
-    /// The default pool of a device.
-    fn cuDeviceGetDefaultMemPool(
-        &self,
-        call: &mut Call<'_>,
-        pool_out: Option<&mut u64>,
-        dev: i32,
-    ) -> CuResult {
-        unsupported()
-    }
-
-    /// The current pool of a device.
-    fn cuDeviceGetMemPool(&self, call: &mut Call<'_>, pool: Option<&mut u64>, dev: i32) -> CuResult {
-        unsupported()
-    }
-
-    /// Sets the current pool of a device.
-    fn cuDeviceSetMemPool(&self, call: &mut Call<'_>, dev: i32, pool: u64) -> CuResult {
-        unsupported()
-    }
-
-    /// Creates a pool.
-    fn cuMemPoolCreate(
-        &self,
-        call: &mut Call<'_>,
-        pool: Option<&mut u64>,
-        poolProps: Option<&[u8; 88]>,
-    ) -> CuResult {
-        unsupported()
-    }
-
-    /// Destroys a pool.
-    fn cuMemPoolDestroy(&self, call: &mut Call<'_>, pool: u64) -> CuResult {
-        unsupported()
-    }
-
-    /// Gives unused memory of a pool back.
-    fn cuMemPoolTrimTo(&self, call: &mut Call<'_>, pool: u64, minBytesToKeep: u64) -> CuResult {
-        unsupported()
-    }
-
-    /// Sets who may use a pool's memory.
-    fn cuMemPoolSetAccess(&self, call: &mut Call<'_>, pool: u64, map: Option<&[u8]>, count: u64) -> CuResult {
-        unsupported()
-    }
-
-    /// Who may use a pool's memory.
-    fn cuMemPoolGetAccess(
-        &self,
-        call: &mut Call<'_>,
-        flags: Option<&mut u32>,
-        memPool: u64,
-        location: Option<&[u8; 8]>,
-    ) -> CuResult {
-        unsupported()
-    }
-
     /// Fills with bytes.
     fn cuMemsetD8_v2(
         &self,
@@ -1088,6 +1017,74 @@ pub trait Driver: Send + Sync {
 
     /// Makes remote writes visible.
     fn cuFlushGPUDirectRDMAWrites(&self, call: &mut Call<'_>, target: u32, scope: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Allocates from a pool, in stream order.
+    fn cuMemAllocFromPoolAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptr: Option<&mut u64>,
+        bytesize: u64,
+        pool: u64,
+        hStream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The default pool of a device.
+    fn cuDeviceGetDefaultMemPool(
+        &self,
+        call: &mut Call<'_>,
+        pool_out: Option<&mut u64>,
+        dev: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The current pool of a device.
+    fn cuDeviceGetMemPool(&self, call: &mut Call<'_>, pool: Option<&mut u64>, dev: i32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the current pool of a device.
+    fn cuDeviceSetMemPool(&self, call: &mut Call<'_>, dev: i32, pool: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates a pool.
+    fn cuMemPoolCreate(
+        &self,
+        call: &mut Call<'_>,
+        pool: Option<&mut u64>,
+        poolProps: Option<&[u8; 88]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a pool.
+    fn cuMemPoolDestroy(&self, call: &mut Call<'_>, pool: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Gives unused memory of a pool back.
+    fn cuMemPoolTrimTo(&self, call: &mut Call<'_>, pool: u64, minBytesToKeep: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets who may use a pool's memory.
+    fn cuMemPoolSetAccess(&self, call: &mut Call<'_>, pool: u64, map: Option<&[u8]>, count: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Who may use a pool's memory.
+    fn cuMemPoolGetAccess(
+        &self,
+        call: &mut Call<'_>,
+        flags: Option<&mut u32>,
+        memPool: u64,
+        location: Option<&[u8; 8]>,
+    ) -> CuResult {
         unsupported()
     }
 

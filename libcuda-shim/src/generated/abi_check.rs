@@ -11,6 +11,13 @@ use crate::types;
 /// Our prototypes are those of the header: the same text, once with cudarc's types.
 #[test]
 fn prototypes_are_those_of_the_header() {
+    let _: unsafe fn(*mut sys::CUcontext, sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRetain;
+    let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRelease_v2;
+    let _: unsafe fn(sys::CUdevice, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuDevicePrimaryCtxSetFlags_v2;
+    let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxReset_v2;
+    let _: unsafe fn(sys::CUdevice, *mut ::core::ffi::c_uint, *mut ::core::ffi::c_int) -> sys::CUresult =
+        sys::cuDevicePrimaryCtxGetState;
     let _: unsafe fn(
         *mut sys::CUcontext,
         *mut sys::CUctxCreateParams,
@@ -58,13 +65,6 @@ fn prototypes_are_those_of_the_header() {
         sys::cuDeviceGetTexture1DLinearMaxWidth;
     let _: unsafe fn(*mut ::core::ffi::c_int, sys::CUexecAffinityType, sys::CUdevice) -> sys::CUresult =
         sys::cuDeviceGetExecAffinitySupport;
-    let _: unsafe fn(*mut sys::CUcontext, sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRetain;
-    let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRelease_v2;
-    let _: unsafe fn(sys::CUdevice, ::core::ffi::c_uint) -> sys::CUresult =
-        sys::cuDevicePrimaryCtxSetFlags_v2;
-    let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxReset_v2;
-    let _: unsafe fn(sys::CUdevice, *mut ::core::ffi::c_uint, *mut ::core::ffi::c_int) -> sys::CUresult =
-        sys::cuDevicePrimaryCtxGetState;
     let _: unsafe fn(sys::CUresult, *mut *const ::core::ffi::c_char) -> sys::CUresult = sys::cuGetErrorName;
     let _: unsafe fn(sys::CUresult, *mut *const ::core::ffi::c_char) -> sys::CUresult = sys::cuGetErrorString;
     let _: unsafe fn(*mut sys::CUevent, ::core::ffi::c_uint) -> sys::CUresult = sys::cuEventCreate;
@@ -88,22 +88,6 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*mut sys::CUfunctionLoadingState, sys::CUfunction) -> sys::CUresult =
         sys::cuFuncIsLoaded;
     let _: unsafe fn(sys::CUfunction) -> sys::CUresult = sys::cuFuncLoad;
-    let _: unsafe fn(sys::CUkernel, usize, *mut usize, *mut usize) -> sys::CUresult =
-        sys::cuKernelGetParamInfo;
-    let _: unsafe fn(
-        *mut ::core::ffi::c_int,
-        sys::CUfunction_attribute,
-        sys::CUkernel,
-        sys::CUdevice,
-    ) -> sys::CUresult = sys::cuKernelGetAttribute;
-    let _: unsafe fn(
-        sys::CUfunction_attribute,
-        ::core::ffi::c_int,
-        sys::CUkernel,
-        sys::CUdevice,
-    ) -> sys::CUresult = sys::cuKernelSetAttribute;
-    let _: unsafe fn(sys::CUkernel, sys::CUfunc_cache, sys::CUdevice) -> sys::CUresult =
-        sys::cuKernelSetCacheConfig;
     let _: unsafe fn(*mut *mut ::core::ffi::c_void, usize) -> sys::CUresult = sys::cuMemAllocHost_v2;
     let _: unsafe fn(*mut *mut ::core::ffi::c_void, usize, ::core::ffi::c_uint) -> sys::CUresult =
         sys::cuMemHostAlloc;
@@ -203,6 +187,22 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*mut sys::CUfunction, sys::CUkernel) -> sys::CUresult = sys::cuKernelGetFunction;
     let _: unsafe fn(*mut sys::CUlibrary, sys::CUkernel) -> sys::CUresult = sys::cuKernelGetLibrary;
     let _: unsafe fn(*mut *const ::core::ffi::c_char, sys::CUkernel) -> sys::CUresult = sys::cuKernelGetName;
+    let _: unsafe fn(sys::CUkernel, usize, *mut usize, *mut usize) -> sys::CUresult =
+        sys::cuKernelGetParamInfo;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_int,
+        sys::CUfunction_attribute,
+        sys::CUkernel,
+        sys::CUdevice,
+    ) -> sys::CUresult = sys::cuKernelGetAttribute;
+    let _: unsafe fn(
+        sys::CUfunction_attribute,
+        ::core::ffi::c_int,
+        sys::CUkernel,
+        sys::CUdevice,
+    ) -> sys::CUresult = sys::cuKernelSetAttribute;
+    let _: unsafe fn(sys::CUkernel, sys::CUfunc_cache, sys::CUdevice) -> sys::CUresult =
+        sys::cuKernelSetCacheConfig;
     let _: unsafe fn(
         ::core::ffi::c_uint,
         *mut sys::CUjit_option,
@@ -302,26 +302,6 @@ fn prototypes_are_those_of_the_header() {
     ) -> sys::CUresult = sys::cuMemRangeGetAttributes;
     let _: unsafe fn(*mut sys::CUdeviceptr, usize, sys::CUstream) -> sys::CUresult = sys::cuMemAllocAsync;
     let _: unsafe fn(sys::CUdeviceptr, sys::CUstream) -> sys::CUresult = sys::cuMemFreeAsync;
-    let _: unsafe fn(*mut sys::CUdeviceptr, usize, sys::CUmemoryPool, sys::CUstream) -> sys::CUresult =
-        sys::cuMemAllocFromPoolAsync;
-    let _: unsafe fn(*mut sys::CUmemoryPool, sys::CUdevice) -> sys::CUresult = sys::cuDeviceGetDefaultMemPool;
-    let _: unsafe fn(*mut sys::CUmemoryPool, sys::CUdevice) -> sys::CUresult = sys::cuDeviceGetMemPool;
-    let _: unsafe fn(sys::CUdevice, sys::CUmemoryPool) -> sys::CUresult = sys::cuDeviceSetMemPool;
-    let _: unsafe fn(*mut sys::CUmemoryPool, *const sys::CUmemPoolProps) -> sys::CUresult =
-        sys::cuMemPoolCreate;
-    let _: unsafe fn(sys::CUmemoryPool) -> sys::CUresult = sys::cuMemPoolDestroy;
-    let _: unsafe fn(sys::CUmemoryPool, usize) -> sys::CUresult = sys::cuMemPoolTrimTo;
-    let _: unsafe fn(sys::CUmemoryPool, sys::CUmemPool_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
-        sys::cuMemPoolGetAttribute;
-    let _: unsafe fn(sys::CUmemoryPool, sys::CUmemPool_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
-        sys::cuMemPoolSetAttribute;
-    let _: unsafe fn(sys::CUmemoryPool, *const sys::CUmemAccessDesc, usize) -> sys::CUresult =
-        sys::cuMemPoolSetAccess;
-    let _: unsafe fn(
-        *mut sys::CUmemAccess_flags,
-        sys::CUmemoryPool,
-        *mut sys::CUmemLocation,
-    ) -> sys::CUresult = sys::cuMemPoolGetAccess;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_uchar, usize) -> sys::CUresult = sys::cuMemsetD8_v2;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_ushort, usize) -> sys::CUresult = sys::cuMemsetD16_v2;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_uint, usize) -> sys::CUresult = sys::cuMemsetD32_v2;
@@ -444,6 +424,26 @@ fn prototypes_are_those_of_the_header() {
         sys::CUpointer_attribute,
         sys::CUdeviceptr,
     ) -> sys::CUresult = sys::cuPointerSetAttribute;
+    let _: unsafe fn(*mut sys::CUdeviceptr, usize, sys::CUmemoryPool, sys::CUstream) -> sys::CUresult =
+        sys::cuMemAllocFromPoolAsync;
+    let _: unsafe fn(*mut sys::CUmemoryPool, sys::CUdevice) -> sys::CUresult = sys::cuDeviceGetDefaultMemPool;
+    let _: unsafe fn(*mut sys::CUmemoryPool, sys::CUdevice) -> sys::CUresult = sys::cuDeviceGetMemPool;
+    let _: unsafe fn(sys::CUdevice, sys::CUmemoryPool) -> sys::CUresult = sys::cuDeviceSetMemPool;
+    let _: unsafe fn(*mut sys::CUmemoryPool, *const sys::CUmemPoolProps) -> sys::CUresult =
+        sys::cuMemPoolCreate;
+    let _: unsafe fn(sys::CUmemoryPool) -> sys::CUresult = sys::cuMemPoolDestroy;
+    let _: unsafe fn(sys::CUmemoryPool, usize) -> sys::CUresult = sys::cuMemPoolTrimTo;
+    let _: unsafe fn(sys::CUmemoryPool, sys::CUmemPool_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuMemPoolGetAttribute;
+    let _: unsafe fn(sys::CUmemoryPool, sys::CUmemPool_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuMemPoolSetAttribute;
+    let _: unsafe fn(sys::CUmemoryPool, *const sys::CUmemAccessDesc, usize) -> sys::CUresult =
+        sys::cuMemPoolSetAccess;
+    let _: unsafe fn(
+        *mut sys::CUmemAccess_flags,
+        sys::CUmemoryPool,
+        *mut sys::CUmemLocation,
+    ) -> sys::CUresult = sys::cuMemPoolGetAccess;
     let _: unsafe fn(
         *const ::core::ffi::c_char,
         *const ::core::ffi::c_char,
@@ -806,6 +806,12 @@ fn types_are_those_of_the_header() {
 /// Rows that are marked `unchecked`. If cudarc had one of these names, its use below would be ambiguous.
 mod unchecked {
     /// an older ABI name, not in the header any more
+    pub fn cuDevicePrimaryCtxRelease() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuDevicePrimaryCtxSetFlags() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuDevicePrimaryCtxReset() {}
+    /// an older ABI name, not in the header any more
     pub fn cuCtxCreate() {}
     /// an older ABI name, not in the header any more
     pub fn cuCtxCreate_v2() {}
@@ -820,25 +826,19 @@ mod unchecked {
     /// an older ABI name, not in the header any more
     pub fn cuDeviceGetUuid() {}
     /// an older ABI name, not in the header any more
-    pub fn cuDevicePrimaryCtxRelease() {}
-    /// an older ABI name, not in the header any more
-    pub fn cuDevicePrimaryCtxSetFlags() {}
-    /// an older ABI name, not in the header any more
-    pub fn cuDevicePrimaryCtxReset() {}
-    /// an older ABI name, not in the header any more
     pub fn cuEventDestroy() {}
     /// an older ABI name, not in the header any more
     pub fn cuEventElapsedTime() {}
     /// newer than the header level that cudarc is built for
     pub fn cuFuncGetParamCount() {}
-    /// newer than the header level that cudarc is built for
-    pub fn cuKernelGetParamCount() {}
     /// an older ABI name, not in the header any more
     pub fn cuMemAllocHost() {}
     /// an older ABI name, not in the header any more
     pub fn cuGetProcAddress() {}
     /// newer than the header level that cudarc is built for
     pub fn cuLaunchHostFunc_v2() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuKernelGetParamCount() {}
     /// an older ABI name, not in the header any more
     pub fn cuLinkCreate() {}
     /// an older ABI name, not in the header any more
@@ -866,6 +866,9 @@ mod absent {
 
     #[test]
     fn unchecked_marks_are_needed() {
+        cuDevicePrimaryCtxRelease();
+        cuDevicePrimaryCtxSetFlags();
+        cuDevicePrimaryCtxReset();
         cuCtxCreate();
         cuCtxCreate_v2();
         cuCtxCreate_v3();
@@ -873,16 +876,13 @@ mod absent {
         cuCtxPushCurrent();
         cuCtxPopCurrent();
         cuDeviceGetUuid();
-        cuDevicePrimaryCtxRelease();
-        cuDevicePrimaryCtxSetFlags();
-        cuDevicePrimaryCtxReset();
         cuEventDestroy();
         cuEventElapsedTime();
         cuFuncGetParamCount();
-        cuKernelGetParamCount();
         cuMemAllocHost();
         cuGetProcAddress();
         cuLaunchHostFunc_v2();
+        cuKernelGetParamCount();
         cuLinkCreate();
         cuLinkAddData();
         cuLinkAddFile();

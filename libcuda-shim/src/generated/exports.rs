@@ -4,6 +4,8 @@
 //!
 //! A pointer is read or written here as the driver's documentation of the call allows; NULL is passed on as absent.
 #![allow(non_snake_case, clippy::too_many_arguments, clippy::missing_safety_doc, clippy::redundant_closure)]
+// Hand-written functions without pointers are safe.
+#![allow(unused_unsafe)]
 
 use core::ffi::{c_char, c_int, c_uchar, c_uint, c_ulonglong, c_ushort, c_void};
 
@@ -25,6 +27,135 @@ use crate::types::{
     cuuint64_t,
 };
 use crate::{custom, marshal};
+
+/// Retains the primary context of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxRetain,
+        |t| {
+            t.arg("pctx", pctx);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxRetain(pctx, dev) }
+        },
+    )
+}
+
+/// First version of cuDevicePrimaryCtxRelease_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxRelease,
+        |t| {
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxRelease_v2(dev) }
+        },
+    )
+}
+
+/// Releases the primary context of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxRelease_v2,
+        |t| {
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxRelease_v2(dev) }
+        },
+    )
+}
+
+/// First version of cuDevicePrimaryCtxSetFlags_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxSetFlags,
+        |t| {
+            t.arg("dev", dev);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxSetFlags_v2(dev, flags) }
+        },
+    )
+}
+
+/// Sets the flags of a primary context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxSetFlags_v2,
+        |t| {
+            t.arg("dev", dev);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxSetFlags_v2(dev, flags) }
+        },
+    )
+}
+
+/// First version of cuDevicePrimaryCtxReset_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset(dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxReset,
+        |t| {
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxReset_v2(dev) }
+        },
+    )
+}
+
+/// Destroys what lives in a primary context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxReset_v2,
+        |t| {
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxReset_v2(dev) }
+        },
+    )
+}
+
+/// Flags of a primary context, and whether it is active.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut c_uint,
+    active: *mut c_int,
+) -> CUresult {
+    entry(
+        &info::cuDevicePrimaryCtxGetState,
+        |t| {
+            t.arg("dev", dev);
+            t.arg("flags", flags);
+            t.arg("active", active);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuDevicePrimaryCtxGetState(dev, flags, active) }
+        },
+    )
+}
 
 /// First version of cuCtxCreate_v2.
 #[unsafe(no_mangle)]
@@ -324,14 +455,7 @@ pub unsafe extern "C" fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint
 /// Waits for all work of the current context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
-    entry(
-        &info::cuCtxSynchronize,
-        |_| {},
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::context::cuCtxSynchronize() }
-        },
-    )
+    entry(&info::cuCtxSynchronize, |_| {}, || wire::cuCtxSynchronize())
 }
 
 /// Waits for all work of a context.
@@ -342,10 +466,7 @@ pub unsafe extern "C" fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
         |t| {
             t.arg("ctx", ctx);
         },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::context::cuCtxSynchronize_v2(ctx) }
-        },
+        || wire::cuCtxSynchronize_v2(ctx as u64),
     )
 }
 
@@ -390,11 +511,8 @@ pub unsafe extern "C" fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUre
             t.arg("pconfig", pconfig);
         },
         || {
-            let mut pconfig_value = (!pconfig.is_null()).then_some(0u32);
-            wire::cuCtxGetCacheConfig(pconfig_value.as_mut())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pconfig.cast(), pconfig_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxGetCacheConfig(pconfig) }
         },
     )
 }
@@ -407,7 +525,10 @@ pub unsafe extern "C" fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CUresult {
         |t| {
             t.arg("config", config);
         },
-        || wire::cuCtxSetCacheConfig(config),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxSetCacheConfig(config) }
+        },
     )
 }
 
@@ -420,11 +541,8 @@ pub unsafe extern "C" fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -
             t.arg("pConfig", pConfig);
         },
         || {
-            let mut pConfig_value = (!pConfig.is_null()).then_some(0u32);
-            wire::cuCtxGetSharedMemConfig(pConfig_value.as_mut())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pConfig.cast(), pConfig_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxGetSharedMemConfig(pConfig) }
         },
     )
 }
@@ -437,7 +555,10 @@ pub unsafe extern "C" fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUre
         |t| {
             t.arg("config", config);
         },
-        || wire::cuCtxSetSharedMemConfig(config),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxSetSharedMemConfig(config) }
+        },
     )
 }
 
@@ -747,135 +868,6 @@ pub unsafe extern "C" fn cuDeviceGetExecAffinitySupport(
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pi.cast(), pi_value) };
             Ok(())
-        },
-    )
-}
-
-/// Retains the primary context of a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxRetain,
-        |t| {
-            t.arg("pctx", pctx);
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxRetain(pctx, dev) }
-        },
-    )
-}
-
-/// First version of cuDevicePrimaryCtxRelease_v2.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxRelease,
-        |t| {
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxRelease_v2(dev) }
-        },
-    )
-}
-
-/// Releases the primary context of a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxRelease_v2,
-        |t| {
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxRelease_v2(dev) }
-        },
-    )
-}
-
-/// First version of cuDevicePrimaryCtxSetFlags_v2.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxSetFlags,
-        |t| {
-            t.arg("dev", dev);
-            t.arg("flags", flags);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxSetFlags_v2(dev, flags) }
-        },
-    )
-}
-
-/// Sets the flags of a primary context.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxSetFlags_v2,
-        |t| {
-            t.arg("dev", dev);
-            t.arg("flags", flags);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxSetFlags_v2(dev, flags) }
-        },
-    )
-}
-
-/// First version of cuDevicePrimaryCtxReset_v2.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxReset(dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxReset,
-        |t| {
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxReset_v2(dev) }
-        },
-    )
-}
-
-/// Destroys what lives in a primary context.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxReset_v2,
-        |t| {
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxReset_v2(dev) }
-        },
-    )
-}
-
-/// Flags of a primary context, and whether it is active.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
-    dev: CUdevice,
-    flags: *mut c_uint,
-    active: *mut c_int,
-) -> CUresult {
-    entry(
-        &info::cuDevicePrimaryCtxGetState,
-        |t| {
-            t.arg("dev", dev);
-            t.arg("flags", flags);
-            t.arg("active", active);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::device::cuDevicePrimaryCtxGetState(dev, flags, active) }
         },
     )
 }
@@ -1264,112 +1256,6 @@ pub unsafe extern "C" fn cuFuncLoad(function: CUfunction) -> CUresult {
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::function::cuFuncLoad(function) }
-        },
-    )
-}
-
-/// Offset and size of a kernel's parameter.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuKernelGetParamInfo(
-    kernel: CUkernel,
-    paramIndex: usize,
-    paramOffset: *mut usize,
-    paramSize: *mut usize,
-) -> CUresult {
-    entry(
-        &info::cuKernelGetParamInfo,
-        |t| {
-            t.arg("kernel", kernel);
-            t.arg("paramIndex", paramIndex);
-            t.arg("paramOffset", paramOffset);
-            t.arg("paramSize", paramSize);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::function::cuKernelGetParamInfo(kernel, paramIndex, paramOffset, paramSize) }
-        },
-    )
-}
-
-/// Number of a kernel's parameters.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuKernelGetParamCount(kernel: CUkernel, paramCount: *mut usize) -> CUresult {
-    entry(
-        &info::cuKernelGetParamCount,
-        |t| {
-            t.arg("kernel", kernel);
-            t.arg("paramCount", paramCount);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::function::cuKernelGetParamCount(kernel, paramCount) }
-        },
-    )
-}
-
-/// An attribute of a kernel on a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuKernelGetAttribute(
-    pi: *mut c_int,
-    attrib: CUfunction_attribute,
-    kernel: CUkernel,
-    dev: CUdevice,
-) -> CUresult {
-    entry(
-        &info::cuKernelGetAttribute,
-        |t| {
-            t.arg("pi", pi);
-            t.arg("attrib", attrib);
-            t.arg("kernel", kernel);
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::function::cuKernelGetAttribute(pi, attrib, kernel, dev) }
-        },
-    )
-}
-
-/// Sets an attribute of a kernel on a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuKernelSetAttribute(
-    attrib: CUfunction_attribute,
-    val: c_int,
-    kernel: CUkernel,
-    dev: CUdevice,
-) -> CUresult {
-    entry(
-        &info::cuKernelSetAttribute,
-        |t| {
-            t.arg("attrib", attrib);
-            t.arg("val", val);
-            t.arg("kernel", kernel);
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::function::cuKernelSetAttribute(attrib, val, kernel, dev) }
-        },
-    )
-}
-
-/// Sets the preferred cache configuration of a kernel: a hint.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuKernelSetCacheConfig(
-    kernel: CUkernel,
-    config: CUfunc_cache,
-    dev: CUdevice,
-) -> CUresult {
-    entry(
-        &info::cuKernelSetCacheConfig,
-        |t| {
-            t.arg("kernel", kernel);
-            t.arg("config", config);
-            t.arg("dev", dev);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::function::cuKernelSetCacheConfig(kernel, config, dev) }
         },
     )
 }
@@ -2216,6 +2102,112 @@ pub unsafe extern "C" fn cuKernelGetName(name: *mut *const c_char, hfunc: CUkern
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::library::cuKernelGetName(name, hfunc) }
+        },
+    )
+}
+
+/// Offset and size of a kernel's parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelGetParamInfo(
+    kernel: CUkernel,
+    paramIndex: usize,
+    paramOffset: *mut usize,
+    paramSize: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuKernelGetParamInfo,
+        |t| {
+            t.arg("kernel", kernel);
+            t.arg("paramIndex", paramIndex);
+            t.arg("paramOffset", paramOffset);
+            t.arg("paramSize", paramSize);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::library::cuKernelGetParamInfo(kernel, paramIndex, paramOffset, paramSize) }
+        },
+    )
+}
+
+/// Number of a kernel's parameters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelGetParamCount(kernel: CUkernel, paramCount: *mut usize) -> CUresult {
+    entry(
+        &info::cuKernelGetParamCount,
+        |t| {
+            t.arg("kernel", kernel);
+            t.arg("paramCount", paramCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::library::cuKernelGetParamCount(kernel, paramCount) }
+        },
+    )
+}
+
+/// An attribute of a kernel on a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelGetAttribute(
+    pi: *mut c_int,
+    attrib: CUfunction_attribute,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuKernelGetAttribute,
+        |t| {
+            t.arg("pi", pi);
+            t.arg("attrib", attrib);
+            t.arg("kernel", kernel);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::library::cuKernelGetAttribute(pi, attrib, kernel, dev) }
+        },
+    )
+}
+
+/// Sets an attribute of a kernel on a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelSetAttribute(
+    attrib: CUfunction_attribute,
+    val: c_int,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuKernelSetAttribute,
+        |t| {
+            t.arg("attrib", attrib);
+            t.arg("val", val);
+            t.arg("kernel", kernel);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::library::cuKernelSetAttribute(attrib, val, kernel, dev) }
+        },
+    )
+}
+
+/// Sets the preferred cache configuration of a kernel: a hint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelSetCacheConfig(
+    kernel: CUkernel,
+    config: CUfunc_cache,
+    dev: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuKernelSetCacheConfig,
+        |t| {
+            t.arg("kernel", kernel);
+            t.arg("config", config);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::library::cuKernelSetCacheConfig(kernel, config, dev) }
         },
     )
 }
@@ -3640,254 +3632,6 @@ pub unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstrea
     )
 }
 
-/// Allocates from a pool, in stream order.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    hStream: CUstream,
-) -> CUresult {
-    entry(
-        &info::cuMemAllocFromPoolAsync,
-        |t| {
-            t.arg("dptr", dptr);
-            t.arg("bytesize", bytesize);
-            t.arg("pool", pool);
-            t.arg("hStream", hStream);
-        },
-        || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocFromPoolAsync(dptr_value.as_mut(), bytesize as u64, pool as u64, hStream as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
-        },
-    )
-}
-
-/// Allocates from a pool, in stream order.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    hStream: CUstream,
-) -> CUresult {
-    entry(
-        &info::cuMemAllocFromPoolAsync_ptsz,
-        |t| {
-            t.arg("dptr", dptr);
-            t.arg("bytesize", bytesize);
-            t.arg("pool", pool);
-            t.arg("hStream", hStream);
-        },
-        || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocFromPoolAsync(
-                dptr_value.as_mut(),
-                bytesize as u64,
-                pool as u64,
-                marshal::per_thread(hStream) as u64,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
-        },
-    )
-}
-
-/// The default pool of a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool_out: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDeviceGetDefaultMemPool,
-        |t| {
-            t.arg("pool_out", pool_out);
-            t.arg("dev", dev);
-        },
-        || {
-            let mut pool_out_value = (!pool_out.is_null()).then_some(0u64);
-            wire::cuDeviceGetDefaultMemPool(pool_out_value.as_mut(), dev)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pool_out.cast(), pool_out_value) };
-            Ok(())
-        },
-    )
-}
-
-/// The current pool of a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
-    entry(
-        &info::cuDeviceGetMemPool,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("dev", dev);
-        },
-        || {
-            let mut pool_value = (!pool.is_null()).then_some(0u64);
-            wire::cuDeviceGetMemPool(pool_value.as_mut(), dev)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pool.cast(), pool_value) };
-            Ok(())
-        },
-    )
-}
-
-/// Sets the current pool of a device.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
-    entry(
-        &info::cuDeviceSetMemPool,
-        |t| {
-            t.arg("dev", dev);
-            t.arg("pool", pool);
-        },
-        || wire::cuDeviceSetMemPool(dev, pool as u64),
-    )
-}
-
-/// Creates a pool.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolCreate(
-    pool: *mut CUmemoryPool,
-    poolProps: *const CUmemPoolProps,
-) -> CUresult {
-    entry(
-        &info::cuMemPoolCreate,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("poolProps", poolProps);
-        },
-        || {
-            let mut pool_value = (!pool.is_null()).then_some(0u64);
-            // SAFETY: NULL or, by the call's contract, a structure of that size.
-            let poolProps_value = unsafe { marshal::input::<[u8; 88]>(poolProps.cast()) };
-            wire::cuMemPoolCreate(pool_value.as_mut(), poolProps_value.as_ref())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pool.cast(), pool_value) };
-            Ok(())
-        },
-    )
-}
-
-/// Destroys a pool.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
-    entry(
-        &info::cuMemPoolDestroy,
-        |t| {
-            t.arg("pool", pool);
-        },
-        || wire::cuMemPoolDestroy(pool as u64),
-    )
-}
-
-/// Gives unused memory of a pool back.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
-    entry(
-        &info::cuMemPoolTrimTo,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("minBytesToKeep", minBytesToKeep);
-        },
-        || wire::cuMemPoolTrimTo(pool as u64, minBytesToKeep as u64),
-    )
-}
-
-/// An attribute of a pool.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolGetAttribute(
-    pool: CUmemoryPool,
-    attr: CUmemPool_attribute,
-    value: *mut c_void,
-) -> CUresult {
-    entry(
-        &info::cuMemPoolGetAttribute,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("attr", attr);
-            t.arg("value", value);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::memory::cuMemPoolGetAttribute(pool, attr, value) }
-        },
-    )
-}
-
-/// Sets an attribute of a pool.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolSetAttribute(
-    pool: CUmemoryPool,
-    attr: CUmemPool_attribute,
-    value: *mut c_void,
-) -> CUresult {
-    entry(
-        &info::cuMemPoolSetAttribute,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("attr", attr);
-            t.arg("value", value);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::memory::cuMemPoolSetAttribute(pool, attr, value) }
-        },
-    )
-}
-
-/// Sets who may use a pool's memory.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolSetAccess(
-    pool: CUmemoryPool,
-    map: *const CUmemAccessDesc,
-    count: usize,
-) -> CUresult {
-    entry(
-        &info::cuMemPoolSetAccess,
-        |t| {
-            t.arg("pool", pool);
-            t.arg("map", map);
-            t.arg("count", count);
-        },
-        || {
-            let map_len = marshal::length(count, 12)?;
-            // SAFETY: NULL or, by the call's contract, that many readable bytes.
-            let map_value = unsafe { marshal::data_in(map.cast(), map_len) };
-            wire::cuMemPoolSetAccess(pool as u64, map_value, count as u64)
-        },
-    )
-}
-
-/// Who may use a pool's memory.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemPoolGetAccess(
-    flags: *mut CUmemAccess_flags,
-    memPool: CUmemoryPool,
-    location: *mut CUmemLocation,
-) -> CUresult {
-    entry(
-        &info::cuMemPoolGetAccess,
-        |t| {
-            t.arg("flags", flags);
-            t.arg("memPool", memPool);
-            t.arg("location", location);
-        },
-        || {
-            let mut flags_value = (!flags.is_null()).then_some(0u32);
-            // SAFETY: NULL or, by the call's contract, a structure of that size.
-            let location_value = unsafe { marshal::input::<[u8; 8]>(location.cast()) };
-            wire::cuMemPoolGetAccess(flags_value.as_mut(), memPool as u64, location_value.as_ref())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(flags.cast(), flags_value) };
-            Ok(())
-        },
-    )
-}
-
 /// Fills with bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemsetD8_v2(dstDevice: CUdeviceptr, uc: c_uchar, N: usize) -> CUresult {
@@ -4548,16 +4292,8 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
             t.arg("name", name);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            let mut bytes_value = (!bytes.is_null()).then_some(0u64);
-            // SAFETY: NULL or, by the call's contract, a C string.
-            let name_value = unsafe { marshal::cstr(name) };
-            wire::cuModuleGetGlobal_v2(dptr_value.as_mut(), bytes_value.as_mut(), hmod as u64, name_value)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(bytes.cast(), bytes_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::module::cuModuleGetGlobal_v2(dptr, bytes, hmod, name) }
         },
     )
 }
@@ -4572,11 +4308,8 @@ pub unsafe extern "C" fn cuModuleGetFunctionCount(count: *mut c_uint, mod_: CUmo
             t.arg("mod_", mod_);
         },
         || {
-            let mut count_value = (!count.is_null()).then_some(0u32);
-            wire::cuModuleGetFunctionCount(count_value.as_mut(), mod_ as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(count.cast(), count_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::module::cuModuleGetFunctionCount(count, mod_) }
         },
     )
 }
@@ -4619,16 +4352,15 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
             t.arg("dynamicSMemSize", dynamicSMemSize);
         },
         || {
-            let mut numBlocks_value = (!numBlocks.is_null()).then_some(0i32);
-            wire::cuOccupancyMaxActiveBlocksPerMultiprocessor(
-                numBlocks_value.as_mut(),
-                func as u64,
-                blockSize,
-                dynamicSMemSize as u64,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(numBlocks.cast(), numBlocks_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::occupancy::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                    numBlocks,
+                    func,
+                    blockSize,
+                    dynamicSMemSize,
+                )
+            }
         },
     )
 }
@@ -4652,17 +4384,16 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
             t.arg("flags", flags);
         },
         || {
-            let mut numBlocks_value = (!numBlocks.is_null()).then_some(0i32);
-            wire::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
-                numBlocks_value.as_mut(),
-                func as u64,
-                blockSize,
-                dynamicSMemSize as u64,
-                flags,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(numBlocks.cast(), numBlocks_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::occupancy::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                    numBlocks,
+                    func,
+                    blockSize,
+                    dynamicSMemSize,
+                    flags,
+                )
+            }
         },
     )
 }
@@ -4684,16 +4415,15 @@ pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
             t.arg("blockSize", blockSize);
         },
         || {
-            let mut dynamicSmemSize_value = (!dynamicSmemSize.is_null()).then_some(0u64);
-            wire::cuOccupancyAvailableDynamicSMemPerBlock(
-                dynamicSmemSize_value.as_mut(),
-                func as u64,
-                numBlocks,
-                blockSize,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dynamicSmemSize.cast(), dynamicSmemSize_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::occupancy::cuOccupancyAvailableDynamicSMemPerBlock(
+                    dynamicSmemSize,
+                    func,
+                    numBlocks,
+                    blockSize,
+                )
+            }
         },
     )
 }
@@ -4967,6 +4697,254 @@ pub unsafe extern "C" fn cuPointerSetAttribute(
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::pointer::cuPointerSetAttribute(value, attribute, ptr) }
+        },
+    )
+}
+
+/// Allocates from a pool, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemAllocFromPoolAsync,
+        |t| {
+            t.arg("dptr", dptr);
+            t.arg("bytesize", bytesize);
+            t.arg("pool", pool);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
+            wire::cuMemAllocFromPoolAsync(dptr_value.as_mut(), bytesize as u64, pool as u64, hStream as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(dptr.cast(), dptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Allocates from a pool, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemAllocFromPoolAsync_ptsz,
+        |t| {
+            t.arg("dptr", dptr);
+            t.arg("bytesize", bytesize);
+            t.arg("pool", pool);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
+            wire::cuMemAllocFromPoolAsync(
+                dptr_value.as_mut(),
+                bytesize as u64,
+                pool as u64,
+                marshal::per_thread(hStream) as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(dptr.cast(), dptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The default pool of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool_out: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDeviceGetDefaultMemPool,
+        |t| {
+            t.arg("pool_out", pool_out);
+            t.arg("dev", dev);
+        },
+        || {
+            let mut pool_out_value = (!pool_out.is_null()).then_some(0u64);
+            wire::cuDeviceGetDefaultMemPool(pool_out_value.as_mut(), dev)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pool_out.cast(), pool_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The current pool of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDeviceGetMemPool,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("dev", dev);
+        },
+        || {
+            let mut pool_value = (!pool.is_null()).then_some(0u64);
+            wire::cuDeviceGetMemPool(pool_value.as_mut(), dev)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pool.cast(), pool_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Sets the current pool of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
+    entry(
+        &info::cuDeviceSetMemPool,
+        |t| {
+            t.arg("dev", dev);
+            t.arg("pool", pool);
+        },
+        || wire::cuDeviceSetMemPool(dev, pool as u64),
+    )
+}
+
+/// Creates a pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolCreate(
+    pool: *mut CUmemoryPool,
+    poolProps: *const CUmemPoolProps,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolCreate,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("poolProps", poolProps);
+        },
+        || {
+            let mut pool_value = (!pool.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let poolProps_value = unsafe { marshal::input::<[u8; 88]>(poolProps.cast()) };
+            wire::cuMemPoolCreate(pool_value.as_mut(), poolProps_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pool.cast(), pool_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
+    entry(
+        &info::cuMemPoolDestroy,
+        |t| {
+            t.arg("pool", pool);
+        },
+        || wire::cuMemPoolDestroy(pool as u64),
+    )
+}
+
+/// Gives unused memory of a pool back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
+    entry(
+        &info::cuMemPoolTrimTo,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("minBytesToKeep", minBytesToKeep);
+        },
+        || wire::cuMemPoolTrimTo(pool as u64, minBytesToKeep as u64),
+    )
+}
+
+/// An attribute of a pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolGetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolGetAttribute,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("attr", attr);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool::cuMemPoolGetAttribute(pool, attr, value) }
+        },
+    )
+}
+
+/// Sets an attribute of a pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolSetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolSetAttribute,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("attr", attr);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool::cuMemPoolSetAttribute(pool, attr, value) }
+        },
+    )
+}
+
+/// Sets who may use a pool's memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolSetAccess(
+    pool: CUmemoryPool,
+    map: *const CUmemAccessDesc,
+    count: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolSetAccess,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("map", map);
+            t.arg("count", count);
+        },
+        || {
+            let map_len = marshal::length(count, 12)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let map_value = unsafe { marshal::data_in(map.cast(), map_len) };
+            wire::cuMemPoolSetAccess(pool as u64, map_value, count as u64)
+        },
+    )
+}
+
+/// Who may use a pool's memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolGetAccess(
+    flags: *mut CUmemAccess_flags,
+    memPool: CUmemoryPool,
+    location: *mut CUmemLocation,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolGetAccess,
+        |t| {
+            t.arg("flags", flags);
+            t.arg("memPool", memPool);
+            t.arg("location", location);
+        },
+        || {
+            let mut flags_value = (!flags.is_null()).then_some(0u32);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let location_value = unsafe { marshal::input::<[u8; 8]>(location.cast()) };
+            wire::cuMemPoolGetAccess(flags_value.as_mut(), memPool as u64, location_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(flags.cast(), flags_value) };
+            Ok(())
         },
     )
 }

@@ -11,6 +11,58 @@ use protocol::status::CuResult;
 
 use crate::call::{cached, posted, sync};
 
+/// Retains the primary context of a device.
+pub fn cuDevicePrimaryCtxRetain(pctx: Option<&mut u64>, dev: i32) -> CuResult {
+    let pctx_present = pctx.is_some();
+    sync(
+        ops::cuDevicePrimaryCtxRetain,
+        |w| {
+            w.present(pctx_present);
+            w.i32(dev);
+        },
+        |r| {
+            if let Some(value) = pctx {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Releases the primary context of a device.
+pub fn cuDevicePrimaryCtxRelease_v2(dev: i32) -> CuResult {
+    sync(
+        ops::cuDevicePrimaryCtxRelease_v2,
+        |w| {
+            w.i32(dev);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the flags of a primary context.
+pub fn cuDevicePrimaryCtxSetFlags_v2(dev: i32, flags: u32) -> CuResult {
+    sync(
+        ops::cuDevicePrimaryCtxSetFlags_v2,
+        |w| {
+            w.i32(dev);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Destroys what lives in a primary context.
+pub fn cuDevicePrimaryCtxReset_v2(dev: i32) -> CuResult {
+    sync(
+        ops::cuDevicePrimaryCtxReset_v2,
+        |w| {
+            w.i32(dev);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Creates a context and makes it current.
 pub fn cuCtxCreate_v2(pctx: Option<&mut u64>, flags: u32, dev: i32) -> CuResult {
     let pctx_present = pctx.is_some();
@@ -46,6 +98,17 @@ pub fn cuCtxSynchronize() -> CuResult {
     sync(ops::cuCtxSynchronize, |_| {}, |_| Ok(()))
 }
 
+/// Waits for all work of a context.
+pub fn cuCtxSynchronize_v2(ctx: u64) -> CuResult {
+    sync(
+        ops::cuCtxSynchronize_v2,
+        |w| {
+            w.u64(ctx);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Sets a limit of the current context.
 pub fn cuCtxSetLimit(limit: u32, value: u64) -> CuResult {
     sync(
@@ -73,62 +136,6 @@ pub fn cuCtxGetLimit(pvalue: Option<&mut u64>, limit: u32) -> CuResult {
             }
             Ok(())
         },
-    )
-}
-
-/// Preferred cache configuration of the current context.
-pub fn cuCtxGetCacheConfig(pconfig: Option<&mut u32>) -> CuResult {
-    let pconfig_present = pconfig.is_some();
-    sync(
-        ops::cuCtxGetCacheConfig,
-        |w| {
-            w.present(pconfig_present);
-        },
-        |r| {
-            if let Some(value) = pconfig {
-                *value = r.u32()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// Sets the preferred cache configuration: a hint.
-pub fn cuCtxSetCacheConfig(config: u32) -> CuResult {
-    sync(
-        ops::cuCtxSetCacheConfig,
-        |w| {
-            w.u32(config);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Size of the shared memory banks.
-pub fn cuCtxGetSharedMemConfig(pConfig: Option<&mut u32>) -> CuResult {
-    let pConfig_present = pConfig.is_some();
-    sync(
-        ops::cuCtxGetSharedMemConfig,
-        |w| {
-            w.present(pConfig_present);
-        },
-        |r| {
-            if let Some(value) = pConfig {
-                *value = r.u32()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// Sets the size of the shared memory banks: a hint.
-pub fn cuCtxSetSharedMemConfig(config: u32) -> CuResult {
-    sync(
-        ops::cuCtxSetSharedMemConfig,
-        |w| {
-            w.u32(config);
-        },
-        |_| Ok(()),
     )
 }
 
@@ -414,58 +421,6 @@ pub fn cuDeviceGetExecAffinitySupport(pi: Option<&mut i32>, type_: u32, dev: i32
     )
 }
 
-/// Retains the primary context of a device.
-pub fn cuDevicePrimaryCtxRetain(pctx: Option<&mut u64>, dev: i32) -> CuResult {
-    let pctx_present = pctx.is_some();
-    sync(
-        ops::cuDevicePrimaryCtxRetain,
-        |w| {
-            w.present(pctx_present);
-            w.i32(dev);
-        },
-        |r| {
-            if let Some(value) = pctx {
-                *value = r.u64()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// Releases the primary context of a device.
-pub fn cuDevicePrimaryCtxRelease_v2(dev: i32) -> CuResult {
-    sync(
-        ops::cuDevicePrimaryCtxRelease_v2,
-        |w| {
-            w.i32(dev);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Sets the flags of a primary context.
-pub fn cuDevicePrimaryCtxSetFlags_v2(dev: i32, flags: u32) -> CuResult {
-    sync(
-        ops::cuDevicePrimaryCtxSetFlags_v2,
-        |w| {
-            w.i32(dev);
-            w.u32(flags);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Destroys what lives in a primary context.
-pub fn cuDevicePrimaryCtxReset_v2(dev: i32) -> CuResult {
-    sync(
-        ops::cuDevicePrimaryCtxReset_v2,
-        |w| {
-            w.i32(dev);
-        },
-        |_| Ok(()),
-    )
-}
-
 /// Creates an event.
 pub fn cuEventCreate(phEvent: Option<&mut u64>, Flags: u32) -> CuResult {
     let phEvent_present = phEvent.is_some();
@@ -673,6 +628,20 @@ pub fn image_commit(hash: Option<&[u8; 32]>, len: u64) -> CuResult {
         ops::image_commit,
         |w| {
             w.bytes(hash.map(|data| data.as_slice()));
+            w.u64(len);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies `len` bytes at `offset` of a registered image to `staging_offset` of the lane's staging area: how the result of a link gets back.
+pub fn image_read(hash: [u8; 32], offset: u64, staging_offset: u64, len: u64) -> CuResult {
+    sync(
+        ops::image_read,
+        |w| {
+            w.fixed(&hash);
+            w.u64(offset);
+            w.u64(staging_offset);
             w.u64(len);
         },
         |_| Ok(()),
@@ -1628,147 +1597,6 @@ pub fn cuMemFreeAsync(dptr: u64, hStream: u64) -> CuResult {
     })
 }
 
-/// Allocates from a pool, in stream order.
-pub fn cuMemAllocFromPoolAsync(dptr: Option<&mut u64>, bytesize: u64, pool: u64, hStream: u64) -> CuResult {
-    let dptr_present = dptr.is_some();
-    sync(
-        ops::cuMemAllocFromPoolAsync,
-        |w| {
-            w.present(dptr_present);
-            w.u64(bytesize);
-            w.u64(pool);
-            w.u64(hStream);
-        },
-        |r| {
-            if let Some(value) = dptr {
-                *value = r.u64()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// The default pool of a device.
-pub fn cuDeviceGetDefaultMemPool(pool_out: Option<&mut u64>, dev: i32) -> CuResult {
-    let pool_out_present = pool_out.is_some();
-    sync(
-        ops::cuDeviceGetDefaultMemPool,
-        |w| {
-            w.present(pool_out_present);
-            w.i32(dev);
-        },
-        |r| {
-            if let Some(value) = pool_out {
-                *value = r.u64()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// The current pool of a device.
-pub fn cuDeviceGetMemPool(pool: Option<&mut u64>, dev: i32) -> CuResult {
-    let pool_present = pool.is_some();
-    sync(
-        ops::cuDeviceGetMemPool,
-        |w| {
-            w.present(pool_present);
-            w.i32(dev);
-        },
-        |r| {
-            if let Some(value) = pool {
-                *value = r.u64()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// Sets the current pool of a device.
-pub fn cuDeviceSetMemPool(dev: i32, pool: u64) -> CuResult {
-    sync(
-        ops::cuDeviceSetMemPool,
-        |w| {
-            w.i32(dev);
-            w.u64(pool);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Creates a pool.
-pub fn cuMemPoolCreate(pool: Option<&mut u64>, poolProps: Option<&[u8; 88]>) -> CuResult {
-    let pool_present = pool.is_some();
-    sync(
-        ops::cuMemPoolCreate,
-        |w| {
-            w.present(pool_present);
-            w.bytes(poolProps.map(|data| data.as_slice()));
-        },
-        |r| {
-            if let Some(value) = pool {
-                *value = r.u64()?;
-            }
-            Ok(())
-        },
-    )
-}
-
-/// Destroys a pool.
-pub fn cuMemPoolDestroy(pool: u64) -> CuResult {
-    sync(
-        ops::cuMemPoolDestroy,
-        |w| {
-            w.u64(pool);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Gives unused memory of a pool back.
-pub fn cuMemPoolTrimTo(pool: u64, minBytesToKeep: u64) -> CuResult {
-    sync(
-        ops::cuMemPoolTrimTo,
-        |w| {
-            w.u64(pool);
-            w.u64(minBytesToKeep);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Sets who may use a pool's memory.
-pub fn cuMemPoolSetAccess(pool: u64, map: Option<&[u8]>, count: u64) -> CuResult {
-    sync(
-        ops::cuMemPoolSetAccess,
-        |w| {
-            w.u64(pool);
-            w.bytes(map);
-            w.u64(count);
-        },
-        |_| Ok(()),
-    )
-}
-
-/// Who may use a pool's memory.
-pub fn cuMemPoolGetAccess(flags: Option<&mut u32>, memPool: u64, location: Option<&[u8; 8]>) -> CuResult {
-    let flags_present = flags.is_some();
-    sync(
-        ops::cuMemPoolGetAccess,
-        |w| {
-            w.present(flags_present);
-            w.u64(memPool);
-            w.bytes(location.map(|data| data.as_slice()));
-        },
-        |r| {
-            if let Some(value) = flags {
-                *value = r.u32()?;
-            }
-            Ok(())
-        },
-    )
-}
-
 /// Fills with bytes.
 pub fn cuMemsetD8_v2(dstDevice: u64, uc: u8, N: u64, default_stream: u64) -> CuResult {
     sync(
@@ -2217,6 +2045,147 @@ pub fn cuFlushGPUDirectRDMAWrites(target: u32, scope: u32) -> CuResult {
             w.u32(scope);
         },
         |_| Ok(()),
+    )
+}
+
+/// Allocates from a pool, in stream order.
+pub fn cuMemAllocFromPoolAsync(dptr: Option<&mut u64>, bytesize: u64, pool: u64, hStream: u64) -> CuResult {
+    let dptr_present = dptr.is_some();
+    sync(
+        ops::cuMemAllocFromPoolAsync,
+        |w| {
+            w.present(dptr_present);
+            w.u64(bytesize);
+            w.u64(pool);
+            w.u64(hStream);
+        },
+        |r| {
+            if let Some(value) = dptr {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The default pool of a device.
+pub fn cuDeviceGetDefaultMemPool(pool_out: Option<&mut u64>, dev: i32) -> CuResult {
+    let pool_out_present = pool_out.is_some();
+    sync(
+        ops::cuDeviceGetDefaultMemPool,
+        |w| {
+            w.present(pool_out_present);
+            w.i32(dev);
+        },
+        |r| {
+            if let Some(value) = pool_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The current pool of a device.
+pub fn cuDeviceGetMemPool(pool: Option<&mut u64>, dev: i32) -> CuResult {
+    let pool_present = pool.is_some();
+    sync(
+        ops::cuDeviceGetMemPool,
+        |w| {
+            w.present(pool_present);
+            w.i32(dev);
+        },
+        |r| {
+            if let Some(value) = pool {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the current pool of a device.
+pub fn cuDeviceSetMemPool(dev: i32, pool: u64) -> CuResult {
+    sync(
+        ops::cuDeviceSetMemPool,
+        |w| {
+            w.i32(dev);
+            w.u64(pool);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Creates a pool.
+pub fn cuMemPoolCreate(pool: Option<&mut u64>, poolProps: Option<&[u8; 88]>) -> CuResult {
+    let pool_present = pool.is_some();
+    sync(
+        ops::cuMemPoolCreate,
+        |w| {
+            w.present(pool_present);
+            w.bytes(poolProps.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = pool {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a pool.
+pub fn cuMemPoolDestroy(pool: u64) -> CuResult {
+    sync(
+        ops::cuMemPoolDestroy,
+        |w| {
+            w.u64(pool);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Gives unused memory of a pool back.
+pub fn cuMemPoolTrimTo(pool: u64, minBytesToKeep: u64) -> CuResult {
+    sync(
+        ops::cuMemPoolTrimTo,
+        |w| {
+            w.u64(pool);
+            w.u64(minBytesToKeep);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets who may use a pool's memory.
+pub fn cuMemPoolSetAccess(pool: u64, map: Option<&[u8]>, count: u64) -> CuResult {
+    sync(
+        ops::cuMemPoolSetAccess,
+        |w| {
+            w.u64(pool);
+            w.bytes(map);
+            w.u64(count);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Who may use a pool's memory.
+pub fn cuMemPoolGetAccess(flags: Option<&mut u32>, memPool: u64, location: Option<&[u8; 8]>) -> CuResult {
+    let flags_present = flags.is_some();
+    sync(
+        ops::cuMemPoolGetAccess,
+        |w| {
+            w.present(flags_present);
+            w.u64(memPool);
+            w.bytes(location.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = flags {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
     )
 }
 

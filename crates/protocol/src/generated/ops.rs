@@ -40,6 +40,8 @@ pub const image_query: u16 = 0x0010;
 pub const image_chunk: u16 = 0x0011;
 /// `image_commit`, sync.
 pub const image_commit: u16 = 0x0012;
+/// `image_read`, sync.
+pub const image_read: u16 = 0x0013;
 /// `module_load`, sync.
 pub const module_load: u16 = 0x0018;
 /// `library_load`, sync.
@@ -83,61 +85,55 @@ pub const device_output: u16 = 0x0050;
 /// `cuInit`, sync.
 pub const cuInit: u16 = 0x0100;
 /// `cuDeviceGetCount`, cached.
-pub const cuDeviceGetCount: u16 = 0x0120;
+pub const cuDeviceGetCount: u16 = 0x0140;
 /// `cuDeviceGet`, cached.
-pub const cuDeviceGet: u16 = 0x0121;
+pub const cuDeviceGet: u16 = 0x0141;
 /// `cuDeviceGetName`, cached.
-pub const cuDeviceGetName: u16 = 0x0122;
+pub const cuDeviceGetName: u16 = 0x0142;
 /// `cuDeviceGetUuid`, cached.
-pub const cuDeviceGetUuid: u16 = 0x0123;
+pub const cuDeviceGetUuid: u16 = 0x0143;
 /// `cuDeviceGetUuid_v2`, cached.
-pub const cuDeviceGetUuid_v2: u16 = 0x0124;
+pub const cuDeviceGetUuid_v2: u16 = 0x0144;
 /// `cuDeviceTotalMem_v2`, cached.
-pub const cuDeviceTotalMem_v2: u16 = 0x0125;
+pub const cuDeviceTotalMem_v2: u16 = 0x0145;
 /// `cuDeviceGetAttribute`, cached.
-pub const cuDeviceGetAttribute: u16 = 0x0126;
+pub const cuDeviceGetAttribute: u16 = 0x0146;
 /// `cuDeviceGetProperties`, cached.
-pub const cuDeviceGetProperties: u16 = 0x0127;
+pub const cuDeviceGetProperties: u16 = 0x0147;
 /// `cuDeviceComputeCapability`, cached.
-pub const cuDeviceComputeCapability: u16 = 0x0128;
+pub const cuDeviceComputeCapability: u16 = 0x0148;
 /// `cuDeviceGetByPCIBusId`, cached.
-pub const cuDeviceGetByPCIBusId: u16 = 0x0129;
+pub const cuDeviceGetByPCIBusId: u16 = 0x0149;
 /// `cuDeviceGetPCIBusId`, cached.
-pub const cuDeviceGetPCIBusId: u16 = 0x012a;
+pub const cuDeviceGetPCIBusId: u16 = 0x014a;
 /// `cuDeviceGetTexture1DLinearMaxWidth`, cached.
-pub const cuDeviceGetTexture1DLinearMaxWidth: u16 = 0x012b;
+pub const cuDeviceGetTexture1DLinearMaxWidth: u16 = 0x014b;
 /// `cuDeviceGetExecAffinitySupport`, cached.
-pub const cuDeviceGetExecAffinitySupport: u16 = 0x012c;
+pub const cuDeviceGetExecAffinitySupport: u16 = 0x014c;
 /// `cuDevicePrimaryCtxRetain`, sync.
-pub const cuDevicePrimaryCtxRetain: u16 = 0x012d;
+pub const cuDevicePrimaryCtxRetain: u16 = 0x0180;
 /// `cuDevicePrimaryCtxRelease_v2`, sync.
-pub const cuDevicePrimaryCtxRelease_v2: u16 = 0x012e;
+pub const cuDevicePrimaryCtxRelease_v2: u16 = 0x0181;
 /// `cuDevicePrimaryCtxSetFlags_v2`, sync.
-pub const cuDevicePrimaryCtxSetFlags_v2: u16 = 0x012f;
+pub const cuDevicePrimaryCtxSetFlags_v2: u16 = 0x0182;
 /// `cuDevicePrimaryCtxReset_v2`, sync.
-pub const cuDevicePrimaryCtxReset_v2: u16 = 0x0130;
+pub const cuDevicePrimaryCtxReset_v2: u16 = 0x0183;
 /// `cuCtxCreate_v2`, sync.
-pub const cuCtxCreate_v2: u16 = 0x0180;
+pub const cuCtxCreate_v2: u16 = 0x0184;
 /// `cuCtxDestroy_v2`, sync.
-pub const cuCtxDestroy_v2: u16 = 0x0181;
+pub const cuCtxDestroy_v2: u16 = 0x0185;
 /// `cuCtxSynchronize`, sync.
-pub const cuCtxSynchronize: u16 = 0x0182;
+pub const cuCtxSynchronize: u16 = 0x0186;
+/// `cuCtxSynchronize_v2`, sync.
+pub const cuCtxSynchronize_v2: u16 = 0x0187;
 /// `cuCtxSetLimit`, sync.
-pub const cuCtxSetLimit: u16 = 0x0183;
+pub const cuCtxSetLimit: u16 = 0x0188;
 /// `cuCtxGetLimit`, sync.
-pub const cuCtxGetLimit: u16 = 0x0184;
-/// `cuCtxGetCacheConfig`, sync.
-pub const cuCtxGetCacheConfig: u16 = 0x0185;
-/// `cuCtxSetCacheConfig`, sync.
-pub const cuCtxSetCacheConfig: u16 = 0x0186;
-/// `cuCtxGetSharedMemConfig`, sync.
-pub const cuCtxGetSharedMemConfig: u16 = 0x0187;
-/// `cuCtxSetSharedMemConfig`, sync.
-pub const cuCtxSetSharedMemConfig: u16 = 0x0188;
+pub const cuCtxGetLimit: u16 = 0x0189;
 /// `cuCtxGetStreamPriorityRange`, sync.
-pub const cuCtxGetStreamPriorityRange: u16 = 0x0189;
+pub const cuCtxGetStreamPriorityRange: u16 = 0x018a;
 /// `cuCtxResetPersistingL2Cache`, sync.
-pub const cuCtxResetPersistingL2Cache: u16 = 0x018a;
+pub const cuCtxResetPersistingL2Cache: u16 = 0x018b;
 /// `cuMemAlloc_v2`, sync.
 pub const cuMemAlloc_v2: u16 = 0x0310;
 /// `cuMemAllocPitch_v2`, sync.
@@ -165,23 +161,23 @@ pub const cuMemAllocAsync: u16 = 0x031b;
 /// `cuMemFreeAsync`, posted.
 pub const cuMemFreeAsync: u16 = 0x031c;
 /// `cuMemAllocFromPoolAsync`, sync.
-pub const cuMemAllocFromPoolAsync: u16 = 0x031d;
+pub const cuMemAllocFromPoolAsync: u16 = 0x0340;
 /// `cuDeviceGetDefaultMemPool`, sync.
-pub const cuDeviceGetDefaultMemPool: u16 = 0x031e;
+pub const cuDeviceGetDefaultMemPool: u16 = 0x0341;
 /// `cuDeviceGetMemPool`, sync.
-pub const cuDeviceGetMemPool: u16 = 0x031f;
+pub const cuDeviceGetMemPool: u16 = 0x0342;
 /// `cuDeviceSetMemPool`, sync.
-pub const cuDeviceSetMemPool: u16 = 0x0320;
+pub const cuDeviceSetMemPool: u16 = 0x0343;
 /// `cuMemPoolCreate`, sync.
-pub const cuMemPoolCreate: u16 = 0x0321;
+pub const cuMemPoolCreate: u16 = 0x0344;
 /// `cuMemPoolDestroy`, sync.
-pub const cuMemPoolDestroy: u16 = 0x0322;
+pub const cuMemPoolDestroy: u16 = 0x0345;
 /// `cuMemPoolTrimTo`, sync.
-pub const cuMemPoolTrimTo: u16 = 0x0323;
+pub const cuMemPoolTrimTo: u16 = 0x0346;
 /// `cuMemPoolSetAccess`, sync.
-pub const cuMemPoolSetAccess: u16 = 0x0324;
+pub const cuMemPoolSetAccess: u16 = 0x0347;
 /// `cuMemPoolGetAccess`, sync.
-pub const cuMemPoolGetAccess: u16 = 0x0325;
+pub const cuMemPoolGetAccess: u16 = 0x0348;
 /// `cuMemHostAlloc`, sync.
 pub const cuMemHostAlloc: u16 = 0x0360;
 /// `cuMemFreeHost`, sync.
@@ -310,6 +306,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::image_query,
     &info::image_chunk,
     &info::image_commit,
+    &info::image_read,
     &info::module_load,
     &info::library_load,
     &info::link_images,
@@ -351,12 +348,9 @@ pub static ALL: &[&OpInfo] = &[
     &info::cuCtxCreate_v2,
     &info::cuCtxDestroy_v2,
     &info::cuCtxSynchronize,
+    &info::cuCtxSynchronize_v2,
     &info::cuCtxSetLimit,
     &info::cuCtxGetLimit,
-    &info::cuCtxGetCacheConfig,
-    &info::cuCtxSetCacheConfig,
-    &info::cuCtxGetSharedMemConfig,
-    &info::cuCtxSetSharedMemConfig,
     &info::cuCtxGetStreamPriorityRange,
     &info::cuCtxResetPersistingL2Cache,
     &info::cuMemAlloc_v2,
@@ -451,12 +445,44 @@ pub fn by_opcode(op: u16) -> Option<&'static OpInfo> {
 /// Descriptions by name.
 pub mod info {
     use super::{Class, OpInfo};
+    /// `cuDevicePrimaryCtxRetain`
+    pub static cuDevicePrimaryCtxRetain: OpInfo =
+        OpInfo { op: 0x0180, name: "cuDevicePrimaryCtxRetain", class: Class::Sync, args: &["pctx", "dev"] };
+    /// `cuDevicePrimaryCtxRelease`
+    pub static cuDevicePrimaryCtxRelease: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxRelease", class: Class::Via, args: &["dev"] };
+    /// `cuDevicePrimaryCtxRelease_v2`
+    pub static cuDevicePrimaryCtxRelease_v2: OpInfo =
+        OpInfo { op: 0x0181, name: "cuDevicePrimaryCtxRelease_v2", class: Class::Sync, args: &["dev"] };
+    /// `cuDevicePrimaryCtxSetFlags`
+    pub static cuDevicePrimaryCtxSetFlags: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxSetFlags", class: Class::Via, args: &["dev", "flags"] };
+    /// `cuDevicePrimaryCtxSetFlags_v2`
+    pub static cuDevicePrimaryCtxSetFlags_v2: OpInfo = OpInfo {
+        op: 0x0182,
+        name: "cuDevicePrimaryCtxSetFlags_v2",
+        class: Class::Sync,
+        args: &["dev", "flags"],
+    };
+    /// `cuDevicePrimaryCtxReset`
+    pub static cuDevicePrimaryCtxReset: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxReset", class: Class::Via, args: &["dev"] };
+    /// `cuDevicePrimaryCtxReset_v2`
+    pub static cuDevicePrimaryCtxReset_v2: OpInfo =
+        OpInfo { op: 0x0183, name: "cuDevicePrimaryCtxReset_v2", class: Class::Sync, args: &["dev"] };
+    /// `cuDevicePrimaryCtxGetState`
+    pub static cuDevicePrimaryCtxGetState: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDevicePrimaryCtxGetState",
+        class: Class::Local,
+        args: &["dev", "flags", "active"],
+    };
     /// `cuCtxCreate`
     pub static cuCtxCreate: OpInfo =
         OpInfo { op: 0x0000, name: "cuCtxCreate", class: Class::Via, args: &["pctx", "flags", "dev"] };
     /// `cuCtxCreate_v2`
     pub static cuCtxCreate_v2: OpInfo =
-        OpInfo { op: 0x0180, name: "cuCtxCreate_v2", class: Class::Sync, args: &["pctx", "flags", "dev"] };
+        OpInfo { op: 0x0184, name: "cuCtxCreate_v2", class: Class::Sync, args: &["pctx", "flags", "dev"] };
     /// `cuCtxCreate_v3`
     pub static cuCtxCreate_v3: OpInfo = OpInfo {
         op: 0x0000,
@@ -476,7 +502,7 @@ pub mod info {
         OpInfo { op: 0x0000, name: "cuCtxDestroy", class: Class::Via, args: &["ctx"] };
     /// `cuCtxDestroy_v2`
     pub static cuCtxDestroy_v2: OpInfo =
-        OpInfo { op: 0x0181, name: "cuCtxDestroy_v2", class: Class::Sync, args: &["ctx"] };
+        OpInfo { op: 0x0185, name: "cuCtxDestroy_v2", class: Class::Sync, args: &["ctx"] };
     /// `cuCtxPushCurrent`
     pub static cuCtxPushCurrent: OpInfo =
         OpInfo { op: 0x0000, name: "cuCtxPushCurrent", class: Class::Via, args: &["ctx"] };
@@ -515,132 +541,100 @@ pub mod info {
         OpInfo { op: 0x0000, name: "cuCtxGetApiVersion", class: Class::Local, args: &["ctx", "version"] };
     /// `cuCtxSynchronize`
     pub static cuCtxSynchronize: OpInfo =
-        OpInfo { op: 0x0182, name: "cuCtxSynchronize", class: Class::Sync, args: &[] };
+        OpInfo { op: 0x0186, name: "cuCtxSynchronize", class: Class::Sync, args: &[] };
     /// `cuCtxSynchronize_v2`
     pub static cuCtxSynchronize_v2: OpInfo =
-        OpInfo { op: 0x0000, name: "cuCtxSynchronize_v2", class: Class::Via, args: &["ctx"] };
+        OpInfo { op: 0x0187, name: "cuCtxSynchronize_v2", class: Class::Sync, args: &["ctx"] };
     /// `cuCtxSetLimit`
     pub static cuCtxSetLimit: OpInfo =
-        OpInfo { op: 0x0183, name: "cuCtxSetLimit", class: Class::Sync, args: &["limit", "value"] };
+        OpInfo { op: 0x0188, name: "cuCtxSetLimit", class: Class::Sync, args: &["limit", "value"] };
     /// `cuCtxGetLimit`
     pub static cuCtxGetLimit: OpInfo =
-        OpInfo { op: 0x0184, name: "cuCtxGetLimit", class: Class::Sync, args: &["pvalue", "limit"] };
+        OpInfo { op: 0x0189, name: "cuCtxGetLimit", class: Class::Sync, args: &["pvalue", "limit"] };
     /// `cuCtxGetCacheConfig`
     pub static cuCtxGetCacheConfig: OpInfo =
-        OpInfo { op: 0x0185, name: "cuCtxGetCacheConfig", class: Class::Sync, args: &["pconfig"] };
+        OpInfo { op: 0x0000, name: "cuCtxGetCacheConfig", class: Class::Local, args: &["pconfig"] };
     /// `cuCtxSetCacheConfig`
     pub static cuCtxSetCacheConfig: OpInfo =
-        OpInfo { op: 0x0186, name: "cuCtxSetCacheConfig", class: Class::Sync, args: &["config"] };
+        OpInfo { op: 0x0000, name: "cuCtxSetCacheConfig", class: Class::Local, args: &["config"] };
     /// `cuCtxGetSharedMemConfig`
     pub static cuCtxGetSharedMemConfig: OpInfo =
-        OpInfo { op: 0x0187, name: "cuCtxGetSharedMemConfig", class: Class::Sync, args: &["pConfig"] };
+        OpInfo { op: 0x0000, name: "cuCtxGetSharedMemConfig", class: Class::Local, args: &["pConfig"] };
     /// `cuCtxSetSharedMemConfig`
     pub static cuCtxSetSharedMemConfig: OpInfo =
-        OpInfo { op: 0x0188, name: "cuCtxSetSharedMemConfig", class: Class::Sync, args: &["config"] };
+        OpInfo { op: 0x0000, name: "cuCtxSetSharedMemConfig", class: Class::Local, args: &["config"] };
     /// `cuCtxGetStreamPriorityRange`
     pub static cuCtxGetStreamPriorityRange: OpInfo = OpInfo {
-        op: 0x0189,
+        op: 0x018a,
         name: "cuCtxGetStreamPriorityRange",
         class: Class::Sync,
         args: &["leastPriority", "greatestPriority"],
     };
     /// `cuCtxResetPersistingL2Cache`
     pub static cuCtxResetPersistingL2Cache: OpInfo =
-        OpInfo { op: 0x018a, name: "cuCtxResetPersistingL2Cache", class: Class::Sync, args: &[] };
+        OpInfo { op: 0x018b, name: "cuCtxResetPersistingL2Cache", class: Class::Sync, args: &[] };
     /// `cuDeviceGetCount`
     pub static cuDeviceGetCount: OpInfo =
-        OpInfo { op: 0x0120, name: "cuDeviceGetCount", class: Class::Cached, args: &["count"] };
+        OpInfo { op: 0x0140, name: "cuDeviceGetCount", class: Class::Cached, args: &["count"] };
     /// `cuDeviceGet`
     pub static cuDeviceGet: OpInfo =
-        OpInfo { op: 0x0121, name: "cuDeviceGet", class: Class::Cached, args: &["device", "ordinal"] };
+        OpInfo { op: 0x0141, name: "cuDeviceGet", class: Class::Cached, args: &["device", "ordinal"] };
     /// `cuDeviceGetName`
     pub static cuDeviceGetName: OpInfo =
-        OpInfo { op: 0x0122, name: "cuDeviceGetName", class: Class::Cached, args: &["name", "len", "dev"] };
+        OpInfo { op: 0x0142, name: "cuDeviceGetName", class: Class::Cached, args: &["name", "len", "dev"] };
     /// `cuDeviceGetUuid`
     pub static cuDeviceGetUuid: OpInfo =
-        OpInfo { op: 0x0123, name: "cuDeviceGetUuid", class: Class::Cached, args: &["uuid", "dev"] };
+        OpInfo { op: 0x0143, name: "cuDeviceGetUuid", class: Class::Cached, args: &["uuid", "dev"] };
     /// `cuDeviceGetUuid_v2`
     pub static cuDeviceGetUuid_v2: OpInfo =
-        OpInfo { op: 0x0124, name: "cuDeviceGetUuid_v2", class: Class::Cached, args: &["uuid", "dev"] };
+        OpInfo { op: 0x0144, name: "cuDeviceGetUuid_v2", class: Class::Cached, args: &["uuid", "dev"] };
     /// `cuDeviceTotalMem_v2`
     pub static cuDeviceTotalMem_v2: OpInfo =
-        OpInfo { op: 0x0125, name: "cuDeviceTotalMem_v2", class: Class::Cached, args: &["bytes", "dev"] };
+        OpInfo { op: 0x0145, name: "cuDeviceTotalMem_v2", class: Class::Cached, args: &["bytes", "dev"] };
     /// `cuDeviceGetAttribute`
     pub static cuDeviceGetAttribute: OpInfo = OpInfo {
-        op: 0x0126,
+        op: 0x0146,
         name: "cuDeviceGetAttribute",
         class: Class::Cached,
         args: &["pi", "attrib", "dev"],
     };
     /// `cuDeviceGetProperties`
     pub static cuDeviceGetProperties: OpInfo =
-        OpInfo { op: 0x0127, name: "cuDeviceGetProperties", class: Class::Cached, args: &["prop", "dev"] };
+        OpInfo { op: 0x0147, name: "cuDeviceGetProperties", class: Class::Cached, args: &["prop", "dev"] };
     /// `cuDeviceComputeCapability`
     pub static cuDeviceComputeCapability: OpInfo = OpInfo {
-        op: 0x0128,
+        op: 0x0148,
         name: "cuDeviceComputeCapability",
         class: Class::Cached,
         args: &["major", "minor", "dev"],
     };
     /// `cuDeviceGetByPCIBusId`
     pub static cuDeviceGetByPCIBusId: OpInfo = OpInfo {
-        op: 0x0129,
+        op: 0x0149,
         name: "cuDeviceGetByPCIBusId",
         class: Class::Cached,
         args: &["dev", "pciBusId"],
     };
     /// `cuDeviceGetPCIBusId`
     pub static cuDeviceGetPCIBusId: OpInfo = OpInfo {
-        op: 0x012a,
+        op: 0x014a,
         name: "cuDeviceGetPCIBusId",
         class: Class::Cached,
         args: &["pciBusId", "len", "dev"],
     };
     /// `cuDeviceGetTexture1DLinearMaxWidth`
     pub static cuDeviceGetTexture1DLinearMaxWidth: OpInfo = OpInfo {
-        op: 0x012b,
+        op: 0x014b,
         name: "cuDeviceGetTexture1DLinearMaxWidth",
         class: Class::Cached,
         args: &["maxWidthInElements", "format", "numChannels", "dev"],
     };
     /// `cuDeviceGetExecAffinitySupport`
     pub static cuDeviceGetExecAffinitySupport: OpInfo = OpInfo {
-        op: 0x012c,
+        op: 0x014c,
         name: "cuDeviceGetExecAffinitySupport",
         class: Class::Cached,
         args: &["pi", "type_", "dev"],
-    };
-    /// `cuDevicePrimaryCtxRetain`
-    pub static cuDevicePrimaryCtxRetain: OpInfo =
-        OpInfo { op: 0x012d, name: "cuDevicePrimaryCtxRetain", class: Class::Sync, args: &["pctx", "dev"] };
-    /// `cuDevicePrimaryCtxRelease`
-    pub static cuDevicePrimaryCtxRelease: OpInfo =
-        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxRelease", class: Class::Via, args: &["dev"] };
-    /// `cuDevicePrimaryCtxRelease_v2`
-    pub static cuDevicePrimaryCtxRelease_v2: OpInfo =
-        OpInfo { op: 0x012e, name: "cuDevicePrimaryCtxRelease_v2", class: Class::Sync, args: &["dev"] };
-    /// `cuDevicePrimaryCtxSetFlags`
-    pub static cuDevicePrimaryCtxSetFlags: OpInfo =
-        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxSetFlags", class: Class::Via, args: &["dev", "flags"] };
-    /// `cuDevicePrimaryCtxSetFlags_v2`
-    pub static cuDevicePrimaryCtxSetFlags_v2: OpInfo = OpInfo {
-        op: 0x012f,
-        name: "cuDevicePrimaryCtxSetFlags_v2",
-        class: Class::Sync,
-        args: &["dev", "flags"],
-    };
-    /// `cuDevicePrimaryCtxReset`
-    pub static cuDevicePrimaryCtxReset: OpInfo =
-        OpInfo { op: 0x0000, name: "cuDevicePrimaryCtxReset", class: Class::Via, args: &["dev"] };
-    /// `cuDevicePrimaryCtxReset_v2`
-    pub static cuDevicePrimaryCtxReset_v2: OpInfo =
-        OpInfo { op: 0x0130, name: "cuDevicePrimaryCtxReset_v2", class: Class::Sync, args: &["dev"] };
-    /// `cuDevicePrimaryCtxGetState`
-    pub static cuDevicePrimaryCtxGetState: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuDevicePrimaryCtxGetState",
-        class: Class::Local,
-        args: &["dev", "flags", "active"],
     };
     /// `cuGetErrorName`
     pub static cuGetErrorName: OpInfo =
@@ -747,41 +741,6 @@ pub mod info {
     /// `cuFuncLoad`
     pub static cuFuncLoad: OpInfo =
         OpInfo { op: 0x0000, name: "cuFuncLoad", class: Class::Local, args: &["function"] };
-    /// `cuKernelGetParamInfo`
-    pub static cuKernelGetParamInfo: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuKernelGetParamInfo",
-        class: Class::Local,
-        args: &["kernel", "paramIndex", "paramOffset", "paramSize"],
-    };
-    /// `cuKernelGetParamCount`
-    pub static cuKernelGetParamCount: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuKernelGetParamCount",
-        class: Class::Local,
-        args: &["kernel", "paramCount"],
-    };
-    /// `cuKernelGetAttribute`
-    pub static cuKernelGetAttribute: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuKernelGetAttribute",
-        class: Class::Local,
-        args: &["pi", "attrib", "kernel", "dev"],
-    };
-    /// `cuKernelSetAttribute`
-    pub static cuKernelSetAttribute: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuKernelSetAttribute",
-        class: Class::Via,
-        args: &["attrib", "val", "kernel", "dev"],
-    };
-    /// `cuKernelSetCacheConfig`
-    pub static cuKernelSetCacheConfig: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuKernelSetCacheConfig",
-        class: Class::Via,
-        args: &["kernel", "config", "dev"],
-    };
     /// `cuMemAllocHost`
     pub static cuMemAllocHost: OpInfo =
         OpInfo { op: 0x0000, name: "cuMemAllocHost", class: Class::Via, args: &["pp", "bytesize"] };
@@ -862,6 +821,13 @@ pub mod info {
     /// `image_commit`
     pub static image_commit: OpInfo =
         OpInfo { op: 0x0012, name: "image_commit", class: Class::Sync, args: &["hash", "len"] };
+    /// `image_read`
+    pub static image_read: OpInfo = OpInfo {
+        op: 0x0013,
+        name: "image_read",
+        class: Class::Sync,
+        args: &["hash", "offset", "staging_offset", "len"],
+    };
     /// `module_load`
     pub static module_load: OpInfo = OpInfo {
         op: 0x0018,
@@ -1209,6 +1175,41 @@ pub mod info {
     /// `cuKernelGetName`
     pub static cuKernelGetName: OpInfo =
         OpInfo { op: 0x0000, name: "cuKernelGetName", class: Class::Local, args: &["name", "hfunc"] };
+    /// `cuKernelGetParamInfo`
+    pub static cuKernelGetParamInfo: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuKernelGetParamInfo",
+        class: Class::Local,
+        args: &["kernel", "paramIndex", "paramOffset", "paramSize"],
+    };
+    /// `cuKernelGetParamCount`
+    pub static cuKernelGetParamCount: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuKernelGetParamCount",
+        class: Class::Local,
+        args: &["kernel", "paramCount"],
+    };
+    /// `cuKernelGetAttribute`
+    pub static cuKernelGetAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuKernelGetAttribute",
+        class: Class::Local,
+        args: &["pi", "attrib", "kernel", "dev"],
+    };
+    /// `cuKernelSetAttribute`
+    pub static cuKernelSetAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuKernelSetAttribute",
+        class: Class::Via,
+        args: &["attrib", "val", "kernel", "dev"],
+    };
+    /// `cuKernelSetCacheConfig`
+    pub static cuKernelSetCacheConfig: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuKernelSetCacheConfig",
+        class: Class::Via,
+        args: &["kernel", "config", "dev"],
+    };
     /// `cuLinkCreate`
     pub static cuLinkCreate: OpInfo = OpInfo {
         op: 0x0000,
@@ -1567,70 +1568,6 @@ pub mod info {
     /// `cuMemFreeAsync_ptsz`
     pub static cuMemFreeAsync_ptsz: OpInfo =
         OpInfo { op: 0x031c, name: "cuMemFreeAsync_ptsz", class: Class::Posted, args: &["dptr", "hStream"] };
-    /// `cuMemAllocFromPoolAsync`
-    pub static cuMemAllocFromPoolAsync: OpInfo = OpInfo {
-        op: 0x031d,
-        name: "cuMemAllocFromPoolAsync",
-        class: Class::Sync,
-        args: &["dptr", "bytesize", "pool", "hStream"],
-    };
-    /// `cuMemAllocFromPoolAsync_ptsz`
-    pub static cuMemAllocFromPoolAsync_ptsz: OpInfo = OpInfo {
-        op: 0x031d,
-        name: "cuMemAllocFromPoolAsync_ptsz",
-        class: Class::Sync,
-        args: &["dptr", "bytesize", "pool", "hStream"],
-    };
-    /// `cuDeviceGetDefaultMemPool`
-    pub static cuDeviceGetDefaultMemPool: OpInfo = OpInfo {
-        op: 0x031e,
-        name: "cuDeviceGetDefaultMemPool",
-        class: Class::Sync,
-        args: &["pool_out", "dev"],
-    };
-    /// `cuDeviceGetMemPool`
-    pub static cuDeviceGetMemPool: OpInfo =
-        OpInfo { op: 0x031f, name: "cuDeviceGetMemPool", class: Class::Sync, args: &["pool", "dev"] };
-    /// `cuDeviceSetMemPool`
-    pub static cuDeviceSetMemPool: OpInfo =
-        OpInfo { op: 0x0320, name: "cuDeviceSetMemPool", class: Class::Sync, args: &["dev", "pool"] };
-    /// `cuMemPoolCreate`
-    pub static cuMemPoolCreate: OpInfo =
-        OpInfo { op: 0x0321, name: "cuMemPoolCreate", class: Class::Sync, args: &["pool", "poolProps"] };
-    /// `cuMemPoolDestroy`
-    pub static cuMemPoolDestroy: OpInfo =
-        OpInfo { op: 0x0322, name: "cuMemPoolDestroy", class: Class::Sync, args: &["pool"] };
-    /// `cuMemPoolTrimTo`
-    pub static cuMemPoolTrimTo: OpInfo =
-        OpInfo { op: 0x0323, name: "cuMemPoolTrimTo", class: Class::Sync, args: &["pool", "minBytesToKeep"] };
-    /// `cuMemPoolGetAttribute`
-    pub static cuMemPoolGetAttribute: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuMemPoolGetAttribute",
-        class: Class::Via,
-        args: &["pool", "attr", "value"],
-    };
-    /// `cuMemPoolSetAttribute`
-    pub static cuMemPoolSetAttribute: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuMemPoolSetAttribute",
-        class: Class::Via,
-        args: &["pool", "attr", "value"],
-    };
-    /// `cuMemPoolSetAccess`
-    pub static cuMemPoolSetAccess: OpInfo = OpInfo {
-        op: 0x0324,
-        name: "cuMemPoolSetAccess",
-        class: Class::Sync,
-        args: &["pool", "map", "count"],
-    };
-    /// `cuMemPoolGetAccess`
-    pub static cuMemPoolGetAccess: OpInfo = OpInfo {
-        op: 0x0325,
-        name: "cuMemPoolGetAccess",
-        class: Class::Sync,
-        args: &["flags", "memPool", "location"],
-    };
     /// `cuMemsetD8_v2`
     pub static cuMemsetD8_v2: OpInfo =
         OpInfo { op: 0x03a0, name: "cuMemsetD8_v2", class: Class::Sync, args: &["dstDevice", "uc", "N"] };
@@ -1949,6 +1886,70 @@ pub mod info {
         name: "cuPointerSetAttribute",
         class: Class::Via,
         args: &["value", "attribute", "ptr"],
+    };
+    /// `cuMemAllocFromPoolAsync`
+    pub static cuMemAllocFromPoolAsync: OpInfo = OpInfo {
+        op: 0x0340,
+        name: "cuMemAllocFromPoolAsync",
+        class: Class::Sync,
+        args: &["dptr", "bytesize", "pool", "hStream"],
+    };
+    /// `cuMemAllocFromPoolAsync_ptsz`
+    pub static cuMemAllocFromPoolAsync_ptsz: OpInfo = OpInfo {
+        op: 0x0340,
+        name: "cuMemAllocFromPoolAsync_ptsz",
+        class: Class::Sync,
+        args: &["dptr", "bytesize", "pool", "hStream"],
+    };
+    /// `cuDeviceGetDefaultMemPool`
+    pub static cuDeviceGetDefaultMemPool: OpInfo = OpInfo {
+        op: 0x0341,
+        name: "cuDeviceGetDefaultMemPool",
+        class: Class::Sync,
+        args: &["pool_out", "dev"],
+    };
+    /// `cuDeviceGetMemPool`
+    pub static cuDeviceGetMemPool: OpInfo =
+        OpInfo { op: 0x0342, name: "cuDeviceGetMemPool", class: Class::Sync, args: &["pool", "dev"] };
+    /// `cuDeviceSetMemPool`
+    pub static cuDeviceSetMemPool: OpInfo =
+        OpInfo { op: 0x0343, name: "cuDeviceSetMemPool", class: Class::Sync, args: &["dev", "pool"] };
+    /// `cuMemPoolCreate`
+    pub static cuMemPoolCreate: OpInfo =
+        OpInfo { op: 0x0344, name: "cuMemPoolCreate", class: Class::Sync, args: &["pool", "poolProps"] };
+    /// `cuMemPoolDestroy`
+    pub static cuMemPoolDestroy: OpInfo =
+        OpInfo { op: 0x0345, name: "cuMemPoolDestroy", class: Class::Sync, args: &["pool"] };
+    /// `cuMemPoolTrimTo`
+    pub static cuMemPoolTrimTo: OpInfo =
+        OpInfo { op: 0x0346, name: "cuMemPoolTrimTo", class: Class::Sync, args: &["pool", "minBytesToKeep"] };
+    /// `cuMemPoolGetAttribute`
+    pub static cuMemPoolGetAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemPoolGetAttribute",
+        class: Class::Via,
+        args: &["pool", "attr", "value"],
+    };
+    /// `cuMemPoolSetAttribute`
+    pub static cuMemPoolSetAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemPoolSetAttribute",
+        class: Class::Via,
+        args: &["pool", "attr", "value"],
+    };
+    /// `cuMemPoolSetAccess`
+    pub static cuMemPoolSetAccess: OpInfo = OpInfo {
+        op: 0x0347,
+        name: "cuMemPoolSetAccess",
+        class: Class::Sync,
+        args: &["pool", "map", "count"],
+    };
+    /// `cuMemPoolGetAccess`
+    pub static cuMemPoolGetAccess: OpInfo = OpInfo {
+        op: 0x0348,
+        name: "cuMemPoolGetAccess",
+        class: Class::Sync,
+        args: &["flags", "memPool", "location"],
     };
     /// `cuProfilerInitialize`
     pub static cuProfilerInitialize: OpInfo = OpInfo {
