@@ -1,0 +1,760 @@
+//! Opcodes and modifiers to operations: what an instruction's form says, without its operands.
+//!
+//! `decode` returns `None` for every form that is not fully understood; such an instruction makes the module unloadable.
+
+use ptx::{Form, ScalarType, ScalarType::*};
+
+use super::mods::Mods;
+use crate::abi::{FaultKind, op as park};
+use crate::ir::{AtomOp, BoolOp, CarryOp, Cmp, CvtRnd, FloatMode, FloatOp, IntOp, Op, Order, Rnd, Space, TestOp, VideoOp};
+
+/// How operands are bound to the operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bind {
+    /// Destination, then exactly these sources.
+    Alu(Srcs),
+    /// As `Alu`, with the carry register as last source and/or second destination.
+    Carry { srcs: Srcs, cin: bool, cout: bool },
+    /// `p|q, a, b, {!}c`
+    Compare { ty: ScalarType, combine: bool },
+    /// `mov`, with symbols, vectors and special registers.
+    Mov(ScalarType),
+    /// Destination(s), address. The space may depend on the symbol.
+    Load { vector: u8 },
+    /// Address, source(s).
+    Store { vector: u8 },
+    /// Destination (unless `red`), address, `n` values.
+    Atom { ty: ScalarType, red: bool, vector: u8 },
+    CpAsync,
+    /// `d|p` and operands of a suspension point, by their place: `a`, `b`, `c`, mask.
+    Park { ty: ScalarType, order: &'static [Slot] },
+    /// `bar` and `barrier`.
+    Barrier { op: u32 },
+    Bra,
+    BrxIdx,
+    Call,
+    Ret,
+    Exit,
+    Trap,
+    /// No effect; operands are not looked at.
+    Nop,
+    /// No effect but for a zero in the destination.
+    Zero,
+}
+
+/// Place of a suspension point's operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    A,
+    APred,
+    B,
+    C,
+    Mask,
+    /// Read and dropped.
+    Skip,
+}
+
+/// Types of the sources.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Srcs {
+    types: [ScalarType; 4],
+    len: u8,
+}
+
+impl Srcs {
+    fn new(types: &[ScalarType]) -> Self {
+        let mut all = [B32; 4];
+        all[..types.len()].copy_from_slice(types);
+        Self { types: all, len: types.len() as u8 }
+    }
+
+    pub fn types(&self) -> &[ScalarType] {
+        &self.types[..usize::from(self.len)]
+    }
+}
+
+/// A decoded form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Template {
+    pub op: Op,
+    pub bind: Bind,
+    /// No `.global`, `.shared`, ... modifier: a symbol operand decides, else it is generic.
+    pub space_open: bool,
+}
+
+type Decoded = Option<(Op, Bind)>;
+
+const FENCE_WORDS: &[&str] = &["cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "alias", "async"];
+
+/// Decodes a form; `None` if any part of it is not supported.
+pub fn decode(form: &Form) -> Option<Template> {
+    let mut m = Mods::new(form);
+    let mut space_open = false;
+    let (op, bind) = match &*form.opcode {
+        "ld" | "ldu" | "st" | "atom" | "red" => {
+            space_open = form.space.is_none();
+            memory(&mut m)?
+        }
+        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "addc" | "subc" | "madc" | "abs" | "neg" | "min" | "max" => arith(&mut m)?,
+        "rem" | "sad" | "mul24" | "mad24" | "popc" | "clz" | "brev" | "bfind" | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a"
+        | "dp2a" | "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt" => integer(&mut m)?,
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign" | "testp" => float(&mut m)?,
+        "setp" | "set" | "selp" | "slct" => compare(&mut m)?,
+        "mov" => {
+            let ty = m.ty()?;
+            m.ignore(&["v2", "v4"]);
+            (Op::Mov(ty), Bind::Mov(ty))
+        }
+        "cvt" => cvt(&mut m)?,
+        "cvta" => cvta(&mut m)?,
+        "isspacep" => {
+            let space = form.space?;
+            let which = m.take_any(&["global", "shared", "shared::cta", "shared::cluster", "local", "const", "param", "param::entry"])?;
+            let _ = which;
+            (Op::IsSpace { space }, Bind::Alu(Srcs::new(&[B64])))
+        }
+        "bar" | "barrier" => barrier(&mut m)?,
+        "shfl" | "vote" | "match" | "activemask" | "redux" | "elect" => warp(&mut m)?,
+        "nanosleep" => {
+            m.ty()?;
+            (Op::Park(park::YIELD), Bind::Park { ty: U32, order: &[Slot::Skip] })
+        }
+        "membar" | "fence" => {
+            m.ignore(FENCE_WORDS);
+            m.ignore_prefix("proxy");
+            m.ignore_prefix("tensormap");
+            (Op::Fence, Bind::Alu(Srcs::new(&[])))
+        }
+        "bra" => {
+            m.ignore(&["uni"]);
+            (Op::Fence, Bind::Bra)
+        }
+        "brx" => {
+            m.take("idx").then_some(())?;
+            m.ignore(&["uni"]);
+            (Op::Fence, Bind::BrxIdx)
+        }
+        "call" => {
+            m.ignore(&["uni"]);
+            (Op::Fence, Bind::Call)
+        }
+        "ret" => {
+            m.ignore(&["uni"]);
+            (Op::Fence, Bind::Ret)
+        }
+        "exit" => (Op::Fence, Bind::Exit),
+        "trap" | "brkpt" => (Op::Fault(FaultKind::Trap as u32), Bind::Trap),
+        "prefetch" | "prefetchu" | "discard" | "applypriority" | "pmevent" | "griddepcontrol" | "setmaxnreg" => {
+            m.ignore(&["global", "local", "const", "param", "tensormap", "L1", "L2", "mask", "wait", "launch_dependents"]);
+            m.ignore(&["inc", "dec", "sync", "aligned", "L2::128B", "u32"]);
+            m.ignore_prefix("L2::evict");
+            (Op::Fence, Bind::Nop)
+        }
+        "createpolicy" => {
+            // Cache policies have no effect: any value will do.
+            m.ignore(&["fractional", "range", "cvt", "global", "b64", "L2"]);
+            m.ignore_prefix("L2::");
+            (Op::Mov(B64), Bind::Zero)
+        }
+        "cp" => cp(&mut m)?,
+        "vadd2" | "vsub2" | "vabsdiff2" | "vmin2" | "vmax2" | "vavrg2" | "vadd4" | "vsub4" | "vabsdiff4" | "vmin4" | "vmax4"
+        | "vavrg4" => video(&mut m)?,
+        _ => return None,
+    };
+    m.done().then_some(Template { op, bind, space_open })
+}
+
+fn alu(op: Op, types: &[ScalarType]) -> Decoded {
+    Some((op, Bind::Alu(Srcs::new(types))))
+}
+
+/// Types that the code generator computes with.
+fn is_arith_float(ty: ScalarType) -> bool {
+    matches!(ty, F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)
+}
+
+fn is_int(ty: ScalarType) -> bool {
+    matches!(ty, U16 | S16 | U32 | S32 | U64 | S64)
+}
+
+fn is_bits(ty: ScalarType) -> bool {
+    matches!(ty, B16 | B32 | B64)
+}
+
+/// The type of twice the width.
+fn wider(ty: ScalarType) -> Option<ScalarType> {
+    Some(match ty {
+        U16 => U32,
+        S16 => S32,
+        U32 => U64,
+        S32 => S64,
+        _ => return None,
+    })
+}
+
+fn arith(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let float = m.form().types.first().is_some_and(|t| t.is_float());
+    if float {
+        return float_arith(m);
+    }
+    let which = m.take_any(&["hi", "lo", "wide"]);
+    let sat = m.take("sat");
+    let relu = m.take("relu");
+    let cc = m.take("cc");
+    let ty = m.ty()?;
+    if !is_int(ty) || (sat && ty != S32) || (relu && !matches!((opcode, ty), ("min" | "max", S32))) {
+        return None;
+    }
+    let multiply = matches!(opcode, "mul" | "mad" | "madc");
+    if multiply != which.is_some() {
+        return None;
+    }
+    let (hi, wide) = (which == Some(0), which == Some(2));
+    if cc || opcode.ends_with('c') {
+        // Carry chains exist for 32 and 64 bits.
+        if !matches!(ty, U32 | S32 | U64 | S64) || sat || wide {
+            return None;
+        }
+        let cin = opcode.ends_with('c');
+        let (op, n) = match opcode {
+            "add" | "addc" => (CarryOp::Add, 2),
+            "sub" | "subc" => (CarryOp::Sub, 2),
+            "mad" | "madc" if hi => (CarryOp::MadHi, 3),
+            "mad" | "madc" => (CarryOp::Mad, 3),
+            _ => return None,
+        };
+        return Some((Op::Carry(op, ty), Bind::Carry { srcs: Srcs::new(&[ty; 3][..n]), cin, cout: cc }));
+    }
+    let (op, n) = match opcode {
+        "add" if sat => (IntOp::AddSat, 2),
+        "add" => (IntOp::Add, 2),
+        "sub" if sat => (IntOp::SubSat, 2),
+        "sub" => (IntOp::Sub, 2),
+        "mul" if sat => return None,
+        "mul" if wide => {
+            wider(ty)?;
+            (IntOp::MulWide, 2)
+        }
+        "mul" if hi => (IntOp::MulHi, 2),
+        "mul" => (IntOp::Mul, 2),
+        "mad" if wide && !sat => return alu(Op::Int(IntOp::MadWide, ty), &[ty, ty, wider(ty)?]),
+        "mad" if hi && sat => (IntOp::MadHiSat, 3),
+        "mad" if hi => (IntOp::MadHi, 3),
+        "mad" if !sat => (IntOp::Mad, 3),
+        "div" if !sat => (IntOp::Div, 2),
+        "abs" if !sat && ty.is_signed() => (IntOp::Abs, 1),
+        "neg" if !sat && ty.is_signed() => (IntOp::Neg, 1),
+        "min" if relu => (IntOp::MinRelu, 2),
+        "max" if relu => (IntOp::MaxRelu, 2),
+        "min" if !sat => (IntOp::Min, 2),
+        "max" if !sat => (IntOp::Max, 2),
+        _ => return None,
+    };
+    alu(Op::Int(op, ty), &[ty; 3][..n])
+}
+
+fn float_arith(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let rnd = m.rnd();
+    let approx = m.take_any(&["approx", "full"]).is_some();
+    m.ignore(&["noftz"]);
+    let mode = FloatMode { rnd: rnd.unwrap_or(Rnd::Near), ftz: m.take("ftz"), sat: m.take("sat"), relu: m.take("relu") };
+    let nan = m.take("NaN");
+    let xorsign = m.take("xorsign") & m.take("abs");
+    let ty = m.ty()?;
+    let small = !matches!(ty, F32 | F64);
+    let minmax = matches!(opcode, "min" | "max");
+    if !is_arith_float(ty)
+        || (small && mode.rnd != Rnd::Near)
+        || (mode.relu && !(small && opcode == "fma"))
+        || ((nan || xorsign) && !minmax)
+        || (minmax && (rnd.is_some() || mode.sat))
+        || (mode.ftz && ty == F64)
+        || (approx && !(opcode == "div" && ty == F32))
+    {
+        return None;
+    }
+    let (op, n) = match opcode {
+        "add" => (FloatOp::Add, 2),
+        "sub" => (FloatOp::Sub, 2),
+        "mul" => (FloatOp::Mul, 2),
+        "fma" | "mad" => (FloatOp::Fma, 3),
+        "div" if !small && (approx || rnd.is_some()) => (FloatOp::Div, 2),
+        "abs" if rnd.is_none() => (FloatOp::Abs, 1),
+        "neg" if rnd.is_none() => (FloatOp::Neg, 1),
+        "min" => (FloatOp::Min { nan, xorsign }, 2),
+        "max" => (FloatOp::Max { nan, xorsign }, 2),
+        _ => return None,
+    };
+    alu(Op::Float(op, ty, mode), &[ty; 3][..n])
+}
+
+fn integer(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let int = |op, ty, types: &[ScalarType]| alu(Op::Int(op, ty), types);
+    match opcode {
+        "rem" => {
+            let ty = m.ty().filter(|t| is_int(*t))?;
+            int(IntOp::Rem, ty, &[ty, ty])
+        }
+        "sad" => {
+            let ty = m.ty().filter(|t| is_int(*t))?;
+            int(IntOp::Sad, ty, &[ty, ty, ty])
+        }
+        "mul24" | "mad24" => {
+            let hi = m.take_any(&["hi", "lo"])? == 0;
+            let sat = m.take("sat");
+            let ty = m.ty().filter(|t| matches!(t, U32 | S32))?;
+            match (opcode, hi, sat) {
+                ("mul24", false, false) => int(IntOp::Mul24, ty, &[ty, ty]),
+                ("mul24", true, false) => int(IntOp::Mul24Hi, ty, &[ty, ty]),
+                ("mad24", false, false) => int(IntOp::Mad24, ty, &[ty, ty, ty]),
+                ("mad24", true, false) => int(IntOp::Mad24Hi, ty, &[ty, ty, ty]),
+                ("mad24", true, true) if ty == S32 => int(IntOp::Mad24HiSat, ty, &[ty, ty, ty]),
+                _ => None,
+            }
+        }
+        "popc" | "clz" | "brev" => {
+            let ty = m.ty().filter(|t| matches!(t, B32 | B64))?;
+            let op = match opcode {
+                "popc" => IntOp::Popc,
+                "clz" => IntOp::Clz,
+                _ => IntOp::Brev,
+            };
+            int(op, ty, &[ty])
+        }
+        "bfind" => {
+            let op = if m.take("shiftamt") { IntOp::BfindShift } else { IntOp::Bfind };
+            let ty = m.ty().filter(|t| matches!(t, U32 | S32 | U64 | S64))?;
+            int(op, ty, &[ty])
+        }
+        "bfe" => {
+            let ty = m.ty().filter(|t| matches!(t, U32 | S32 | U64 | S64))?;
+            int(IntOp::Bfe, ty, &[ty, U32, U32])
+        }
+        "bfi" => {
+            let ty = m.ty().filter(|t| matches!(t, B32 | B64))?;
+            int(IntOp::Bfi, ty, &[ty, ty, U32, U32])
+        }
+        "bmsk" => {
+            let op = [IntOp::BmskClamp, IntOp::BmskWrap][m.take_any(&["clamp", "wrap"])?];
+            m.ty().filter(|t| *t == B32)?;
+            int(op, B32, &[B32, B32])
+        }
+        "szext" => {
+            let op = [IntOp::SzextClamp, IntOp::SzextWrap][m.take_any(&["clamp", "wrap"])?];
+            let ty = m.ty().filter(|t| matches!(t, U32 | S32))?;
+            int(op, ty, &[ty, U32])
+        }
+        "dp4a" => {
+            let (a, b) = (m.ty()?, m.ty()?);
+            [a, b].iter().all(|t| matches!(t, U32 | S32)).then_some(())?;
+            int(IntOp::Dp4a(a == S32, b == S32), S32, &[B32, B32, B32])
+        }
+        "dp2a" => {
+            let hi = m.take_any(&["hi", "lo"])? == 0;
+            let (a, b) = (m.ty()?, m.ty()?);
+            [a, b].iter().all(|t| matches!(t, U32 | S32)).then_some(())?;
+            int(IntOp::Dp2a(a == S32, b == S32, hi), S32, &[B32, B32, B32])
+        }
+        "and" | "or" | "xor" | "not" => {
+            let ty = m.ty().filter(|t| is_bits(*t) || *t == Pred)?;
+            let (op, n) = match opcode {
+                "and" => (IntOp::And, 2),
+                "or" => (IntOp::Or, 2),
+                "xor" => (IntOp::Xor, 2),
+                _ => (IntOp::Not, 1),
+            };
+            int(op, ty, &[ty; 2][..n])
+        }
+        "cnot" => {
+            let ty = m.ty().filter(|t| is_bits(*t))?;
+            int(IntOp::Cnot, ty, &[ty])
+        }
+        "shl" => {
+            let ty = m.ty().filter(|t| is_bits(*t))?;
+            int(IntOp::Shl, ty, &[ty, U32])
+        }
+        "shr" => {
+            let ty = m.ty().filter(|t| is_bits(*t) || is_int(*t))?;
+            int(IntOp::Shr, ty, &[ty, U32])
+        }
+        "shf" => {
+            let left = m.take_any(&["l", "r"])? == 0;
+            let wrap = m.take_any(&["clamp", "wrap"])? == 1;
+            m.ty().filter(|t| *t == B32)?;
+            let op = match (left, wrap) {
+                (true, true) => IntOp::ShfLeftWrap,
+                (true, false) => IntOp::ShfLeftClamp,
+                (false, true) => IntOp::ShfRightWrap,
+                (false, false) => IntOp::ShfRightClamp,
+            };
+            int(op, B32, &[B32, B32, U32])
+        }
+        "lop3" => {
+            m.ty().filter(|t| *t == B32)?;
+            int(IntOp::Lop3, B32, &[B32, B32, B32, B32])
+        }
+        "prmt" => {
+            let mode = m.take_any(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]).map_or(0, |i| i as u8 + 1);
+            m.ty().filter(|t| *t == B32)?;
+            int(IntOp::Prmt(mode), B32, &[B32, B32, B32])
+        }
+        _ => None,
+    }
+}
+
+fn float(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    if opcode == "testp" {
+        const NAMES: [&str; 6] = ["finite", "infinite", "number", "notanumber", "normal", "subnormal"];
+        const OPS: [TestOp; 6] =
+            [TestOp::Finite, TestOp::Infinite, TestOp::Number, TestOp::NotANumber, TestOp::Normal, TestOp::Subnormal];
+        let op = OPS[m.take_any(&NAMES)?];
+        let ty = m.ty().filter(|t| matches!(t, F32 | F64))?;
+        return alu(Op::Testp(op, ty), &[ty]);
+    }
+    let approx = m.take("approx");
+    let rnd = m.rnd();
+    let mode = FloatMode { rnd: rnd.unwrap_or(Rnd::Near), ftz: m.take("ftz"), ..FloatMode::PLAIN };
+    let ty = m.ty()?;
+    let wide = matches!(ty, F32 | F64);
+    let (op, n) = match opcode {
+        "rcp" if wide && approx != rnd.is_some() => (FloatOp::Rcp, 1),
+        "sqrt" if wide && approx != rnd.is_some() => (FloatOp::Sqrt, 1),
+        "rsqrt" if wide && approx => (FloatOp::Rsqrt, 1),
+        "sin" if ty == F32 && approx => (FloatOp::Sin, 1),
+        "cos" if ty == F32 && approx => (FloatOp::Cos, 1),
+        "lg2" if ty == F32 && approx => (FloatOp::Lg2, 1),
+        "ex2" if is_arith_float(ty) && ty != F64 && approx => (FloatOp::Ex2, 1),
+        "tanh" if is_arith_float(ty) && ty != F64 && approx => (FloatOp::Tanh, 1),
+        "copysign" if wide && rnd.is_none() && !approx && !mode.ftz => (FloatOp::CopySign, 2),
+        _ => return None,
+    };
+    alu(Op::Float(op, ty, mode), &[ty; 2][..n])
+}
+
+const CMP_NAMES: [&str; 18] =
+    ["eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"];
+const CMPS: [Cmp; 18] = [
+    Cmp::Eq,
+    Cmp::Ne,
+    Cmp::Lt,
+    Cmp::Le,
+    Cmp::Gt,
+    Cmp::Ge,
+    Cmp::Lt,
+    Cmp::Le,
+    Cmp::Gt,
+    Cmp::Ge,
+    Cmp::Equ,
+    Cmp::Neu,
+    Cmp::Ltu,
+    Cmp::Leu,
+    Cmp::Gtu,
+    Cmp::Geu,
+    Cmp::Num,
+    Cmp::Nan,
+];
+
+fn compare(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    match opcode {
+        "setp" | "set" => {
+            let cmp = CMPS[m.take_any(&CMP_NAMES)?];
+            let combine = m.take_any(&["and", "or", "xor"]).map(|i| [BoolOp::And, BoolOp::Or, BoolOp::Xor][i]);
+            let ftz = m.take("ftz");
+            let dst = if opcode == "set" { Some(m.ty()?) } else { None };
+            let ty = m.ty()?;
+            if !(is_arith_float(ty) || is_bits(ty) || is_int(ty)) || (ftz && ty == F64) {
+                return None;
+            }
+            if !ty.is_float() && !matches!(cmp, Cmp::Eq | Cmp::Ne | Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge) {
+                return None;
+            }
+            let packed = matches!(ty, F16x2 | Bf16x2);
+            let bind = Bind::Compare { ty, combine: combine.is_some() };
+            match dst {
+                None => Some((Op::Setp { cmp, ty, ftz, combine }, bind)),
+                Some(dst) => {
+                    let fits = match dst {
+                        U32 | S32 | F32 => !packed || dst != F32,
+                        U16 | S16 => matches!(ty, F16 | Bf16),
+                        F16 | Bf16 => !packed,
+                        F16x2 | Bf16x2 => packed,
+                        _ => false,
+                    };
+                    (fits && !(packed && combine.is_some())).then_some((Op::Set { cmp, ty, dst, ftz, combine }, bind))
+                }
+            }
+        }
+        "selp" => {
+            let ty = m.ty().filter(|t| !matches!(t, Pred | B128) && t.size() >= 2)?;
+            alu(Op::Selp(ty), &[ty, ty, Pred])
+        }
+        _ => {
+            let ftz = m.take("ftz");
+            let ty = m.ty().filter(|t| matches!(t.size(), 2 | 4 | 8) && *t != Pred)?;
+            let cond = m.ty().filter(|t| matches!(t, S32 | F32))?;
+            alu(Op::Slct { ty, cond, ftz }, &[ty, ty, cond])
+        }
+    }
+}
+
+fn cvt(m: &mut Mods<'_>) -> Decoded {
+    if m.take("pack") {
+        m.take("sat").then_some(())?;
+        let dst = match m.take_any(&["u2", "s2", "u4", "s4"]) {
+            Some(_) => return None,
+            None => m.ty().filter(|t| matches!(t, U16 | S16 | U8 | S8))?,
+        };
+        m.ty().filter(|t| *t == S32)?;
+        let with_c = m.ty().is_some();
+        let types = [S32, S32, B32];
+        return alu(Op::CvtPack { dst, with_c }, &types[..if with_c { 3 } else { 2 }]);
+    }
+    let rnd = match m.take_any(&["rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna"]) {
+        None => CvtRnd::None,
+        Some(8) => CvtRnd::NearAway,
+        Some(i) => {
+            let mode = [Rnd::Near, Rnd::Zero, Rnd::Down, Rnd::Up][i % 4];
+            if i < 4 { CvtRnd::Float(mode) } else { CvtRnd::Int(mode) }
+        }
+    };
+    let (ftz, sat, relu) = (m.take("ftz"), m.take("sat"), m.take("relu"));
+    m.ignore(&["satfinite"]);
+    let satfinite = m.form().has("satfinite");
+    let (dst, src) = (m.ty()?, m.ty()?);
+    if matches!(dst, F16x2 | Bf16x2) && src == F32 {
+        let CvtRnd::Float(rnd @ (Rnd::Near | Rnd::Zero)) = rnd else { return None };
+        return if sat || ftz || satfinite { None } else { alu(Op::CvtPair { dst, rnd, relu }, &[F32, F32]) };
+    }
+    let plain = |t| matches!(t, U8 | S8 | U16 | S16 | U32 | S32 | U64 | S64 | F16 | Bf16 | F32 | F64);
+    if satfinite {
+        return None;
+    }
+    if dst == Tf32 {
+        let ok = src == F32 && !sat && !ftz && matches!(rnd, CvtRnd::NearAway | CvtRnd::Float(Rnd::Near | Rnd::Zero));
+        return if ok { alu(Op::Cvt { dst, src, rnd, ftz, sat, relu }, &[src]) } else { None };
+    }
+    if !plain(dst) || !plain(src) || rnd == CvtRnd::NearAway {
+        return None;
+    }
+    let ok = match (src.is_float(), dst.is_float()) {
+        (false, false) => rnd == CvtRnd::None && !relu && !ftz,
+        // 64-bit integers to bf16 would round twice.
+        (false, true) => {
+            matches!(rnd, CvtRnd::Float(_))
+                && !relu
+                && !(dst == Bf16 && (src.size() == 8 || !matches!(rnd, CvtRnd::Float(Rnd::Near)) && src.size() > 1))
+        }
+        (true, false) => matches!(rnd, CvtRnd::Int(_) | CvtRnd::Float(_)) && !relu,
+        (true, true) => match rnd {
+            CvtRnd::None => src.size() <= dst.size(),
+            CvtRnd::Float(_) => true,
+            CvtRnd::Int(_) => src == dst,
+            CvtRnd::NearAway => false,
+        },
+    };
+    // `.rn` of float to integer does not exist, but some old compilers wrote `.rz` for `.rzi`.
+    let rnd = match rnd {
+        CvtRnd::Float(r) if src.is_float() && !dst.is_float() => CvtRnd::Int(r),
+        r => r,
+    };
+    if ok { alu(Op::Cvt { dst, src, rnd, ftz, sat, relu }, &[src]) } else { None }
+}
+
+fn space_of(space: ptx::Space) -> Option<Space> {
+    Some(match space {
+        ptx::Space::Global | ptx::Space::Const => Space::Region,
+        ptx::Space::Shared => Space::Shared,
+        ptx::Space::Local => Space::Local,
+        ptx::Space::Param => Space::Param,
+        _ => return None,
+    })
+}
+
+const SPACES: &[&str] =
+    &["global", "const", "const[0]", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry", "param::func"];
+
+fn cvta(m: &mut Mods<'_>) -> Decoded {
+    let to = m.take("to");
+    let space = space_of(m.form().space?)?;
+    m.take_any(SPACES)?;
+    let ty = m.ty().filter(|t| matches!(t, U64 | U32))?;
+    alu(if to { Op::CvtaFrom(space) } else { Op::CvtaTo(space) }, &[ty])
+}
+
+fn memory(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let space = match m.form().space {
+        Some(s) => space_of(s)?,
+        None => Space::Region,
+    };
+    let read_only = m.form().space == Some(ptx::Space::Const) && opcode != "ld";
+    if read_only {
+        return None;
+    }
+    m.take_any(SPACES);
+    m.ignore(&["cta", "gpu", "sys", "cluster", "gl", "noftz"]);
+    // Performance hints.
+    m.ignore(&["nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "unified", "weak"]);
+    m.ignore_prefix("L1::");
+    m.ignore_prefix("L2::");
+    let strong = ["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc"].iter().any(|w| m.take(w));
+    let order = if strong { Order::Strong } else { Order::Weak };
+    let vector = m.form().vector;
+    m.ignore(&["v2", "v4", "v8"]);
+    match opcode {
+        "ld" | "ldu" => {
+            let ty = m.ty().filter(|t| data_type(*t))?;
+            (ty.size() * u64::from(vector) <= 32).then_some(())?;
+            Some((Op::Ld { space, ty, order }, Bind::Load { vector }))
+        }
+        "st" => {
+            let ty = m.ty().filter(|t| data_type(*t))?;
+            (ty.size() * u64::from(vector) <= 32).then_some(())?;
+            Some((Op::St { space, ty, order }, Bind::Store { vector }))
+        }
+        _ => {
+            const NAMES: [&str; 10] = ["add", "and", "or", "xor", "exch", "cas", "min", "max", "inc", "dec"];
+            const OPS: [AtomOp; 10] = [
+                AtomOp::Add,
+                AtomOp::And,
+                AtomOp::Or,
+                AtomOp::Xor,
+                AtomOp::Exch,
+                AtomOp::Cas,
+                AtomOp::Min,
+                AtomOp::Max,
+                AtomOp::Inc,
+                AtomOp::Dec,
+            ];
+            let op = OPS[m.take_any(&NAMES)?];
+            let ty = m.ty()?;
+            let ok = match op {
+                AtomOp::Add => matches!(ty, U32 | S32 | U64 | S64 | F32 | F64 | F16 | F16x2 | Bf16 | Bf16x2),
+                AtomOp::And | AtomOp::Or | AtomOp::Xor => matches!(ty, B32 | B64),
+                AtomOp::Exch => matches!(ty, B32 | B64),
+                AtomOp::Cas => matches!(ty, B16 | B32 | B64),
+                AtomOp::Min | AtomOp::Max => matches!(ty, U32 | S32 | U64 | S64),
+                AtomOp::Inc | AtomOp::Dec => ty == U32,
+            };
+            let red = opcode == "red";
+            let allowed = ok && vector == 1 && matches!(space, Space::Region | Space::Shared);
+            (allowed && !(red && matches!(op, AtomOp::Cas | AtomOp::Exch)))
+                .then_some((Op::Atom { space, op, ty }, Bind::Atom { ty, red, vector }))
+        }
+    }
+}
+
+fn data_type(ty: ScalarType) -> bool {
+    matches!(ty, B8 | B16 | B32 | B64 | U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64 | F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)
+}
+
+fn cp(m: &mut Mods<'_>) -> Decoded {
+    m.take("async").then_some(())?;
+    if m.take_any(&["commit_group", "wait_group", "wait_all"]).is_some() {
+        // Copies are done where they are issued.
+        return Some((Op::Fence, Bind::Nop));
+    }
+    m.take_any(&["ca", "cg"])?;
+    m.take_any(&["shared", "shared::cta"])?;
+    m.take("global").then_some(())?;
+    m.ignore(&["L2::64B", "L2::128B", "L2::256B", "L2::cache_hint"]);
+    Some((Op::CpAsync { len: 0, src_offset: 0, ignore: false }, Bind::CpAsync))
+}
+
+fn barrier(m: &mut Mods<'_>) -> Decoded {
+    if m.take("warp") {
+        m.take("sync").then_some(())?;
+        return Some((Op::Park(park::WARP_SYNC), Bind::Park { ty: U32, order: &[Slot::Mask] }));
+    }
+    m.ignore(&["cta", "aligned"]);
+    let op = match m.take_any(&["sync", "arrive", "red"])? {
+        0 => park::BARRIER_SYNC,
+        1 => park::BARRIER_ARRIVE,
+        _ => {
+            let op = [park::BARRIER_RED_POPC, park::BARRIER_RED_AND, park::BARRIER_RED_OR][m.take_any(&["popc", "and", "or"])?];
+            m.ty().filter(|t| *t == if op == park::BARRIER_RED_POPC { U32 } else { Pred })?;
+            op
+        }
+    };
+    Some((Op::Park(op), Bind::Barrier { op }))
+}
+
+fn warp(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let sync = m.take("sync");
+    let bound = |op, ty, order| Some((Op::Park(op), Bind::Park { ty, order }));
+    match opcode {
+        "shfl" => {
+            let op = [park::SHFL_UP, park::SHFL_DOWN, park::SHFL_BFLY, park::SHFL_IDX][m.take_any(&["up", "down", "bfly", "idx"])?];
+            m.ty().filter(|t| matches!(t, B32 | U32 | S32 | F32))?;
+            let order: &[Slot] = if sync { &[Slot::A, Slot::B, Slot::C, Slot::Mask] } else { &[Slot::A, Slot::B, Slot::C] };
+            bound(op, B32, order)
+        }
+        "vote" => {
+            let op = [park::VOTE_ALL, park::VOTE_ANY, park::VOTE_UNI, park::VOTE_BALLOT][m.take_any(&["all", "any", "uni", "ballot"])?];
+            m.ty().filter(|t| *t == if op == park::VOTE_BALLOT { B32 } else { Pred })?;
+            let order: &[Slot] = if sync { &[Slot::APred, Slot::Mask] } else { &[Slot::APred] };
+            bound(op, B32, order)
+        }
+        "match" if sync => {
+            let op = [park::MATCH_ANY, park::MATCH_ALL][m.take_any(&["any", "all"])?];
+            let ty = m.ty().filter(|t| matches!(t, B32 | B64))?;
+            bound(op, ty, &[Slot::A, Slot::Mask])
+        }
+        "activemask" if !sync => {
+            m.ty().filter(|t| *t == B32)?;
+            bound(park::ACTIVE_MASK, B32, &[])
+        }
+        "elect" if sync => bound(park::ELECT, B32, &[Slot::Mask]),
+        "redux" if sync => {
+            let which = m.take_any(&["add", "min", "max", "and", "or", "xor"])?;
+            let ty = m.ty()?;
+            let op = match (which, ty) {
+                (0, U32 | S32) => park::REDUX_ADD,
+                (1, U32) => park::REDUX_MIN_U,
+                (1, S32) => park::REDUX_MIN_S,
+                (2, U32) => park::REDUX_MAX_U,
+                (2, S32) => park::REDUX_MAX_S,
+                (3, B32) => park::REDUX_AND,
+                (4, B32) => park::REDUX_OR,
+                (5, B32) => park::REDUX_XOR,
+                _ => return None,
+            };
+            bound(op, B32, &[Slot::A, Slot::Mask])
+        }
+        _ => None,
+    }
+}
+
+fn video(m: &mut Mods<'_>) -> Decoded {
+    let opcode = &*m.form().opcode;
+    let (name, lane) = opcode.split_at(opcode.len() - 1);
+    let op = match name {
+        "vadd" => VideoOp::Add,
+        "vsub" => VideoOp::Sub,
+        "vabsdiff" => VideoOp::AbsDiff,
+        "vmin" => VideoOp::Min,
+        "vmax" => VideoOp::Max,
+        _ => VideoOp::Avrg,
+    };
+    let (d, a, b) = (m.ty()?, m.ty()?, m.ty()?);
+    [d, a, b].iter().all(|t| matches!(t, U32 | S32)).then_some(())?;
+    let sat = m.take("sat");
+    let accumulate = m.take("add");
+    let op = Op::Video {
+        op,
+        lane: if lane == "2" { 2 } else { 1 },
+        a_signed: a == S32,
+        b_signed: b == S32,
+        d_signed: d == S32,
+        sat,
+        accumulate,
+    };
+    // The lanes not selected by a mask come from c, as does the sum of an accumulating form; masks are not supported.
+    alu(op, &[B32, B32, B32])
+}

@@ -1,0 +1,301 @@
+//! What belongs to a kernel: its callees, the order of inlining, the depth of local memory.
+
+use std::collections::{HashMap, HashSet};
+
+use super::index::Index;
+use super::{LoadError, located};
+use crate::ir::{Func, Op, Target, Val, inline, objects, spin};
+use crate::lower::{FormCache, Problem, Signature, Unit, lower, signature_of};
+
+/// A kernel ready for code generation.
+pub struct Built {
+    pub kernel: Func,
+    pub functions: HashMap<u32, Func>,
+    pub indirect: Vec<(u32, u32)>,
+    pub signatures: Vec<Signature>,
+    pub static_shared_len: u32,
+    pub dyn_shared: u32,
+    pub local_len: u32,
+    pub recursive: bool,
+}
+
+/// Largest static shared memory: what an opt-in kernel may have on current devices.
+const MAX_SHARED: u64 = 1 << 20;
+/// Largest local memory per thread.
+const MAX_LOCAL: u64 = 512 << 10;
+
+/// Lowers every function that a kernel can reach, to see whether it can be compiled. Returns the functions whose address is taken.
+pub fn check(index: &Index) -> Result<Vec<u32>, LoadError> {
+    let mut forms = FormCache::default();
+    let count = index.function_count();
+    let mut taken: Vec<u32> = index.functions_in_initialisers();
+    let mut summaries: HashMap<u32, Summary> = HashMap::new();
+    let mut queue: Vec<u32> = (0..count).filter(|n| index.function(*n).is_entry && index.function(*n).body.is_some()).collect();
+    let mut problems = Vec::new();
+    let mut next = 0;
+    let mut queued: HashSet<u32> = queue.iter().copied().collect();
+    while next < queue.len() {
+        let number = queue[next];
+        next += 1;
+        // Shared memory is only counted for the kernel at hand when it is compiled.
+        let mut unit = Unit::default();
+        match lower(index, &mut unit, &mut forms, number) {
+            Ok(func) => {
+                let mut summary = Summary { parks: func.parks(), callees: func.callees().collect(), indirect: false };
+                summary.indirect = func.calls.iter().any(|c| matches!(c.target, Target::Indirect(_)));
+                taken.extend(function_ids(index, &func));
+                summaries.insert(number, summary);
+            }
+            Err(list) => problems.extend(located(index.function(number), list)),
+        }
+        let callees: Vec<u32> = match summaries.get(&number) {
+            Some(s) => s.callees.iter().copied().collect(),
+            None => Vec::new(),
+        };
+        taken.sort_unstable();
+        taken.dedup();
+        let bodies = taken.iter().copied().filter(|f| index.function(*f).body.is_some());
+        for f in callees.into_iter().chain(bodies) {
+            if queued.insert(f) {
+                queue.push(f);
+            }
+        }
+    }
+    for number in 0..count {
+        if let Some(problem) = suspending_recursion(&summaries, number, index) {
+            problems.extend(located(index.function(number), vec![problem]));
+        }
+    }
+    if problems.is_empty() { Ok(taken) } else { Err(LoadError::Unsupported { problems }) }
+}
+
+struct Summary {
+    parks: bool,
+    callees: HashSet<u32>,
+    indirect: bool,
+}
+
+/// A device function that can call itself and that contains a suspension point: it has no place to keep its stack.
+fn suspending_recursion(summaries: &HashMap<u32, Summary>, number: u32, index: &Index) -> Option<Problem> {
+    let summary = summaries.get(&number)?;
+    if !summary.parks || index.function(number).is_entry {
+        return None;
+    }
+    let mut seen = HashSet::new();
+    let mut work: Vec<u32> = summary.callees.iter().copied().collect();
+    while let Some(f) = work.pop() {
+        if f == number {
+            let line = index.function(number).line;
+            return Some(Problem { line, what: format!("recursive function `{}` synchronises with other threads", index.function(number).name) });
+        }
+        if seen.insert(f) {
+            work.extend(summaries.get(&f).into_iter().flat_map(|s| s.callees.iter().copied()));
+        }
+    }
+    None
+}
+
+/// Functions whose ids a function's instructions mention. An integer that happens to be an id only makes a function reachable by
+/// indirect calls that is of no harm to reach.
+fn function_ids(index: &Index, func: &Func) -> Vec<u32> {
+    let stride = super::index::FUNCTION_STRIDE;
+    let ids = func.insts().filter(|i| matches!(i.op, Op::Mov(_) | Op::St { .. } | Op::StObj { .. } | Op::Selp(_) | Op::CvtaTo(_)));
+    ids.flat_map(|i| &i.srcs)
+        .filter_map(|v| match v {
+            Val::Imm(id) if *id > 0 && id % stride == 0 && id / stride <= u64::from(index.function_count()) => {
+                Some((id / stride - 1) as u32)
+            }
+            _ => None,
+        })
+        .filter(|f| index.function(*f).body.is_some() && !index.function(*f).is_entry)
+        .collect()
+}
+
+/// Lowers a kernel with everything it can call.
+pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) -> Result<Built, LoadError> {
+    let mut forms = FormCache::default();
+    let mut unit = Unit::default();
+    let name = index.function(kernel).name.clone();
+    let error = |why: String| LoadError::Compile { kernel: name.clone(), why };
+
+    let mut funcs: HashMap<u32, Func> = HashMap::new();
+    let mut work = vec![kernel];
+    let mut any_indirect = false;
+    while let Some(number) = work.pop() {
+        if funcs.contains_key(&number) {
+            continue;
+        }
+        let func = lower(index, &mut unit, &mut forms, number)
+            .map_err(|problems| LoadError::Unsupported { problems: located(index.function(number), problems) })?;
+        work.extend(func.callees());
+        any_indirect |= func.calls.iter().any(|c| matches!(c.target, Target::Indirect(_)));
+        funcs.insert(number, func);
+        if any_indirect {
+            // Callable are the functions with a signature that some call uses.
+            for f in taken {
+                let ast = index.function(*f);
+                if ast.body.is_some() && !ast.is_entry && unit.signatures.contains(&signature_of(&ast.returns, &ast.params)) {
+                    work.push(*f);
+                }
+            }
+        }
+    }
+    let mut indirect = Vec::new();
+    if any_indirect {
+        for f in taken {
+            let ast = index.function(*f);
+            let signature = signature_of(&ast.returns, &ast.params);
+            if let (true, Some(s)) = (funcs.contains_key(f), unit.signatures.iter().position(|have| *have == signature)) {
+                indirect.push((*f, s as u32));
+            }
+        }
+    }
+
+    // Which functions read what other threads write, and which park: both spread to callers.
+    let reads = spread(&funcs, |f| spin::reads_shared_state(f));
+    for func in funcs.values_mut() {
+        spin::insert_yields(func, |f| reads.contains(&f));
+    }
+    let parks = spread(&funcs, Func::parks);
+    let graph: HashMap<u32, Vec<u32>> = funcs
+        .iter()
+        .map(|(n, f)| {
+            let mut callees: Vec<u32> = f.callees().collect();
+            if f.calls.iter().any(|c| matches!(c.target, Target::Indirect(_))) {
+                callees.extend(indirect.iter().map(|(f, _)| *f));
+            }
+            (*n, callees)
+        })
+        .collect();
+    let recursive = cyclic(&graph);
+    if let Some((f, _)) = indirect.iter().find(|(f, _)| parks.contains(f)) {
+        return Err(error(format!("function `{}`, called through a pointer, synchronises with other threads", funcs[f].name)));
+    }
+    if let Some(f) = parks.iter().find(|f| recursive.contains(f)) {
+        return Err(error(format!("recursive function `{}` synchronises with other threads", funcs[f].name)));
+    }
+
+    let Some(mut root) = funcs.remove(&kernel) else { return Err(error("not lowered".into())) };
+    let parking: HashMap<u32, &Func> = funcs.iter().filter(|(n, _)| parks.contains(n)).map(|(n, f)| (*n, f)).collect();
+    inline::inline_parking(&mut root, &parking).map_err(error)?;
+    funcs.retain(|n, _| !parks.contains(n));
+
+    let is_recursive = funcs.keys().any(|f| recursive.contains(f));
+    let local = u64::from(root.local_len)
+        + deepest(&graph_of(&root, &indirect), &graph, &funcs, &recursive)
+        + if is_recursive { u64::from(recursion_local) } else { 0 };
+    if local > MAX_LOCAL {
+        return Err(error(format!("{local} bytes of local memory are too many")));
+    }
+    if unit.shared_len > MAX_SHARED {
+        return Err(error(format!("{} bytes of shared memory are too many", unit.shared_len)));
+    }
+    // Dynamic shared memory follows the static part, aligned.
+    let mut shared = unit.shared_len as u32;
+    if unit.dyn_align > 0 {
+        shared = shared.next_multiple_of(unit.dyn_align.clamp(16, 1024));
+    }
+    objects::promote(&mut root);
+    funcs.values_mut().for_each(objects::promote);
+    Ok(Built {
+        kernel: root,
+        functions: funcs,
+        indirect,
+        signatures: unit.signatures,
+        static_shared_len: shared,
+        dyn_shared: shared,
+        local_len: (local as u32).next_multiple_of(16),
+        recursive: is_recursive,
+    })
+}
+
+fn graph_of(root: &Func, indirect: &[(u32, u32)]) -> Vec<u32> {
+    let mut callees: Vec<u32> = root.callees().collect();
+    if root.calls.iter().any(|c| matches!(c.target, Target::Indirect(_))) {
+        callees.extend(indirect.iter().map(|(f, _)| *f));
+    }
+    callees
+}
+
+/// The functions with a property, and all that call one of them directly.
+fn spread(funcs: &HashMap<u32, Func>, has: impl Fn(&Func) -> bool) -> HashSet<u32> {
+    let mut set: HashSet<u32> = funcs.iter().filter(|(_, f)| has(f)).map(|(n, _)| *n).collect();
+    loop {
+        let more: Vec<u32> = funcs
+            .iter()
+            .filter(|(n, f)| !set.contains(n) && f.callees().any(|c| set.contains(&c)))
+            .map(|(n, _)| *n)
+            .collect();
+        if more.is_empty() {
+            return set;
+        }
+        set.extend(more);
+    }
+}
+
+/// Functions that lie on a cycle of calls.
+fn cyclic(graph: &HashMap<u32, Vec<u32>>) -> HashSet<u32> {
+    let mut result = HashSet::new();
+    for start in graph.keys() {
+        let mut seen = HashSet::new();
+        let mut work = graph[start].clone();
+        while let Some(f) = work.pop() {
+            if f == *start {
+                result.insert(*start);
+                break;
+            }
+            if seen.insert(f) {
+                work.extend(graph.get(&f).into_iter().flatten());
+            }
+        }
+    }
+    result
+}
+
+/// Most bytes of local memory that a chain of calls below `callees` needs; cycles count once (their rest is dynamic).
+fn deepest(callees: &[u32], graph: &HashMap<u32, Vec<u32>>, funcs: &HashMap<u32, Func>, recursive: &HashSet<u32>) -> u64 {
+    fn depth(
+        f: u32,
+        graph: &HashMap<u32, Vec<u32>>,
+        funcs: &HashMap<u32, Func>,
+        recursive: &HashSet<u32>,
+        known: &mut HashMap<u32, u64>,
+        open: &mut HashSet<u32>,
+    ) -> u64 {
+        if let Some(d) = known.get(&f) {
+            return *d;
+        }
+        if !open.insert(f) {
+            return 0;
+        }
+        let own = funcs.get(&f).map_or(0, |f| u64::from(f.local_len));
+        let below = graph.get(&f).into_iter().flatten().map(|c| depth(*c, graph, funcs, recursive, known, open)).max();
+        open.remove(&f);
+        let total = own + below.unwrap_or(0);
+        if !recursive.contains(&f) {
+            known.insert(f, total);
+        }
+        total
+    }
+    // With cycles what is below a function depends on where the walk came from: the sum is a bound. It is taken for very large
+    // graphs, too, to bound the depth of this walk.
+    if funcs.len() > 512 || callees.iter().any(|c| reaches_cycle(*c, graph, recursive)) {
+        return funcs.values().map(|f| u64::from(f.local_len)).sum();
+    }
+    let (mut known, mut open) = (HashMap::new(), HashSet::new());
+    callees.iter().map(|c| depth(*c, graph, funcs, recursive, &mut known, &mut open)).max().unwrap_or(0)
+}
+
+fn reaches_cycle(start: u32, graph: &HashMap<u32, Vec<u32>>, recursive: &HashSet<u32>) -> bool {
+    let mut seen = HashSet::new();
+    let mut work = vec![start];
+    while let Some(f) = work.pop() {
+        if recursive.contains(&f) {
+            return true;
+        }
+        if seen.insert(f) {
+            work.extend(graph.get(&f).into_iter().flatten());
+        }
+    }
+    false
+}
