@@ -136,15 +136,15 @@ mod spin {
     use std::time::{Duration, Instant};
 
     /// A wake-up through the socket costs 5 to 15 us on both sides together; to spin longer than that does not pay.
-    const LONG: Duration = Duration::from_micros(20);
-    /// After a long sleep: enough to catch a peer that answers at once.
-    const SHORT: Duration = Duration::from_micros(2);
-    /// A sleep that was no longer than this would have been worth spinning for.
-    const WORTH: Duration = Duration::from_micros(60);
+    const LONGEST: Duration = Duration::from_micros(20);
+    /// Never less, so that a peer that answers at once is always caught.
+    const SHORTEST: Duration = Duration::from_micros(1);
+    /// A sleep no longer than this is about what the wake-up itself takes: the answer was there before.
+    const BRIEF: Duration = Duration::from_micros(12);
     /// Looks between two readings of the clock (about 20 ns each).
     const LOOKS: u32 = 16;
 
-    /// A spin whose length follows the last wait: long while the other side answers quickly, short while it does not.
+    /// A spin that gets longer while it succeeds (or would have) and shorter while it does not, as when the peer needs this processor to answer.
     pub(super) struct Spin {
         limit: Duration,
         enabled: bool,
@@ -154,7 +154,7 @@ mod spin {
         pub(super) fn new() -> Spin {
             // On one processor the other side cannot run while we spin.
             let enabled = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-            Spin { limit: LONG, enabled }
+            Spin { limit: LONGEST, enabled }
         }
 
         pub(super) fn until<T, E>(
@@ -172,7 +172,7 @@ mod spin {
                 for _ in 0..LOOKS {
                     hint::spin_loop();
                     if let Some(result) = ready()? {
-                        self.limit = LONG;
+                        self.limit = (self.limit * 2).min(LONGEST);
                         return Ok(Some(result));
                     }
                 }
@@ -187,7 +187,8 @@ mod spin {
         }
 
         pub(super) fn sleep_ended(&mut self, start: Instant) {
-            self.limit = if start.elapsed() <= WORTH { LONG } else { SHORT };
+            let limit = if start.elapsed() <= BRIEF { self.limit * 2 } else { self.limit / 2 };
+            self.limit = limit.clamp(SHORTEST, LONGEST);
         }
     }
 }

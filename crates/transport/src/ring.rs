@@ -79,9 +79,11 @@ impl RingMemory {
     #[inline]
     fn store(&self, at: u64, bytes: &[u8]) {
         let (first, second) = self.pieces(at, bytes.len());
-        let (chunks, _) = bytes.as_chunks::<8>();
-        for (word, chunk) in first.iter().chain(second).zip(chunks) {
-            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        let (before_wrap, after_wrap) = bytes.as_chunks::<8>().0.split_at(first.len());
+        for (words, chunks) in [(first, before_wrap), (second, after_wrap)] {
+            for (word, chunk) in words.iter().zip(chunks) {
+                word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+            }
         }
     }
 
@@ -89,9 +91,11 @@ impl RingMemory {
     #[inline]
     fn load(&self, at: u64, bytes: &mut [u8]) {
         let (first, second) = self.pieces(at, bytes.len());
-        let (chunks, _) = bytes.as_chunks_mut::<8>();
-        for (word, chunk) in first.iter().chain(second).zip(chunks) {
-            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+        let (before_wrap, after_wrap) = bytes.as_chunks_mut::<8>().0.split_at_mut(first.len());
+        for (words, chunks) in [(first, before_wrap), (second, after_wrap)] {
+            for (word, chunk) in words.iter().zip(chunks) {
+                *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+            }
         }
     }
 }
@@ -238,3 +242,6 @@ impl Consumer {
         Ok(Some(header))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
