@@ -1,1 +1,36 @@
-//! Skeleton.
+//! A drop-in `libcuda.so.1` that forwards the CUDA driver API to a host.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `generated/` | written by `cargo xtask codegen` from the driver-call table: exported functions, client functions, cuGetProcAddress table |
+//! | `custom/` | calls written by hand, one file per spec file |
+//! | `private/` | `cuGetExportTable`'s tables and the validity handshake |
+//! | `call`, `marshal`, `pointer`, `types` | the C boundary: guard, tracing, pointers, C types |
+//! | `process`, `thread`, `session` | who owns what: per process, per thread, the connection |
+//! | `context`, `function`, `module`, `image`, `local_storage` | what the guest knows without asking |
+//! | `copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
+//!
+//! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
+
+mod call;
+mod callback;
+mod chunks;
+mod context;
+mod copy;
+mod custom;
+mod function;
+mod generated;
+mod image;
+mod local_storage;
+mod log;
+mod marshal;
+mod module;
+mod output;
+mod pointer;
+mod private;
+mod proc_address;
+mod process;
+mod session;
+mod symbols;
+mod thread;
+mod types;

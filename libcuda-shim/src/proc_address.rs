@@ -70,7 +70,10 @@ mod tests {
             match expected {
                 "?" => assert_eq!(found, Found::NoSymbol, "{line}"),
                 _ => {
-                    assert!(matches!(found, Found::Symbol(symbol) if symbol == expected), "{line}: {found:?}");
+                    assert!(
+                        matches!(found, Found::Symbol(symbol) if symbol == expected),
+                        "{line}: {found:?}"
+                    );
                     assert!(symbols::address(expected).is_some(), "{expected} is not exported");
                 }
             }

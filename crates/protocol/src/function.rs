@@ -1,6 +1,6 @@
 //! What the guest remembers of a kernel: its attributes and the layout of its parameters.
 //!
-//! The body of `function_info`'s data block. All in u64 words: `handle`, number of attributes, the attributes (i32, indexed by
+//! The body of `function_info`'s data block. `handle`, the name as a block, then all in u64 words: number of attributes, the attributes (i32, indexed by
 //! `CUfunction_attribute`), number of parameters, then per parameter its offset and size in bytes.
 
 use alloc::vec::Vec;
@@ -19,6 +19,8 @@ pub struct Param {
 pub struct FunctionInfo {
     /// The handle of the function that the information is about.
     pub handle: u64,
+    /// Name in the module, without NUL; UTF-8 by habit only.
+    pub name: Vec<u8>,
     /// Values by `CUfunction_attribute`; what lies beyond the list is 0.
     pub attributes: Vec<i32>,
     /// In order of declaration.
@@ -33,6 +35,8 @@ impl FunctionInfo {
     /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`
     pub const MAX_DYNAMIC_SHARED_SIZE_BYTES: usize = 8;
 
+    /// Longest mangled name that is accepted, in bytes.
+    pub const MAX_NAME_LEN: usize = 16 << 10;
     /// Most attributes that are accepted; the driver has 16.
     pub const MAX_ATTRIBUTES: usize = 64;
     /// Most parameters that are accepted: one byte each of the largest parameter buffer.
@@ -52,6 +56,7 @@ impl FunctionInfo {
 
     pub fn encode(&self, w: &mut Writer<'_>) {
         w.u64(self.handle);
+        w.bytes(Some(&self.name));
         w.u64(self.attributes.len() as u64);
         for value in &self.attributes {
             w.i32(*value);
@@ -66,6 +71,7 @@ impl FunctionInfo {
     /// Decodes and checks a block: counts within their limits, every parameter inside the largest buffer.
     pub fn decode(r: &mut Reader<'_>) -> Result<FunctionInfo, WireError> {
         let handle = r.u64()?;
+        let name = r.bytes(Self::MAX_NAME_LEN)?.unwrap_or_default().to_vec();
         let count = limited(r, Self::MAX_ATTRIBUTES)?;
         let attributes = (0..count).map(|_| r.i32()).collect::<Result<_, _>>()?;
         let count = limited(r, Self::MAX_PARAMS)?;
@@ -79,7 +85,7 @@ impl FunctionInfo {
                 }
             })
             .collect::<Result<_, _>>()?;
-        Ok(FunctionInfo { handle, attributes, params })
+        Ok(FunctionInfo { handle, name, attributes, params })
     }
 }
 
@@ -98,11 +104,12 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             handle: u64,
+            name: Vec<u8>,
             attributes in proptest::collection::vec(any::<i32>(), 0..17),
             params in proptest::collection::vec((0u32..4000, 0u32..256), 0..20),
         ) {
             let params = params.into_iter().map(|(offset, size)| Param { offset, size }).collect();
-            let info = FunctionInfo { handle, attributes, params };
+            let info = FunctionInfo { handle, name, attributes, params };
             let mut buffer = Vec::new();
             info.encode(&mut Writer::new(&mut buffer));
             let mut reader = Reader::new(&buffer);

@@ -1,0 +1,156 @@
+//! The contexts of the program as the guest knows them.
+//!
+//! Which context is current, on which device a context lives and how often a primary context is retained are questions that programs
+//! ask before almost every call; they are answered from these tables. The host keeps the contexts themselves.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+
+use protocol::status::{CuResult, Status};
+
+/// What the guest knows of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub device: i32,
+    /// Flags given at creation; for a primary context those of its device.
+    pub flags: u32,
+    pub primary: bool,
+    /// What `cuCtxGetApiVersion` reports.
+    pub api_version: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Primary {
+    handle: u64,
+    retained: u32,
+    flags: u32,
+}
+
+#[derive(Default)]
+struct Tables {
+    contexts: HashMap<u64, Context>,
+    primaries: HashMap<i32, Primary>,
+}
+
+/// All contexts of the process.
+#[derive(Default)]
+pub struct Contexts {
+    tables: RwLock<Tables>,
+}
+
+/// API versions that contexts report: 3010 for `cuCtxCreate`, 3020 from `cuCtxCreate_v2` on and for primary contexts.
+pub const API_VERSION: u32 = 3020;
+
+impl Contexts {
+    fn read<R>(&self, f: impl FnOnce(&Tables) -> R) -> R {
+        f(&self.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn write<R>(&self, f: impl FnOnce(&mut Tables) -> R) -> R {
+        f(&mut self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// The context behind a handle; INVALID_CONTEXT for one that never was or has been destroyed.
+    pub fn get(&self, handle: u64) -> Result<Context, Status> {
+        self.read(|t| t.contexts.get(&handle).copied()).ok_or(Status::INVALID_CONTEXT)
+    }
+
+    pub fn exists(&self, handle: u64) -> bool {
+        self.read(|t| t.contexts.contains_key(&handle))
+    }
+
+    /// Enters a context made by `cuCtxCreate`.
+    pub fn created(&self, handle: u64, device: i32, flags: u32) {
+        let context = Context { device, flags, primary: false, api_version: API_VERSION };
+        self.write(|t| t.contexts.insert(handle, context));
+    }
+
+    pub fn destroyed(&self, handle: u64) {
+        self.write(|t| t.contexts.remove(&handle));
+    }
+
+    pub fn set_flags(&self, handle: u64, flags: u32) -> CuResult {
+        self.write(|t| t.contexts.get_mut(&handle).map(|c| c.flags = flags)).ok_or(Status::INVALID_CONTEXT)
+    }
+
+    /// The primary context's handle of a device, if it is known already.
+    pub fn primary(&self, device: i32) -> Option<u64> {
+        self.read(|t| t.primaries.get(&device).map(|p| p.handle))
+    }
+
+    /// Enters the handle of a device's primary context. It is valid as a handle before it is retained: runtimes make it current first.
+    pub fn primary_known(&self, device: i32, handle: u64) {
+        self.write(|t| {
+            t.primaries.entry(device).or_default().handle = handle;
+            let flags = t.primaries[&device].flags;
+            t.contexts.entry(handle).or_insert(Context {
+                device,
+                flags,
+                primary: true,
+                api_version: API_VERSION,
+            });
+        });
+    }
+
+    pub fn primary_retained(&self, device: i32, handle: u64) {
+        self.primary_known(device, handle);
+        self.write(|t| t.primaries.entry(device).or_default().retained += 1);
+    }
+
+    /// Returns whether this was the last reference.
+    pub fn primary_released(&self, device: i32) -> bool {
+        self.write(|t| {
+            let primary = t.primaries.entry(device).or_default();
+            primary.retained = primary.retained.saturating_sub(1);
+            primary.retained == 0
+        })
+    }
+
+    pub fn primary_reset(&self, device: i32) {
+        self.write(|t| t.primaries.entry(device).or_default().retained = 0);
+    }
+
+    /// `cuDevicePrimaryCtxGetState`: flags, and whether it is active.
+    pub fn primary_state(&self, device: i32) -> (u32, bool) {
+        self.read(|t| t.primaries.get(&device).map_or((0, false), |p| (p.flags, p.retained > 0)))
+    }
+
+    pub fn primary_set_flags(&self, device: i32, flags: u32) {
+        self.write(|t| {
+            let primary = t.primaries.entry(device).or_default();
+            primary.flags = flags;
+            let handle = primary.handle;
+            if let Some(context) = t.contexts.get_mut(&handle) {
+                context.flags = flags;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_context_is_known_before_it_is_active() {
+        let contexts = Contexts::default();
+        contexts.primary_known(0, 77);
+        assert_eq!(contexts.primary(0), Some(77));
+        assert_eq!(contexts.primary_state(0), (0, false));
+        contexts.primary_retained(0, 77);
+        contexts.primary_retained(0, 77);
+        assert_eq!(contexts.primary_state(0), (0, true));
+        assert!(!contexts.primary_released(0));
+        assert!(contexts.primary_released(0));
+        assert!(contexts.exists(77), "the handle stays the same for the next retain");
+    }
+
+    #[test]
+    fn a_destroyed_context_is_invalid() {
+        let contexts = Contexts::default();
+        contexts.created(5, 0, 8);
+        assert_eq!(contexts.get(5).unwrap().flags, 8);
+        contexts.destroyed(5);
+        assert_eq!(contexts.get(5), Err(Status::INVALID_CONTEXT));
+    }
+}

@@ -1,0 +1,208 @@
+#![allow(unsafe_code)]
+//! Copies between the program's memory and the device.
+//!
+//! Both sides of a copy in the region (device or window): one operation, the host moves the bytes. One side in pageable memory: the bytes go through the
+//! slots of the lane's staging area, the program filling (or emptying) one slot while the host empties (or fills) another, in stream order.
+//!
+//! Unsafe because the program's memory is reached through its pointers.
+
+use std::collections::VecDeque;
+
+use protocol::status::{CuResult, Status};
+
+use crate::chunks::{Chunk, chunks};
+use crate::generated::wire;
+use crate::process::process;
+use crate::session::Slot;
+use crate::thread;
+
+/// `stage_in` / `stage_out`: the first piece of a copy, which waits for its turn in the stream.
+const STAGE_FIRST: u32 = 1;
+
+/// One side of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// An address in the region, or one that the host has to judge.
+    Region(u64),
+    /// Pageable memory of the program.
+    Host(usize),
+}
+
+impl Side {
+    /// A pointer that the call says is the program's memory: pinned memory lies in the region.
+    pub fn host(pointer: usize) -> Side {
+        if in_region(pointer as u64) { Side::Region(pointer as u64) } else { Side::Host(pointer) }
+    }
+
+    /// A pointer that the call says is device memory.
+    pub fn device(pointer: u64) -> Side {
+        Side::Region(pointer)
+    }
+
+    fn advance(self, bytes: u64) -> Side {
+        match self {
+            Side::Region(address) => Side::Region(address.wrapping_add(bytes)),
+            Side::Host(address) => Side::Host(address.wrapping_add(bytes as usize)),
+        }
+    }
+}
+
+pub fn in_region(address: u64) -> bool {
+    process().session.get().is_some_and(|session| session.region().contains(address))
+}
+
+/// `height` rows of `width` bytes, with the distance between rows on each side.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    pub dst: Side,
+    pub dst_pitch: u64,
+    pub src: Side,
+    pub src_pitch: u64,
+    pub width: u64,
+    pub height: u64,
+}
+
+impl Rows {
+    /// A plain block of bytes.
+    pub fn line(dst: Side, src: Side, len: u64) -> Rows {
+        Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 }
+    }
+
+    /// The same copy in the simplest form: rows without gaps on both sides are one line.
+    fn simplified(self) -> Rows {
+        if self.height > 1 && self.dst_pitch == self.width && self.src_pitch == self.width {
+            return Rows::line(self.dst, self.src, self.width.saturating_mul(self.height));
+        }
+        self
+    }
+
+    /// The part of both sides that a chunk covers.
+    fn part(&self, chunk: &Chunk) -> (Side, Side) {
+        (
+            self.dst.advance(chunk.row.wrapping_mul(self.dst_pitch).wrapping_add(chunk.column)),
+            self.src.advance(chunk.row.wrapping_mul(self.src_pitch).wrapping_add(chunk.column)),
+        )
+    }
+}
+
+/// Carries a copy out.
+///
+/// `wait`: return only when the bytes have arrived (the synchronous calls); otherwise only what is pageable is waited for, as CUDA allows.
+///
+/// # Safety
+/// The [`Side::Host`] side is valid for all rows.
+pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
+    thread::require_context()?;
+    if rows.width == 0 || rows.height == 0 {
+        return Ok(());
+    }
+    let rows = rows.simplified();
+    match (rows.dst, rows.src) {
+        (Side::Host(0), _) | (_, Side::Host(0)) => Err(Status::INVALID_VALUE),
+        (Side::Region(dst), Side::Region(src)) => {
+            if rows.height == 1 {
+                wire::copy(dst, src, rows.width, stream)?;
+            } else {
+                wire::copy_2d(dst, rows.dst_pitch, src, rows.src_pitch, rows.width, rows.height, stream)?;
+            }
+            if wait { wire::cuStreamSynchronize(stream) } else { Ok(()) }
+        }
+        // SAFETY: by the caller's promise.
+        (Side::Region(_), Side::Host(_)) => unsafe { stage_in(&rows, stream) },
+        // SAFETY: by the caller's promise.
+        (Side::Host(_), Side::Region(_)) => unsafe { stage_out(&rows, stream) },
+        (Side::Host(dst), Side::Host(src)) => {
+            wire::cuStreamSynchronize(stream)?;
+            for row in 0..rows.height as usize {
+                let (dst, src) = (dst + row * rows.dst_pitch as usize, src + row * rows.src_pitch as usize);
+                // SAFETY: both are the program's memory by the caller's promise; `copy` allows them to overlap.
+                unsafe { core::ptr::copy(src as *const u8, dst as *mut u8, rows.width as usize) };
+            }
+            Ok(())
+        }
+    }
+}
+
+fn slot_len() -> Result<u64, Status> {
+    thread::with(|thread| Ok(thread.lane()?.slot_len() as u64))
+}
+
+/// # Safety
+/// The source is valid for all rows.
+unsafe fn stage_in(rows: &Rows, stream: u64) -> CuResult {
+    let mut flags = STAGE_FIRST;
+    let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
+    while let Some(chunk) = pieces.next() {
+        let (Side::Region(dst), Side::Host(src)) = rows.part(&chunk) else { return Err(Status::UNKNOWN) };
+        let slot = thread::with(|thread| {
+            let lane = thread.lane()?;
+            let slot = lane.next_slot()?;
+            for row in 0..chunk.rows {
+                let src = (src + (row * rows.src_pitch) as usize) as *const u8;
+                // SAFETY: the row is the program's memory by the caller's promise; the slot has room for the chunk.
+                unsafe { lane.copy_into_slot(&slot, row * chunk.width, src, chunk.width as usize) }?;
+            }
+            Ok(slot)
+        })?;
+        let (offset, width, height) = (slot.offset(), chunk.width, chunk.rows);
+        if pieces.peek().is_some() {
+            wire::stage_in(dst, rows.dst_pitch, offset, width, height, stream, flags)?;
+            thread::with(|thread| thread.lane().map(|lane| lane.slot_in_use(slot)))?;
+        } else {
+            wire::stage_in_last(dst, rows.dst_pitch, offset, width, height, stream, flags)?;
+        }
+        flags = 0;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// The destination is valid for all rows.
+unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
+    let mut flags = STAGE_FIRST;
+    let mut under_way: VecDeque<(Chunk, Slot)> = VecDeque::new();
+    let ahead = thread::with(|thread| Ok(thread.lane()?.slot_count()))?;
+    let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
+    while let Some(chunk) = pieces.next() {
+        let Side::Region(src) = rows.part(&chunk).1 else { return Err(Status::UNKNOWN) };
+        if under_way.len() == ahead
+            && let Some((chunk, slot)) = under_way.pop_front()
+        {
+            // SAFETY: by the caller's promise.
+            unsafe { empty_slot(rows, &chunk, slot) }?;
+        }
+        let slot = thread::with(|thread| thread.lane()?.next_slot())?;
+        let (offset, width, height) = (slot.offset(), chunk.width, chunk.rows);
+        if pieces.peek().is_some() {
+            wire::stage_out(src, rows.src_pitch, offset, width, height, stream, flags)?;
+        } else {
+            wire::stage_out_last(src, rows.src_pitch, offset, width, height, stream, flags)?;
+        }
+        let slot = thread::with(|thread| thread.lane().map(|lane| lane.slot_in_use(slot)))?;
+        under_way.push_back((chunk, slot));
+        flags = 0;
+    }
+    for (chunk, slot) in under_way {
+        // SAFETY: by the caller's promise.
+        unsafe { empty_slot(rows, &chunk, slot) }?;
+    }
+    Ok(())
+}
+
+/// Waits for the host to have filled the slot and copies it to where it belongs.
+///
+/// # Safety
+/// The destination is valid for all rows.
+unsafe fn empty_slot(rows: &Rows, chunk: &Chunk, slot: Slot) -> CuResult {
+    let Side::Host(dst) = rows.part(chunk).0 else { return Err(Status::UNKNOWN) };
+    thread::with(|thread| {
+        let lane = thread.lane()?;
+        lane.wait_slot(&slot)?;
+        for row in 0..chunk.rows {
+            let dst = (dst + (row * rows.dst_pitch) as usize) as *mut u8;
+            // SAFETY: the row is the program's memory by the caller's promise; the slot holds the chunk.
+            unsafe { lane.copy_from_slot(&slot, row * chunk.width, dst, chunk.width as usize) }?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,81 @@
+#![allow(unsafe_code)]
+//! Page-locked host memory: it lies in the window, at the same address in the program and on the device.
+//! Unsafe because results are written through the caller's pointers.
+
+use core::ffi::{c_uint, c_void};
+
+use protocol::status::{CuResult, Status};
+
+use crate::copy::in_region;
+use crate::custom::context::require_init;
+use crate::custom::pointer;
+use crate::generated::wire;
+use crate::pointer::out;
+use crate::thread;
+use crate::types::*;
+
+pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, len: usize, flags: c_uint) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a pointer to its own variable, or NULL.
+    let pointer = unsafe { out(pointer) }?;
+    let mut address = 0;
+    wire::cuMemHostAlloc(Some(&mut address), len as u64, flags)?;
+    *pointer = address as *mut c_void;
+    Ok(())
+}
+
+pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, len: usize) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuMemHostAlloc(pointer, len, 0) }
+}
+
+pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CuResult {
+    require_init()?;
+    wire::cuMemFreeHost(pointer.addr() as u64)
+}
+
+/// Pinned memory has the same address on the device.
+pub unsafe fn cuMemHostGetDevicePointer_v2(
+    device: *mut CUdeviceptr,
+    host: *mut c_void,
+    flags: c_uint,
+) -> CuResult {
+    require_init()?;
+    thread::require_context()?;
+    // SAFETY: the caller passes a pointer to its own variable, or NULL.
+    let device = unsafe { out(device) }?;
+    if flags != 0 || !in_region(host.addr() as u64) {
+        return Err(Status::INVALID_VALUE);
+    }
+    *device = host.addr() as u64;
+    Ok(())
+}
+
+pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a pointer to its own variable, or NULL.
+    let flags = unsafe { out(flags) }?;
+    let info = pointer::info(host.addr() as u64)?;
+    if info.kind != pointer::KIND_HOST {
+        return Err(Status::INVALID_VALUE);
+    }
+    *flags = info.flags;
+    Ok(())
+}
+
+/// Memory that the program has allocated itself cannot be given to the device yet.
+pub unsafe fn cuMemHostRegister_v2(_pointer: *mut c_void, _len: usize, _flags: c_uint) -> CuResult {
+    require_init()?;
+    Err(Status::NOT_SUPPORTED)
+}
+
+pub unsafe fn cuMemHostUnregister(_pointer: *mut c_void) -> CuResult {
+    require_init()?;
+    Err(Status::HOST_MEMORY_NOT_REGISTERED)
+}
+
+/// The old form, with a 32-bit size.
+pub unsafe fn cuMemAllocHost(pointer: *mut *mut c_void, len: c_uint) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuMemHostAlloc(pointer, len as usize, 0) }
+}

@@ -1,0 +1,253 @@
+#![allow(unsafe_code)]
+//! Copies. Unsafe because the program's memory is reached through its pointers.
+
+use core::ffi::c_void;
+
+use protocol::status::{CuResult, Status};
+
+use crate::copy::{self, Rows, Side};
+use crate::custom::context::require_init;
+use crate::pointer::input;
+use crate::types::*;
+
+/// A copy of one block.
+unsafe fn line(dst: Side, src: Side, len: usize, stream: CUstream, wait: bool) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller vouches for its pointers for `len` bytes.
+    unsafe { copy::run(Rows::line(dst, src, len as u64), stream as u64, wait) }
+}
+
+/// A pointer that may be either: the address tells.
+fn either(pointer: CUdeviceptr) -> Side {
+    Side::host(pointer as usize)
+}
+
+pub unsafe fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, len: usize, default_stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(either(dst), either(src), len, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, len: usize, stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(either(dst), either(src), len, stream, false) }
+}
+
+pub unsafe fn cuMemcpyHtoD_v2(
+    dst: CUdeviceptr,
+    src: *const c_void,
+    len: usize,
+    default_stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(Side::device(dst), Side::host(src.addr()), len, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpyHtoDAsync_v2(
+    dst: CUdeviceptr,
+    src: *const c_void,
+    len: usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(Side::device(dst), Side::host(src.addr()), len, stream, false) }
+}
+
+pub unsafe fn cuMemcpyDtoH_v2(
+    dst: *mut c_void,
+    src: CUdeviceptr,
+    len: usize,
+    default_stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(Side::host(dst.addr()), Side::device(src), len, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpyDtoHAsync_v2(
+    dst: *mut c_void,
+    src: CUdeviceptr,
+    len: usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(Side::host(dst.addr()), Side::device(src), len, stream, false) }
+}
+
+/// As on a GPU, a copy within the device is ordered in the stream but not waited for.
+pub unsafe fn cuMemcpyDtoD_v2(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    len: usize,
+    default_stream: CUstream,
+) -> CuResult {
+    // SAFETY: no host memory is involved.
+    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, false) }
+}
+
+pub unsafe fn cuMemcpyDtoDAsync_v2(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    len: usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: no host memory is involved.
+    unsafe { line(Side::device(dst), Side::device(src), len, stream, false) }
+}
+
+/// Between contexts of one session addresses are unique, so that the contexts add nothing.
+pub unsafe fn cuMemcpyPeer(
+    dst: CUdeviceptr,
+    _dst_context: CUcontext,
+    src: CUdeviceptr,
+    _src_context: CUcontext,
+    len: usize,
+    default_stream: CUstream,
+) -> CuResult {
+    // SAFETY: no host memory is involved.
+    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, false) }
+}
+
+pub unsafe fn cuMemcpyPeerAsync(
+    dst: CUdeviceptr,
+    _dst_context: CUcontext,
+    src: CUdeviceptr,
+    _src_context: CUcontext,
+    len: usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: no host memory is involved.
+    unsafe { line(Side::device(dst), Side::device(src), len, stream, false) }
+}
+
+// Rectangles.
+
+const MEMORYTYPE_HOST: u32 = 1;
+const MEMORYTYPE_DEVICE: u32 = 2;
+const MEMORYTYPE_ARRAY: u32 = 3;
+const MEMORYTYPE_UNIFIED: u32 = 4;
+
+/// The side that a memory type selects.
+fn side(memory_type: u32, host: *const c_void, device: CUdeviceptr) -> Result<Side, Status> {
+    match memory_type {
+        MEMORYTYPE_HOST => Ok(Side::host(host.addr())),
+        MEMORYTYPE_DEVICE => Ok(Side::device(device)),
+        MEMORYTYPE_UNIFIED => Ok(either(device)),
+        MEMORYTYPE_ARRAY => Err(Status::NOT_SUPPORTED),
+        _ => Err(Status::INVALID_VALUE),
+    }
+}
+
+fn offset(side: Side, bytes: Option<usize>) -> Result<Side, Status> {
+    let bytes = bytes.ok_or(Status::INVALID_VALUE)? as u64;
+    match side {
+        Side::Region(address) => address.checked_add(bytes).map(Side::Region),
+        Side::Host(address) => address.checked_add(bytes as usize).map(Side::Host),
+    }
+    .ok_or(Status::INVALID_VALUE)
+}
+
+/// Byte offset of (x, y, z) in rows of `pitch` bytes and slices of `height` rows.
+fn place(x: usize, y: usize, z: usize, pitch: usize, height: usize) -> Option<usize> {
+    let rows = z.checked_mul(height)?.checked_add(y)?;
+    rows.checked_mul(pitch)?.checked_add(x)
+}
+
+unsafe fn rectangle(copy: *const CUDA_MEMCPY2D, stream: CUstream, wait: bool) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a CUDA_MEMCPY2D, or NULL.
+    let copy = unsafe { input(copy) }?;
+    let dst = side(copy.dstMemoryType, copy.dstHost, copy.dstDevice)?;
+    let src = side(copy.srcMemoryType, copy.srcHost, copy.srcDevice)?;
+    // A pitch of 0 means rows without gaps.
+    let pitch = |pitch: usize| if pitch == 0 { copy.WidthInBytes } else { pitch };
+    let (dst_pitch, src_pitch) = (pitch(copy.dstPitch), pitch(copy.srcPitch));
+    let end = |x: usize| x.checked_add(copy.WidthInBytes).ok_or(Status::INVALID_VALUE);
+    if copy.Height > 1 && (end(copy.dstXInBytes)? > dst_pitch || end(copy.srcXInBytes)? > src_pitch) {
+        return Err(Status::INVALID_VALUE);
+    }
+    let rows = Rows {
+        dst: offset(dst, place(copy.dstXInBytes, copy.dstY, 0, dst_pitch, 0))?,
+        dst_pitch: dst_pitch as u64,
+        src: offset(src, place(copy.srcXInBytes, copy.srcY, 0, src_pitch, 0))?,
+        src_pitch: src_pitch as u64,
+        width: copy.WidthInBytes as u64,
+        height: copy.Height as u64,
+    };
+    // SAFETY: the caller vouches for its host memory.
+    unsafe { copy::run(rows, stream as u64, wait) }
+}
+
+pub unsafe fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D, default_stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { rectangle(copy, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpy2DUnaligned_v2(copy: *const CUDA_MEMCPY2D, default_stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { rectangle(copy, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpy2DAsync_v2(copy: *const CUDA_MEMCPY2D, stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { rectangle(copy, stream, false) }
+}
+
+unsafe fn cuboid(copy: *const CUDA_MEMCPY3D, stream: CUstream, wait: bool) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a CUDA_MEMCPY3D, or NULL.
+    let copy = unsafe { input(copy) }?;
+    let dst = side(copy.dstMemoryType, copy.dstHost, copy.dstDevice)?;
+    let src = side(copy.srcMemoryType, copy.srcHost, copy.srcDevice)?;
+    let or = |value: usize, default: usize| if value == 0 { default } else { value };
+    let (dst_pitch, src_pitch) = (or(copy.dstPitch, copy.WidthInBytes), or(copy.srcPitch, copy.WidthInBytes));
+    let (dst_height, src_height) = (or(copy.dstHeight, copy.Height), or(copy.srcHeight, copy.Height));
+    if copy.WidthInBytes == 0 || copy.Height == 0 {
+        return Ok(());
+    }
+    for z in 0..copy.Depth {
+        let depth = |start: usize| start.checked_add(z).ok_or(Status::INVALID_VALUE);
+        let rows = Rows {
+            dst: offset(dst, place(copy.dstXInBytes, copy.dstY, depth(copy.dstZ)?, dst_pitch, dst_height))?,
+            dst_pitch: dst_pitch as u64,
+            src: offset(src, place(copy.srcXInBytes, copy.srcY, depth(copy.srcZ)?, src_pitch, src_height))?,
+            src_pitch: src_pitch as u64,
+            width: copy.WidthInBytes as u64,
+            height: copy.Height as u64,
+        };
+        // SAFETY: the caller vouches for its host memory.
+        unsafe { copy::run(rows, stream as u64, wait && z + 1 == copy.Depth) }?;
+    }
+    Ok(())
+}
+
+pub unsafe fn cuMemcpy3D_v2(copy: *const CUDA_MEMCPY3D, default_stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuboid(copy, default_stream, true) }
+}
+
+pub unsafe fn cuMemcpy3DAsync_v2(copy: *const CUDA_MEMCPY3D, stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuboid(copy, stream, false) }
+}
+
+/// `CUDA_MEMCPY3D_PEER` has contexts where `CUDA_MEMCPY3D` has reserved fields, and is otherwise the same.
+pub unsafe fn cuMemcpy3DPeer(copy: *const CUDA_MEMCPY3D_PEER, default_stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuboid(copy.cast(), default_stream, true) }
+}
+
+pub unsafe fn cuMemcpy3DPeerAsync(copy: *const CUDA_MEMCPY3D_PEER, stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { cuboid(copy.cast(), stream, false) }
+}
+
+/// The attributes are hints about where memory is and when the source is read; copies here read it at the strictest time.
+pub unsafe fn cuMemcpyWithAttributesAsync(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    len: usize,
+    _attributes: *mut CUmemcpyAttributes,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { line(either(dst), either(src), len, stream, false) }
+}

@@ -1,0 +1,23 @@
+#![allow(non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)]
+//! Calls that are written by hand, one file per spec file of `crates/driver-api`.
+//!
+//! A function here has the C prototype of its call, but returns [`CuResult`](protocol::status::CuResult): the generated exported function traces it
+//! and guards the boundary. What a call needs from the host it asks through the client functions in `generated/wire.rs`.
+
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod function;
+pub mod host_memory;
+pub mod init;
+pub mod launch;
+pub mod library;
+pub mod link;
+pub mod memcpy;
+pub mod memory;
+pub mod module;
+pub mod occupancy;
+pub mod pointer;
+pub mod pool;
+pub mod profiler;
+pub mod stream;

@@ -1,0 +1,53 @@
+#![allow(unsafe_code)]
+//! Memory pool attributes, whose values are `int` or 64 bits wide. Unsafe because they are reached through the caller's pointers.
+
+use core::ffi::c_void;
+
+use protocol::status::{CuResult, Status};
+
+use crate::custom::context::require_init;
+use crate::generated::wire;
+use crate::types::*;
+
+/// The three reuse switches are `int`; from the release threshold on values are `cuuint64_t`.
+const LAST_INT_ATTRIBUTE: CUmemPool_attribute = 3;
+
+pub unsafe fn cuMemPoolGetAttribute(
+    pool: CUmemoryPool,
+    attribute: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CuResult {
+    require_init()?;
+    if value.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    let mut found = 0;
+    wire::pool_get_attribute(pool as u64, attribute, Some(&mut found))?;
+    if attribute <= LAST_INT_ATTRIBUTE {
+        // SAFETY: not NULL; the attribute's type is int.
+        unsafe { value.cast::<u32>().write_unaligned(found as u32) };
+    } else {
+        // SAFETY: not NULL; the attribute's type is cuuint64_t.
+        unsafe { value.cast::<u64>().write_unaligned(found) };
+    }
+    Ok(())
+}
+
+pub unsafe fn cuMemPoolSetAttribute(
+    pool: CUmemoryPool,
+    attribute: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CuResult {
+    require_init()?;
+    if value.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    let given = if attribute <= LAST_INT_ATTRIBUTE {
+        // SAFETY: not NULL; the attribute's type is int.
+        u64::from(unsafe { value.cast::<u32>().read_unaligned() })
+    } else {
+        // SAFETY: not NULL; the attribute's type is cuuint64_t.
+        unsafe { value.cast::<u64>().read_unaligned() }
+    };
+    wire::pool_set_attribute(pool as u64, attribute, given)
+}

@@ -1,0 +1,304 @@
+#![allow(unsafe_code)]
+//! The connection of this process to its host: one session, and a lane for each thread that calls.
+//!
+//! Unsafe because a forked child closes descriptors and mappings that its parent's objects own, without running their destructors.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::Flags;
+use protocol::handshake::{Capabilities, Hello, Limits, RefusalCode, Token};
+use protocol::ops;
+use protocol::region::Region;
+use protocol::status::{CuResult, Status};
+use protocol::text::Text;
+use protocol::wire::Writer;
+use transport::{Address, Connection, GuestLane, Placement, Reservation, Window, handshake};
+
+/// How long the daemon may take for one step of a handshake.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the daemon listens unless `CUDA_SHIM_CONNECT` says otherwise.
+const DEFAULT_ADDRESS: &str = "unix:/run/host-vmm.sock";
+
+/// Why no session could be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    message: String,
+    status: Status,
+}
+
+impl OpenError {
+    fn new(status: Status, message: impl ToString) -> OpenError {
+        OpenError { message: message.to_string(), status }
+    }
+
+    /// What `cuInit` returns.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The session of this process.
+pub struct Session {
+    address: Address,
+    region: Region,
+    token: Token,
+    capabilities: Capabilities,
+    limits: Limits,
+    window: Arc<Window>,
+    /// Kept open: its end is the end of the session.
+    control: Connection,
+    /// Lanes of threads that have ended, for threads to come.
+    idle: Mutex<Vec<Lane>>,
+    /// Descriptors of all lanes, for a forked child to close.
+    descriptors: Mutex<Vec<RawFd>>,
+}
+
+impl Session {
+    /// Connects to the daemon.
+    pub fn open() -> Result<Session, OpenError> {
+        let text = std::env::var("CUDA_SHIM_CONNECT").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
+        let address: Address = text
+            .parse()
+            .map_err(|error| OpenError::new(Status::NO_DEVICE, format!("CUDA_SHIM_CONNECT: {error}")))?;
+        let mut refused = None;
+        for region in Region::candidates() {
+            let Ok(reservation) = Reservation::new(region.start(), region.end() - region.start()) else {
+                continue;
+            };
+            let name = Text::new(&program_name());
+            let hello = Hello::control(region, std::process::id(), name);
+            match handshake::connect_control(&address, &hello, TIMEOUT) {
+                Ok((control, welcome, file)) => {
+                    let place = Placement::Over(&reservation, region.window_start());
+                    let window = Window::map(file, place, true)
+                        .map_err(|error| OpenError::new(Status::OPERATING_SYSTEM, error))?;
+                    // For the life of the process: exit handlers still use device pointers.
+                    reservation.leak();
+                    crate::log!(
+                        Info,
+                        "session with {address}: worker {}, region {:#x}, protocol {}",
+                        welcome.worker_pid,
+                        region.start(),
+                        welcome.version
+                    );
+                    return Ok(Session {
+                        address,
+                        region,
+                        token: welcome.token,
+                        capabilities: welcome.capabilities,
+                        limits: welcome.limits,
+                        window: Arc::new(window),
+                        control,
+                        idle: Mutex::default(),
+                        descriptors: Mutex::default(),
+                    });
+                }
+                Err(transport::Error::Refused(refusal)) if refusal.code == RefusalCode::REGION_BUSY => {
+                    refused = Some(format!("region {:#x} is taken on the host", region.start()));
+                }
+                Err(error) => {
+                    return Err(OpenError::new(
+                        Status::NO_DEVICE,
+                        format!("no host at {address}: {error}; is host-vmm serve running there?"),
+                    ));
+                }
+            }
+        }
+        let message = refused.unwrap_or_else(|| "no 4 TiB of address space are free for the region".into());
+        Err(OpenError::new(Status::OPERATING_SYSTEM, message))
+    }
+
+    pub fn region(&self) -> Region {
+        self.region
+    }
+
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// A lane for the calling thread: one that a former thread has left, or a new one.
+    pub fn lane(&self) -> Result<Lane, Status> {
+        let left = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut lane) = left {
+            // What the former thread did not ask for any more.
+            let _ = lane.take_latched();
+            return Ok(lane);
+        }
+        let hello = Hello::lane(self.token, self.region, std::process::id());
+        let guest = handshake::connect_lane(&self.address, &hello, &self.window, &self.limits, TIMEOUT)
+            .map_err(|error| {
+                crate::log!(Error, "no lane for this thread: {error}");
+                Status::UNKNOWN
+            })?;
+        let descriptor = guest.as_fd().as_raw_fd();
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
+        Ok(Lane::new(guest))
+    }
+
+    /// Takes the lane of a thread that ends.
+    pub fn give_back(&self, lane: Lane) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+    }
+
+    /// In a forked child: closes what was inherited, so that the host sees the parent's end when it comes, and frees the addresses.
+    pub fn abandon(&self) {
+        // A lock that another thread of the parent held at the fork stays locked for ever here: then the descriptors stay open, which the
+        // host's watch on the parent's process covers.
+        let lanes = self.descriptors.try_lock().map(|list| list.clone()).unwrap_or_default();
+        for descriptor in lanes.into_iter().chain([self.control.as_fd().as_raw_fd()]) {
+            // SAFETY: descriptors of the parent's session, copied into this child by fork; their owners are never used or dropped here.
+            unsafe { libc::close(descriptor) };
+        }
+        let len = (self.region.end() - self.region.start()) as usize;
+        // SAFETY: the region was reserved by the parent's session, of which nothing is used in this child; the window in it was not inherited.
+        unsafe { libc::munmap(core::ptr::without_provenance_mut(self.region.start() as usize), len) };
+    }
+}
+
+fn program_name() -> String {
+    let path = std::env::current_exe().ok();
+    path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default()
+}
+
+/// Parts that the staging area is used in, so that one is filled while another is emptied.
+const SLOTS: u64 = 8;
+
+/// A part of the staging area, taken for one piece of a copy.
+#[derive(Debug)]
+pub struct Slot {
+    index: usize,
+    offset: u64,
+    /// The request that uses it.
+    seq: u64,
+}
+
+impl Slot {
+    /// Offset in the staging area.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+/// A lane with what its thread keeps about it.
+pub struct Lane {
+    guest: GuestLane,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+    /// The current context that the host knows of.
+    context: u64,
+    /// Last request that used each slot.
+    slots: [u64; SLOTS as usize],
+    next: usize,
+}
+
+fn failed(error: &transport::Error) -> Status {
+    if let transport::Error::BodyLen { len, max } = error {
+        crate::log!(Error, "request of {len} bytes, the host takes {max}");
+        return Status::INVALID_VALUE;
+    }
+    crate::log!(Error, "lane: {error}");
+    Status::UNKNOWN
+}
+
+impl Lane {
+    fn new(guest: GuestLane) -> Lane {
+        Lane {
+            guest,
+            request: Vec::new(),
+            reply: Vec::new(),
+            context: 0,
+            slots: [0; SLOTS as usize],
+            next: 0,
+        }
+    }
+
+    /// Tells the host which context is current, if that has changed.
+    #[inline]
+    pub fn set_context(&mut self, context: u64) -> CuResult {
+        if context != self.context {
+            self.post(ops::lane_set_context, |w| w.u64(context))?;
+            self.context = context;
+        }
+        Ok(())
+    }
+
+    /// Sends a request and waits for its reply, whose body is then in [`Lane::reply`].
+    pub fn call(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(Status, Flags), Status> {
+        encode(&mut Writer::new(&mut self.request));
+        let reply = self.guest.call(op, &self.request, &mut self.reply).map_err(|error| failed(&error))?;
+        Ok((reply.status, reply.flags))
+    }
+
+    /// Body of the last reply.
+    pub fn reply(&self) -> &[u8] {
+        &self.reply
+    }
+
+    /// Sends a request without a reply; returns its number.
+    #[inline]
+    pub fn post(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<u64, Status> {
+        encode(&mut Writer::new(&mut self.request));
+        self.guest.post(op, &self.request).map_err(|error| failed(&error))
+    }
+
+    /// The first error of posted requests since the last look.
+    #[inline]
+    pub fn take_latched(&mut self) -> Option<Status> {
+        self.guest.take_latched()
+    }
+
+    pub fn slot_len(&self) -> usize {
+        (self.guest.staging_len() / SLOTS) as usize & !4095
+    }
+
+    pub fn slot_count(&self) -> usize {
+        SLOTS as usize
+    }
+
+    /// The next slot in turn, when its last user is done with it.
+    pub fn next_slot(&mut self) -> Result<Slot, Status> {
+        let index = self.next;
+        self.next = (index + 1) % SLOTS as usize;
+        self.guest.wait_completed(self.slots[index]).map_err(|error| failed(&error))?;
+        Ok(Slot { index, offset: (index * self.slot_len()) as u64, seq: 0 })
+    }
+
+    /// Marks the slot as used by the request that was sent last.
+    pub fn slot_in_use(&mut self, slot: Slot) -> Slot {
+        let seq = self.guest.last_seq();
+        self.slots[slot.index] = seq;
+        Slot { seq, ..slot }
+    }
+
+    /// Waits until the request that uses the slot is complete.
+    pub fn wait_slot(&mut self, slot: &Slot) -> CuResult {
+        self.guest.wait_completed(slot.seq).map_err(|error| failed(&error))
+    }
+
+    /// Copies program memory into a slot, at an offset in it.
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes.
+    pub unsafe fn copy_into_slot(&self, slot: &Slot, offset: u64, from: *const u8, len: usize) -> CuResult {
+        // SAFETY: by the caller's promise; program memory is not staging area, which the program does not know.
+        unsafe { self.guest.copy_in(slot.offset + offset, from, len) }.map_err(|error| failed(&error))
+    }
+
+    /// Copies from a slot, at an offset in it, to program memory.
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes.
+    pub unsafe fn copy_from_slot(&self, slot: &Slot, offset: u64, to: *mut u8, len: usize) -> CuResult {
+        // SAFETY: as in `copy_into_slot`.
+        unsafe { self.guest.copy_out(slot.offset + offset, to, len) }.map_err(|error| failed(&error))
+    }
+}

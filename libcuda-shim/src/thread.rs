@@ -1,0 +1,147 @@
+#![allow(unsafe_code)]
+//! What belongs to one thread of the program: its stack of current contexts, and its lane to the host.
+//!
+//! Unsafe because the thread-local slot is a raw pointer: exit handlers of the program run after thread-local destructors, and must still find
+//! (or make) a state, which a `thread_local!` with a destructor cannot give them. A separate guard with a destructor returns the lane to the
+//! session's pool when a thread ends. The main thread's state is kept: when its destructors run the program is at its end, and its
+//! exit handlers still expect their current context.
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+
+use protocol::status::Status;
+
+use crate::local_storage::Remembered;
+use crate::process::{Process, is_current, process};
+use crate::session::Lane;
+
+/// State of one thread.
+pub struct Thread {
+    /// The process state this belongs to; another one after a fork.
+    process: &'static Process,
+    /// Current contexts, the last one being current.
+    stack: Vec<u64>,
+    lane: Option<Lane>,
+    remembered: Remembered,
+    /// `cuThreadExchangeStreamCaptureMode`; starts as CU_STREAM_CAPTURE_MODE_GLOBAL.
+    pub capture_mode: u32,
+}
+
+thread_local! {
+    static SLOT: Cell<*const RefCell<Thread>> = const { Cell::new(ptr::null()) };
+    static GUARD: Guard = const { Guard };
+}
+
+/// Runs at the end of a thread.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if rustix::thread::gettid() == rustix::process::getpid() {
+            return;
+        }
+        let state = SLOT.replace(ptr::null());
+        if state.is_null() {
+            return;
+        }
+        // SAFETY: made by `Box::into_raw` in `state`, owned by this thread, and no longer reachable through the slot.
+        let state = unsafe { Box::from_raw(state.cast_mut()) }.into_inner();
+        if let (true, Some(lane)) = (is_current(state.process), state.lane)
+            && let Some(session) = state.process.session.get()
+        {
+            session.give_back(lane);
+        }
+    }
+}
+
+fn state() -> &'static RefCell<Thread> {
+    let process = process();
+    let present = SLOT.get();
+    if !present.is_null() {
+        // SAFETY: the slot's state is freed only by the guard, which empties the slot first.
+        let state = unsafe { &*present };
+        match state.try_borrow() {
+            // In use further up this very thread's stack: `with` refuses it.
+            Err(_) => return state,
+            Ok(thread) if ptr::eq(thread.process, process) => return state,
+            Ok(_) => {}
+        }
+        // A forked child: the parent's state, with the parent's lane, is leaked; its memory may be in any state.
+    }
+    let fresh =
+        Thread { process, stack: Vec::new(), lane: None, remembered: Remembered::default(), capture_mode: 0 };
+    let state = Box::into_raw(Box::new(RefCell::new(fresh)));
+    SLOT.set(state);
+    // Registers the destructor; fails when the thread's destructors have run already, and then the state is leaked at exit.
+    let _ = GUARD.try_with(|_| ());
+    // SAFETY: just made.
+    unsafe { &*state }
+}
+
+/// Runs `f` with the thread's state. Not re-entrant: nothing called by `f` may call back into the program.
+#[inline]
+pub fn with<R>(f: impl FnOnce(&mut Thread) -> Result<R, Status>) -> Result<R, Status> {
+    match state().try_borrow_mut() {
+        Ok(mut thread) => f(&mut thread),
+        // A signal handler that interrupted a driver call of this very thread.
+        Err(_) => Err(Status::NOT_PERMITTED),
+    }
+}
+
+/// The thread's current context, or 0.
+#[inline]
+pub fn current_context() -> u64 {
+    state().try_borrow().map_or(0, |thread| thread.current())
+}
+
+/// The current context; INVALID_CONTEXT when there is none.
+#[inline]
+pub fn require_context() -> Result<u64, Status> {
+    match current_context() {
+        0 => Err(Status::INVALID_CONTEXT),
+        context => Ok(context),
+    }
+}
+
+/// Looks up context-local storage, remembering the answer.
+#[inline]
+pub fn local_storage(context: u64, key: usize) -> Result<usize, Status> {
+    with(|thread| thread.process.local_storage.get(context, key, &mut thread.remembered))
+}
+
+impl Thread {
+    #[inline]
+    pub fn current(&self) -> u64 {
+        self.stack.last().copied().unwrap_or(0)
+    }
+
+    /// Replaces the current context; 0 pops it.
+    pub fn set_current(&mut self, context: u64) {
+        self.stack.pop();
+        if context != 0 {
+            self.stack.push(context);
+        }
+    }
+
+    pub fn push(&mut self, context: u64) {
+        self.stack.push(context);
+    }
+
+    /// Pops the current context; INVALID_CONTEXT when there is none.
+    pub fn pop(&mut self) -> Result<u64, Status> {
+        self.stack.pop().ok_or(Status::INVALID_CONTEXT)
+    }
+
+    /// The thread's lane, opened on first use, with the host told of the current context.
+    #[inline]
+    pub fn lane(&mut self) -> Result<&mut Lane, Status> {
+        let current = self.current();
+        if self.lane.is_none() {
+            let session = self.process.session.get().ok_or(Status::NOT_INITIALIZED)?;
+            self.lane = Some(session.lane()?);
+        }
+        let lane = self.lane.as_mut().ok_or(Status::UNKNOWN)?;
+        lane.set_context(current)?;
+        Ok(lane)
+    }
+}
