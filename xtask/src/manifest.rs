@@ -49,7 +49,68 @@ const fn with_options(sample: Sample, options: &'static [&'static str]) -> Sampl
 }
 
 /// Every sample, in the order in which they are built and run: simple ones first.
-pub const SAMPLES: &[Sample] = &[runtime("vector_add", &["vector_add.cu"])];
+pub const SAMPLES: &[Sample] = &[
+    runtime("vector_add", &["vector_add.cu"]),
+    runtime("device_query", &["device_query.cu"]),
+    driver("driver_ptx", &["driver_ptx.cpp"], &[Data::Copy { from: "driver_ptx.ptx", to: "driver_ptx.ptx" }]),
+    driver(
+        "driver_fatbin",
+        &["driver_fatbin.cpp"],
+        &[Data::Fatbin { from: "kernels.cu", to: "driver_fatbin.fatbin", options: &[] }],
+    ),
+    driver("driver_context", &["driver_context.cpp"], &[]),
+    driver("driver_dlclose", &["driver_dlclose.cpp"], &[]),
+    driver(
+        "driver_link",
+        &["driver_link.cpp"],
+        &[
+            Data::Copy { from: "main.ptx", to: "driver_link.main.ptx" },
+            Data::Copy { from: "library.ptx", to: "driver_link.library.ptx" },
+        ],
+    ),
+    driver(
+        "driver_errors",
+        &["driver_errors.cpp"],
+        &[
+            Data::Fatbin {
+                from: "other_arch.cu",
+                to: "driver_errors.sm_75.fatbin",
+                options: &["-gencode=arch=compute_75,code=sm_75"],
+            },
+            Data::Fatbin {
+                from: "other_arch.cu",
+                to: "driver_errors.sm_90.fatbin",
+                options: &["-gencode=arch=compute_90,code=sm_90"],
+            },
+        ],
+    ),
+    runtime("matmul_tiled", &["matmul_tiled.cu"]),
+    runtime("reduction", &["reduction.cu"]),
+    runtime("histogram", &["histogram.cu"]),
+    runtime("scan", &["scan.cu"]),
+    runtime("constant_symbols", &["constant_symbols.cu"]),
+    runtime("struct_params", &["struct_params.cu"]),
+    runtime("streams_events", &["streams_events.cu"]),
+    runtime("launch_api", &["launch_api.cu"]),
+    runtime("pitched_2d", &["pitched_2d.cu"]),
+    runtime("managed", &["managed.cu"]),
+    runtime("printf_assert", &["printf_assert.cu"]),
+    runtime("function_pointers", &["function_pointers.cu"]),
+    with_options(runtime("rdc", &["rdc.cu", "rdc_device.cu"]), &["-rdc=true"]),
+    runtime("montecarlo", &["montecarlo.cu"]),
+    runtime("half", &["half.cu"]),
+    with_options(runtime("ptds", &["ptds.cu"]), &["-default-stream", "per-thread"]),
+    runtime("host_threads", &["host_threads.cu"]),
+    runtime("errors", &["errors.cu"]),
+    runtime("warp_ops", &["warp_ops.cu"]),
+    runtime("atomics", &["atomics.cu"]),
+    runtime("device_malloc", &["device_malloc.cu"]),
+    runtime("bitops_math", &["bitops_math.cu"]),
+    runtime("barrier_loop", &["barrier_loop.cu"]),
+    runtime("big_grid", &["big_grid.cu"]),
+    runtime("fork_exec", &["fork_exec.cu"]),
+    runtime("exit_paths", &["exit_paths.cu"]),
+];
 
 /// The sample called `name`.
 pub fn find(name: &str) -> Option<&'static Sample> {
