@@ -82,12 +82,11 @@ pub fn translate(
     cx: &UnitCx<'_>,
     func: &Func,
     is_kernel: bool,
-    b: FunctionBuilder<'_>,
+    mut b: FunctionBuilder<'_>,
     module: &mut JITModule,
 ) -> Result<u32, String> {
     let parks = if is_kernel && func.parks() { live::across_parks(func) } else { HashMap::new() };
     let placeholder = Value::from_u32(0);
-    let mut b = b;
     let mut region = |id, name: &'static str| {
         b.func.dfg.alias_regions.insert(AliasRegionData { user_id: id, description: name.into() })
     };

@@ -482,7 +482,6 @@ pub struct CallSite {
 #[derive(Clone, Debug)]
 pub struct Func {
     pub name: ptx::Name,
-    pub is_entry: bool,
     pub regs: Vec<Class>,
     /// Block 0 is the entry.
     pub blocks: Vec<Block>,

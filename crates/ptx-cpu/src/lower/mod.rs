@@ -13,7 +13,7 @@ use ptx::ast::{Body, Function, Instruction, Operand, Statement};
 use ptx::{Form, Name, ScalarType};
 
 use crate::abi::op as park;
-use crate::ir::{Block, Builtin, CallSite, Class, Func, Guard, Inst, Obj, Op, Order, Reg, SINK, Space, Storage, Target, Term, Val};
+use crate::ir::{Block, Builtin, CallSite, Class, Func, Guard, Inst, Obj, Op, Reg, SINK, Space, Storage, Target, Term, Val};
 use crate::program::index::{Index, Sym};
 use decode::{Bind, Slot, Template};
 
@@ -98,7 +98,6 @@ pub fn lower(index: &Index, unit: &mut Unit, forms: &mut FormCache, number: u32)
         body,
         func: Func {
             name: ast.name.clone(),
-            is_entry: ast.is_entry,
             regs: Vec::with_capacity(body.registers.len()),
             blocks: vec![Block { insts: Vec::new(), term: Term::Ret }],
             objs: Vec::new(),

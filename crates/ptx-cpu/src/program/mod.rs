@@ -3,6 +3,7 @@
 //! Locks: each kernel has one, held while it is compiled; nothing else is locked.
 
 pub(crate) mod index;
+mod memory;
 mod unit;
 
 use std::collections::HashMap;
@@ -13,10 +14,11 @@ use ptx::Name;
 use ptx::ast::{Directive, Module};
 use thiserror::Error;
 
-use crate::codegen::{Code, Compiler, Helpers};
+use crate::codegen::{Code, Compiler};
 use crate::kernel::Kernel;
 use crate::lower::Problem;
 use index::{Allocations, Index};
+pub use memory::RegionMemory;
 
 /// What a variable's memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +55,14 @@ pub trait GlobalMemory: Send + Sync {
 /// Parameters of loading.
 pub struct Options {
     /// Addresses of the [helpers](crate::abi::helper_names).
-    pub helpers: Helpers,
+    pub helpers: Vec<(&'static str, usize)>,
     /// Bytes of local memory per thread for kernels whose call depth is not known (recursion).
     pub recursion_local_len: u32,
 }
 
-impl Options {
-    /// Default limits with these helpers.
-    pub fn new(helpers: Helpers) -> Self {
+impl Default for Options {
+    fn default() -> Self {
+        let helpers = crate::helpers::table().iter().map(|(name, address)| (*name, *address as usize)).collect();
         Self { helpers, recursion_local_len: 16 << 10 }
     }
 }
