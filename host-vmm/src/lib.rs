@@ -1,1 +1,12 @@
-//! Skeleton.
+//! Host side of the project: the daemon, its workers, the backends that run driver calls, and the runner of programs.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+mod generated;
+pub mod logging;
+pub mod runner;
+pub mod session;
+pub mod stats;
+pub mod worker;

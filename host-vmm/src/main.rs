@@ -1,1 +1,7 @@
-fn main() {}
+//! `host-vmm`: see [`host_vmm::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    host_vmm::cli::main()
+}

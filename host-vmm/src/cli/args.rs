@@ -1,0 +1,163 @@
+//! Arguments of the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use transport::Address;
+
+use super::size;
+use crate::config::{ComputeCapability, Config, Limits};
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  host-vmm run -- ./vector_add
+  host-vmm run --stats -- python3 train.py --epochs 1
+  host-vmm run --backend cpu --memory 8G --compute-capability 8.6 -- ./app
+  host-vmm run --preload -- ./app-with-rpath
+
+The exit code is the program's; 128 + N if signal N ended it; 125 if it could not be started by host-vmm,
+126 if it is not executable, 127 if it was not found.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  host-vmm serve --listen unix:/run/user/1000/cuda.sock
+  CUDA_SHIM_CONNECT=unix:/run/user/1000/cuda.sock LD_LIBRARY_PATH=/path/to/shim ./vector_add
+
+SIGINT and SIGTERM end the daemon and all its workers.";
+
+/// Runs unmodified CUDA programs: serves the driver calls of programs that use the libcuda.so.1 shim.
+#[derive(Debug, Parser)]
+#[command(name = "host-vmm", version, max_term_width = 110)]
+pub struct Cli {
+    /// Log filter, e.g. warn, info or host_vmm=debug
+    #[arg(long, global = true, env = crate::logging::LOG_ENV, value_name = "FILTER")]
+    pub log: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves programs that connect to a socket
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Runs a program with the shim in front of it and a private daemon
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Serves one program (started by the daemon; its socket is standard input)
+    #[command(hide = true)]
+    Worker,
+    /// Prints a completion script for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page (roff)
+    Man,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The GPU if a driver is there and this build can use it, else the CPU
+    Auto,
+    /// The GPU, through the NVIDIA driver
+    Cuda,
+    /// The CPU: kernels are compiled from their PTX
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen: unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Address,
+    /// What runs the kernels
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What runs the kernels
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+    /// The shim library (default: libcuda.so next to this program or in ../lib)
+    #[arg(long, value_name = "PATH", env = "HOST_VMM_SHIM")]
+    pub shim: Option<PathBuf>,
+    /// Put the shim in front with LD_PRELOAD instead of LD_LIBRARY_PATH
+    #[arg(long)]
+    pub preload: bool,
+    /// Print calls, bytes and times per driver call afterwards (on standard error)
+    #[arg(long)]
+    pub stats: bool,
+    /// Print the closing line and --stats as JSON (on standard error)
+    #[arg(long)]
+    pub json: bool,
+    /// No closing line
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// The program and its arguments
+    #[arg(required = true, last = true, value_name = "PROGRAM ARGS")]
+    pub program: Vec<OsString>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Device and limits")]
+pub struct LimitArgs {
+    /// Device memory of a program [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub memory: Option<u64>,
+    /// Pinned and managed memory of a program [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub window: Option<u64>,
+    /// Number of devices of the CPU backend
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub devices: u32,
+    /// Compute capability of the CPU backend's devices
+    #[arg(long, value_name = "X.Y", default_value_t = ComputeCapability::DEFAULT)]
+    pub compute_capability: ComputeCapability,
+    /// Programs at the same time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
+    pub max_sessions: u32,
+    /// Threads of a program that use the driver
+    #[arg(long, value_name = "N", default_value_t = Limits::default().lanes)]
+    pub max_lanes: u32,
+    /// Handles (streams, events, modules ...) of a program
+    #[arg(long, value_name = "N", default_value_t = Limits::default().handles)]
+    pub max_handles: u32,
+    /// Size of one device image (PTX)
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1G")]
+    pub max_image: u64,
+}
+
+impl LimitArgs {
+    /// The configuration of daemon and workers.
+    ///
+    /// # Errors
+    /// The machine's memory size cannot be read and no sizes are given.
+    pub fn to_config(&self, log: Option<String>) -> anyhow::Result<Config> {
+        let mut limits = Limits {
+            sessions: self.max_sessions,
+            lanes: self.max_lanes,
+            handles: self.max_handles,
+            image_bytes: self.max_image,
+            ..Limits::default()
+        };
+        limits.memory_bytes = self.memory.unwrap_or(limits.memory_bytes);
+        limits.window_bytes = self.window.unwrap_or(limits.window_bytes);
+        limits.check()?;
+        Ok(Config {
+            limits,
+            devices: self.devices,
+            compute_capability: self.compute_capability,
+            timing: false,
+            log,
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! The command line.
+
+mod args;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{daemon, logging, runner, worker};
+pub use args::{Backend, Cli, Command, LimitArgs, RunArgs, ServeArgs};
+
+/// The command line was understood, but asks for something that cannot be done here.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the program; the exit code is the caller's to return.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("host-vmm: error: {error:#}");
+            ExitCode::from(error.downcast_ref::<UsageError>().map_or(1, |_| EXIT_USAGE))
+        }
+    }
+}
+
+/// An error that is answered with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
+    logging::init(cli.log.as_deref())?;
+    match &cli.command {
+        Command::Serve(args) => {
+            choose_backend(args.backend)?;
+            daemon::serve(&args.listen, &args.limits.to_config(cli.log.clone())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(args) => {
+            let backend = choose_backend(args.backend)?;
+            let code = runner::run(args, backend, &args.limits.to_config(cli.log.clone())?)?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Worker => {
+            worker::main()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "host-vmm", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The backend that will be used, by name.
+fn choose_backend(backend: Backend) -> anyhow::Result<&'static str> {
+    match backend {
+        Backend::Auto | Backend::Cpu => Ok("cpu"),
+        Backend::Cuda => Err(UsageError(
+            "this build has no CUDA backend yet; use --backend cpu, which runs the kernels on the CPU".into(),
+        )
+        .into()),
+    }
+}

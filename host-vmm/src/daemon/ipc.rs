@@ -1,0 +1,168 @@
+//! Messages between the daemon and a worker: one JSON object per packet of a socket pair, with at most one descriptor.
+//!
+//! Both ends are this program in the same version, so the format needs no compatibility; it is still bounded and checked, because a
+//! worker shares its address space with nothing but works for a program that is not trusted.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::config::Config;
+use crate::stats::Report;
+
+/// Largest packet in bytes. A report has one short row per driver call and a bounded number of kernel names.
+const MAX_PACKET: usize = 128 << 10;
+
+/// What a worker is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    pub config: Config,
+    pub token: [u8; 16],
+    /// Negotiated with the program.
+    pub version: u32,
+    pub capabilities: u64,
+    /// The region that the program proposes.
+    pub region_tag: u32,
+    /// Process id of the program as the kernel says, 0 if it cannot be seen from here.
+    pub pid: u32,
+}
+
+/// From the daemon to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The program's control connection (with its descriptor). Sent once, first.
+    Start(Box<Start>),
+    /// A lane (with its descriptor).
+    Lane,
+    /// Report and end.
+    Stop,
+}
+
+/// From a worker to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToDaemon {
+    /// The program has been welcomed: there is a session.
+    Welcomed,
+    /// The session is over; the worker ends after this.
+    Report(Report),
+    /// The program sent something that is against the protocol.
+    Malformed(String),
+}
+
+/// One end of the socket pair.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self { socket: a }, b))
+    }
+
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Sends a message, with a descriptor if the message has one.
+    ///
+    /// # Errors
+    /// The other end is gone, or the message is too large.
+    pub fn send<M: Serialize>(&self, message: &M, fd: Option<&OwnedFd>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > MAX_PACKET {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("message of {} bytes", bytes.len()),
+            ));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd.as_fd()]);
+        if let Some(fds) = &fds {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next message and its descriptor; `None` when the other end is closed.
+    ///
+    /// # Errors
+    /// A packet that is no message, or a failure of the socket.
+    pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; MAX_PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        let fd = ancillary
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            })
+            .flatten()
+            .next();
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fd)))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_carry_descriptors() {
+        let (a, b) = Channel::pair().unwrap();
+        let b = Channel::new(b);
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        a.send(&ToWorker::Lane, Some(&write)).unwrap();
+        a.send(&ToWorker::Stop, None).unwrap();
+        drop(write);
+        let (message, fd) = b.receive::<ToWorker>().unwrap().unwrap();
+        assert_eq!(message, ToWorker::Lane);
+        rustix::io::write(fd.unwrap(), b"x").unwrap();
+        assert_eq!(rustix::io::read(&read, &mut [0; 4]), Ok(1));
+        assert!(matches!(b.receive::<ToWorker>().unwrap(), Some((ToWorker::Stop, None))));
+        drop(a);
+        assert!(b.receive::<ToWorker>().unwrap().is_none());
+    }
+
+    #[test]
+    fn junk_is_an_error() {
+        let (a, b) = Channel::pair().unwrap();
+        rustix::io::write(&b, b"junk").unwrap();
+        assert!(a.receive::<ToDaemon>().is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! A lane's thread: takes requests, carries them out, answers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use protocol::frame::{Flags, Kind};
+use protocol::handshake::LaneWelcome;
+use protocol::lane::LanePlacement;
+use protocol::{Reader, Status, Writer};
+use transport::{Connection, HostLane};
+
+use super::Worker;
+use crate::generated::dispatch::dispatch;
+use crate::session::{Call, Lane, Latch};
+
+/// Serves a lane until the program closes it.
+pub fn run(worker: &Worker, id: u64, connection: Connection) {
+    let window = &worker.session.window;
+    let limits = &worker.limits;
+    let mut placement = LanePlacement {
+        offset: 0,
+        request_ring_len: limits.request_ring_len,
+        reply_ring_len: limits.reply_ring_len,
+        staging_len: limits.staging_len,
+    };
+    let Some(block) = window.alloc(placement.block_len()) else {
+        tracing::warn!("no room in the window for another lane; raise --window");
+        return;
+    };
+    placement.offset = window.offset(block).unwrap_or(0);
+    let welcome = LaneWelcome { version: worker.version, lane: u32::try_from(id).unwrap_or(0), placement };
+    let mapped = Arc::clone(window.mapped());
+    match HostLane::welcome(connection, mapped, &welcome, limits.max_body_len, super::ANSWER_TIMEOUT) {
+        Ok(mut host) => {
+            let latch = Arc::new(Latch::new(host.signals()));
+            let staging = (window.address(placement.staging()), u64::from(placement.staging_len));
+            let mut lane = Lane::new(id, staging, Arc::clone(&latch));
+            serve(worker, &mut host, &mut lane);
+            // Nobody may touch the block any more before it is given back.
+            latch.close();
+            drop(host);
+            worker.backend.lane_closed(id);
+        }
+        Err(error) => tracing::info!(lane = id, %error, "a lane ended in its handshake"),
+    }
+    window.free(block);
+}
+
+fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
+    let counters = &worker.session.counters;
+    let timing = worker.session.config.timing;
+    let max_body = worker.limits.max_body_len as usize;
+    let mut body = Vec::new();
+    let mut reply = Vec::new();
+    loop {
+        let header = match host.next(&mut body) {
+            Ok(Some(header)) => header,
+            Ok(None) => return,
+            Err(error) if error.is_violation() => worker.malformed(&format!("lane {}: {error}", lane.id)),
+            Err(error) => {
+                tracing::warn!(lane = lane.id, %error, "a lane failed");
+                return;
+            }
+        };
+        let begin = timing.then(Instant::now);
+        let mut call = Call { session: &worker.session, lane, max_body, device_output: false };
+        let mut writer = Writer::new(&mut reply);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            dispatch(&*worker.backend, &mut call, header.op, &mut Reader::new(&body), &mut writer)
+        }));
+        let device_output = call.device_output;
+        let mut status = match outcome {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => {
+                let name = protocol::ops::by_opcode(header.op).map_or("unknown operation", |info| info.name);
+                worker.malformed(&format!("lane {}, {name} ({:#06x}): {error}", lane.id, header.op))
+            }
+            // The panic has been printed with its place. The program sees an error of the host, and goes on.
+            Err(_) => Status::UNKNOWN,
+        };
+        if header.kind == Kind::SYNC {
+            if status.is_success() && reply.len() > max_body {
+                tracing::warn!(op = header.op, len = reply.len(), "a reply is too long for its frame");
+                status = Status::INVALID_VALUE;
+            }
+            let answer: &[u8] = if status.is_success() { &reply } else { &[] };
+            let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
+            if let Err(error) = host.reply(&header, status, flags, answer) {
+                tracing::debug!(lane = lane.id, %error, "a lane's reply cannot be sent");
+                return;
+            }
+        } else {
+            if !status.is_success() {
+                host.latch(status);
+            }
+            host.complete(header.seq);
+        }
+        let nanos = begin.map_or(0, |begin| u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        counters.op(header.op, (body.len() + reply.len()) as u64, nanos);
+    }
+}

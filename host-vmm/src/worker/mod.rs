@@ -1,0 +1,203 @@
+//! The worker: one process per program, with its own device memory and handles.
+//!
+//! Threads: the main one reads the daemon's messages; the watcher waits for the end of the program or of the daemon and ends the process,
+//! whatever the others are doing; one thread per lane carries out calls; the backend has its own.
+
+mod exit;
+pub mod handles;
+mod lane;
+pub mod range_alloc;
+pub mod registry;
+mod watch;
+pub mod window;
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use protocol::handshake::{Capabilities, ControlWelcome, Limits, RefusalCode, Refused, Token};
+use protocol::region::Region;
+use ptx_cpu::region::{RegionConfig, RegionError};
+use transport::handshake::{refuse, welcome_control};
+use transport::{Connection, WindowFile};
+
+use crate::backend::Backend;
+use crate::backend::cpu::CpuBackend;
+use crate::daemon::ipc::{Channel, Start, ToDaemon, ToWorker};
+use crate::session::Session;
+use window::Window;
+
+/// Time for the program to take an answer of the handshake.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A session in progress.
+struct Worker {
+    channel: Channel,
+    session: Arc<Session>,
+    backend: Arc<dyn Backend>,
+    limits: Limits,
+    version: u32,
+    lanes: AtomicU32,
+    next_lane: AtomicU64,
+    /// Held by the thread that ends the process, for good.
+    ending: Mutex<()>,
+}
+
+/// Entry point of `host-vmm worker`. Does not return before the session's end.
+///
+/// # Errors
+/// The session could not be started; the program has been told.
+pub fn main() -> anyhow::Result<()> {
+    let channel = take_channel().context("the worker is started by the daemon, not by hand")?;
+    let (start, connection) =
+        match channel.receive::<ToWorker>().context("cannot read the daemon's message")? {
+            Some((ToWorker::Start(start), Some(fd))) => (start, Connection::from_fd(fd)),
+            // The daemon has changed its mind.
+            None => return Ok(()),
+            Some((other, _)) => anyhow::bail!("unexpected first message {other:?}"),
+        };
+    let worker = match begin(&start, channel) {
+        Ok(worker) => worker,
+        Err(Failed { refused, error }) => {
+            refuse(&connection, &refused);
+            return error.map_or(Ok(()), Err);
+        }
+    };
+    let worker = Arc::new(worker);
+    watch::start(Arc::clone(&worker), connection, start.pid, |connection| {
+        welcome(&worker, connection, &start)
+    })?;
+    loop {
+        match worker.channel.receive::<ToWorker>() {
+            Ok(Some((ToWorker::Lane, Some(fd)))) => worker.accept_lane(Connection::from_fd(fd)),
+            Ok(Some((ToWorker::Stop, _)) | None) => worker.end(),
+            Ok(Some((message, _))) => tracing::error!(?message, "unexpected message from the daemon"),
+            Err(error) => {
+                tracing::error!(%error, "the daemon's message cannot be read");
+                worker.end();
+            }
+        }
+    }
+}
+
+/// Standard input is the channel; in its place comes /dev/null.
+fn take_channel() -> anyhow::Result<Channel> {
+    let stdin = rustix::stdio::stdin();
+    rustix::net::sockopt::socket_type(stdin)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(OwnedFd::from(null))?;
+    Ok(Channel::new(socket))
+}
+
+/// Why there is no session: what the program is told, and what the log should say beyond that.
+struct Failed {
+    refused: Refused,
+    error: Option<anyhow::Error>,
+}
+
+impl Failed {
+    fn internal(error: anyhow::Error) -> Self {
+        let text = format_args!("the worker cannot start: {error}");
+        Self { refused: Refused::new(RefusalCode::INTERNAL, text), error: Some(error) }
+    }
+}
+
+/// Everything but the answer to the program.
+fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
+    let config = &start.config;
+    let Some(region) = Region::new(start.region_tag) else {
+        let text = format_args!("region tag {} does not exist", start.region_tag);
+        return Err(Failed { refused: Refused::new(RefusalCode::REGION_BUSY, text), error: None });
+    };
+    let memory = RegionConfig { memory_limit: config.limits.memory_bytes };
+    let device = match ptx_cpu::region::Region::reserve(region.tag().into(), memory) {
+        Ok(device) => Arc::new(device),
+        Err(RegionError::Taken(tag)) => {
+            let text = format_args!("region {tag} is taken in the worker");
+            return Err(Failed { refused: Refused::new(RefusalCode::REGION_BUSY, text), error: None });
+        }
+        Err(error) => return Err(Failed::internal(error.into())),
+    };
+    let set_up = || -> anyhow::Result<Worker> {
+        ptx_cpu::fault::install().context("cannot install fault handlers")?;
+        let window = Arc::new(Window::create(region.window_start(), config.limits.window_bytes)?);
+        device.map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())?;
+        let session = Arc::new(Session::new(config.clone(), window));
+        let backend = Arc::new(CpuBackend::new(Arc::clone(&session), device)?);
+        Ok(Worker {
+            channel,
+            session,
+            backend,
+            limits: config.limits.to_protocol(),
+            version: start.version,
+            lanes: AtomicU32::new(0),
+            next_lane: AtomicU64::new(1),
+            ending: Mutex::new(()),
+        })
+    };
+    set_up().map_err(Failed::internal)
+}
+
+/// Answers the program's control hello.
+fn welcome(worker: &Worker, connection: &Connection, start: &Start) -> anyhow::Result<()> {
+    let welcome = ControlWelcome {
+        version: start.version,
+        capabilities: Capabilities(start.capabilities),
+        token: Token(start.token),
+        region_tag: start.region_tag,
+        worker_pid: std::process::id(),
+        limits: worker.limits,
+    };
+    let file: &WindowFile = worker.session.window.file();
+    welcome_control(connection, &welcome, file, ANSWER_TIMEOUT).context("cannot answer the program")?;
+    worker.channel.send(&ToDaemon::Welcomed, None).context("cannot tell the daemon")
+}
+
+impl Worker {
+    /// Starts a lane's thread, if the limit allows.
+    fn accept_lane(self: &Arc<Self>, connection: Connection) {
+        if self.lanes.fetch_add(1, Ordering::AcqRel) >= self.limits.max_lanes {
+            self.lanes.fetch_sub(1, Ordering::AcqRel);
+            let text = format_args!("more than {} lanes", self.limits.max_lanes);
+            refuse(&connection, &Refused::new(RefusalCode::LIMIT, text));
+            return;
+        }
+        self.session.counters.lanes.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
+        let this = Arc::clone(self);
+        let started = thread::Builder::new().name(format!("lane-{id}")).spawn(move || {
+            lane::run(&this, id, connection);
+            this.lanes.fetch_sub(1, Ordering::AcqRel);
+        });
+        if let Err(error) = started {
+            self.lanes.fetch_sub(1, Ordering::AcqRel);
+            tracing::error!(%error, "cannot start a lane's thread");
+        }
+    }
+
+    /// The program has broken the protocol: says so to the daemon and ends.
+    fn malformed(&self, what: &str) -> ! {
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.channel.send(&ToDaemon::Malformed(what.to_owned()), None);
+        self.report_and_exit()
+    }
+
+    /// Reports and ends the process. Kernels that run are not waited for.
+    fn end(&self) -> ! {
+        // Never released: whoever comes second waits for the exit.
+        let _ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.report_and_exit()
+    }
+
+    fn report_and_exit(&self) -> ! {
+        let report = self.session.counters.report(|op| protocol::ops::by_opcode(op).map(|info| info.name));
+        if let Err(error) = self.channel.send(&ToDaemon::Report(report), None) {
+            tracing::debug!(%error, "nobody takes the report");
+        }
+        exit::now()
+    }
+}
