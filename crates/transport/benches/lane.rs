@@ -47,27 +47,24 @@ fn main() {
     print("floor: one byte there and back, blocking", ping_pong(rounds), rounds);
 
     let rounds = scale(200_000).max(10);
-    let start = Instant::now();
+    let mut all = Vec::new();
     for _ in 0..rounds {
+        let start = Instant::now();
         guest.call(ECHO, &body, &mut reply).expect("call");
+        all.push(start.elapsed());
     }
-    print("sync round trip, 104 bytes, both awake", start.elapsed(), rounds);
+    distribution("sync round trip, 104 bytes", all);
 
-    // The worker is asleep at each call: it spins for 20 us at most.
+    // After 300 us the worker is asleep.
     let rounds = scale(2_000).max(2);
-    let mut spent = Duration::ZERO;
     let mut all = Vec::new();
     for _ in 0..rounds {
         thread::sleep(Duration::from_micros(300));
         let start = Instant::now();
         guest.call(ECHO, &body, &mut reply).expect("call");
         all.push(start.elapsed());
-        spent += start.elapsed();
     }
-    all.sort();
-    print("sync round trip, worker parked, mean", spent, rounds);
-    print("sync round trip, worker parked, median", all[all.len() / 2], 1);
-    print("sync round trip, worker parked, 99%", all[all.len() * 99 / 100], 1);
+    distribution("sync round trip, worker parked", all);
 
     // Batches that fit in the ring: the caller's cost alone.
     let (batches, batch) = (scale(2_000).max(2), 1_000);
@@ -161,6 +158,19 @@ fn ping_pong(rounds: u64) -> Duration {
     drop(here);
     other.join().expect("join");
     elapsed
+}
+
+fn distribution(what: &str, mut all: Vec<Duration>) {
+    all.sort();
+    let at = |percent: usize| all[(all.len() - 1) * percent / 100].as_secs_f64() * 1e6;
+    let mean = all.iter().sum::<Duration>().as_secs_f64() * 1e6 / all.len() as f64;
+    println!(
+        "{what:<45} {:>10.3} us (10%: {:.2}, 90%: {:.2}, 99%: {:.2}, mean {mean:.2})",
+        at(50),
+        at(10),
+        at(90),
+        at(99)
+    );
 }
 
 fn print(what: &str, elapsed: Duration, count: u64) {
