@@ -8,6 +8,10 @@ mod process;
 mod progress;
 mod run;
 mod samples;
+mod test;
+mod test_cargo;
+mod test_matrix;
+mod test_numba;
 mod toolkit;
 mod venv;
 mod workspace;
@@ -31,6 +35,8 @@ enum Task {
     Samples(samples::Args),
     /// Build everything that is needed and run one sample through the whole stack
     Run(run::Args),
+    /// Run all tests: unit and property tests, the sample matrix, Numba
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
         Task::Codegen(args) => codegen::main(&args),
         Task::Samples(args) => samples::main(&args),
         Task::Run(args) => run::main(&args),
+        Task::Test(args) => test::main(&args),
     };
     match result {
         Ok(code) => code,

@@ -1,0 +1,109 @@
+//! `cargo xtask test`: unit and property tests, the sample matrix, Numba.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use crate::toolkit::{Choice, Toolkit};
+use crate::{nvcc, samples, test_cargo, test_matrix, test_numba, workspace};
+
+#[derive(Parser)]
+pub struct Args {
+    /// Leave out the unit and property tests
+    #[arg(long)]
+    samples_only: bool,
+    /// Run this sample only (may be given several times; leaves Numba out, and implies --samples-only)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Run this leg only (may be given several times)
+    #[arg(long, value_enum, value_name = "LEG")]
+    leg: Vec<Leg>,
+    /// Time limit for each sample, in seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+    /// Where nvcc comes from
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    toolkit: Choice,
+}
+
+/// One column of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Leg {
+    CpuStatic,
+    CpuShared,
+    GpuStatic,
+    GpuShared,
+}
+
+/// What became of one test.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Pass(Duration),
+    /// With everything that a person needs to see.
+    Fail(String),
+    /// With the reason.
+    Skip(String),
+}
+
+/// Numbers for the closing line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut counts = Self::default();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Pass(_) => counts.passed += 1,
+                Outcome::Fail(_) => counts.failed += 1,
+                Outcome::Skip(_) => counts.skipped += 1,
+            }
+        }
+        counts
+    }
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let chosen = samples::select(&args.only)?;
+    let legs = if args.leg.is_empty() { Leg::value_variants().to_vec() } else { args.leg.clone() };
+    let limit = Duration::from_secs(args.timeout);
+
+    // Everything is built first: integration tests use the samples too.
+    let host = workspace::build_host()?;
+    let built = Toolkit::ensure(args.toolkit).and_then(|toolkit| nvcc::build(&toolkit, &chosen));
+
+    let mut counts = Counts::default();
+    if !args.samples_only && args.only.is_empty() {
+        counts.add(test_cargo::run()?);
+    }
+    match built {
+        Ok(()) => counts.add(test_matrix::run(&host, &chosen, &legs, limit)?),
+        Err(error) => counts.add(failure("samples", &error)),
+    }
+    if args.only.is_empty() && legs.contains(&Leg::CpuStatic) {
+        match test_numba::run(&host, limit) {
+            Ok(numba) => counts.add(numba),
+            Err(error) => counts.add(failure("numba", &error)),
+        }
+    }
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A part of the tests that could not begin: one failure, and the other parts still run.
+fn failure(part: &str, error: &anyhow::Error) -> Counts {
+    println!("{part}: FAIL: {error:#}");
+    Counts { failed: 1, ..Counts::default() }
+}
