@@ -125,6 +125,26 @@ impl Registry {
         Ok(())
     }
 
+    /// Enters an image that was made here; returns its hash.
+    ///
+    /// # Errors
+    /// More bytes than the limits allow.
+    pub fn insert(&self, bytes: Vec<u8>) -> Result<ImageHash, RegistryError> {
+        let len = bytes.len() as u64;
+        if len > self.max_image {
+            return Err(RegistryError::TooLarge { len, limit: self.max_image });
+        }
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let mut state = self.lock();
+        if state.held + len > self.max_total {
+            return Err(RegistryError::TooLarge { len: state.held + len, limit: self.max_total });
+        }
+        if state.images.insert(hash, bytes.into()).is_none() {
+            state.held += len;
+        }
+        Ok(hash)
+    }
+
     /// Number and bytes of the committed images.
     pub fn usage(&self) -> RegistryUse {
         let state = self.lock();

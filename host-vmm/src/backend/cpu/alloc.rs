@@ -80,8 +80,11 @@ impl CpuBackend {
             Some(stream) => self.target(call, stream).map(drop)?,
             None => self.live(call).map(drop)?,
         }
-        let allocation =
-            self.memory.find(address).filter(|a| a.kind == Kind::Managed).ok_or(Status::INVALID_VALUE)?;
+        let allocation = self
+            .memory
+            .find(address)
+            .filter(|a| matches!(a.kind, Kind::Managed | Kind::ManagedGlobal))
+            .ok_or(Status::INVALID_VALUE)?;
         if len == 0 || len > allocation.len - (address - allocation.base) {
             return Err(Status::INVALID_VALUE);
         }

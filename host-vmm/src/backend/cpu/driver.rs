@@ -13,7 +13,11 @@ use super::callback::Due;
 use super::context::{self, Context};
 use super::copy::{Area, Value};
 use super::device::{MAX_BLOCK, MAX_GRID, MAX_PITCH, MAX_THREADS_PER_BLOCK, PITCH_ALIGNMENT, attribute};
+use super::image::LoadFailure;
+use super::launch::Launch;
 use super::memory::{Kind, Rows};
+use super::module::Images;
+use super::occupancy;
 use super::pool::Pool;
 use super::sched::Work;
 use super::stream::GREATEST_PRIORITY;
@@ -349,6 +353,261 @@ impl Driver for CpuBackend {
         self.live(call).map(drop)
     }
 
+    // Modules, functions, launches
+
+    fn module_load(
+        &self,
+        call: &mut Call<'_>,
+        count: u32,
+        hashes: Option<&[u8]>,
+        forms: Option<&[u8]>,
+        _options: Option<&[u8]>,
+        result: Option<&mut u32>,
+        module: Option<&mut u64>,
+        _info_log: Option<&mut Vec<u8>>,
+        error_log: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        let loaded = self.load_module(call, Images { count, hashes, forms });
+        self.answer_load(call, loaded, result, module, error_log)
+    }
+
+    fn library_load(
+        &self,
+        call: &mut Call<'_>,
+        count: u32,
+        hashes: Option<&[u8]>,
+        forms: Option<&[u8]>,
+        _options: Option<&[u8]>,
+        result: Option<&mut u32>,
+        library: Option<&mut u64>,
+        _info_log: Option<&mut Vec<u8>>,
+        error_log: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        let loaded = self.load_library(call, Images { count, hashes, forms });
+        self.answer_load(call, loaded, result, library, error_log)
+    }
+
+    fn link_images(
+        &self,
+        call: &mut Call<'_>,
+        count: u32,
+        hashes: Option<&[u8]>,
+        forms: Option<&[u8]>,
+        _options: Option<&[u8]>,
+        result: Option<&mut u32>,
+        hash: Option<&mut [u8; 32]>,
+        form: Option<&mut u32>,
+        len: Option<&mut u64>,
+        _info_log: Option<&mut Vec<u8>>,
+        error_log: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        let mut size = 0;
+        let linked = self.link_to_image(call, Images { count, hashes, forms }).and_then(|image| {
+            let store = || -> CuResult {
+                put(hash, image.0)?;
+                put(form, image.1)?;
+                put(len, image.2)
+            };
+            store().map_err(|status| LoadFailure { status, log: String::new() }).map(|()| image.2)
+        });
+        self.answer_load(call, linked, result, Some(&mut size), error_log)
+    }
+
+    fn function_info(&self, call: &mut Call<'_>, function: u64, info: Option<&mut Vec<u8>>) -> CuResult {
+        self.function_describe(call, function, info)
+    }
+
+    fn launch(
+        &self,
+        call: &mut Call<'_>,
+        function: u64,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared_bytes: u32,
+        stream: u64,
+        flags: u32,
+        cluster_x: u32,
+        cluster_y: u32,
+        cluster_z: u32,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+        let cluster = [cluster_x, cluster_y, cluster_z];
+        self.launch_kernel(
+            call,
+            &Launch { function, grid, block, shared_bytes, stream, flags, cluster, params },
+        )
+    }
+
+    fn cuModuleUnload(&self, call: &mut Call<'_>, hmod: u64) -> CuResult {
+        self.module_unload(call, hmod)
+    }
+
+    fn cuModuleGetFunction(
+        &self,
+        call: &mut Call<'_>,
+        hfunc: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        let hfunc = hfunc.ok_or(Status::INVALID_VALUE)?;
+        *hfunc = self.module_function(call, hmod, name)?;
+        Ok(())
+    }
+
+    fn cuModuleGetGlobal_v2(
+        &self,
+        call: &mut Call<'_>,
+        dptr: Option<&mut u64>,
+        bytes: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        put_global(self.module_global(call, hmod, name)?, dptr, bytes)
+    }
+
+    fn cuModuleGetFunctionCount(&self, _: &mut Call<'_>, count: Option<&mut u32>, mod_: u64) -> CuResult {
+        put(count, self.module_functions(mod_)?.len() as u32)
+    }
+
+    fn cuModuleEnumerateFunctions(
+        &self,
+        _: &mut Call<'_>,
+        functions: Option<&mut [u8]>,
+        numFunctions: u32,
+        mod_: u64,
+    ) -> CuResult {
+        self.functions_out(functions, numFunctions, &self.module_functions(mod_)?)
+    }
+
+    fn cuLibraryUnload(&self, _: &mut Call<'_>, library: u64) -> CuResult {
+        self.library_unload(library)
+    }
+
+    fn cuLibraryGetKernel(
+        &self,
+        _: &mut Call<'_>,
+        pKernel: Option<&mut u64>,
+        library: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        let kernel = pKernel.ok_or(Status::INVALID_VALUE)?;
+        *kernel = self.library_kernel(library, name)?;
+        Ok(())
+    }
+
+    fn cuLibraryGetModule(&self, call: &mut Call<'_>, pMod: Option<&mut u64>, library: u64) -> CuResult {
+        let module = pMod.ok_or(Status::INVALID_VALUE)?;
+        *module = self.library_get_module(call, library)?;
+        Ok(())
+    }
+
+    fn cuLibraryGetGlobal(
+        &self,
+        call: &mut Call<'_>,
+        dptr: Option<&mut u64>,
+        bytes: Option<&mut u64>,
+        library: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        put_global(self.library_global(call, library, name, false)?, dptr, bytes)
+    }
+
+    fn cuLibraryGetManaged(
+        &self,
+        call: &mut Call<'_>,
+        dptr: Option<&mut u64>,
+        bytes: Option<&mut u64>,
+        library: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        put_global(self.library_global(call, library, name, true)?, dptr, bytes)
+    }
+
+    fn cuLibraryGetKernelCount(&self, _: &mut Call<'_>, count: Option<&mut u32>, lib: u64) -> CuResult {
+        put(count, self.library_kernels(lib)?.len() as u32)
+    }
+
+    fn cuLibraryEnumerateKernels(
+        &self,
+        _: &mut Call<'_>,
+        kernels: Option<&mut [u8]>,
+        numKernels: u32,
+        lib: u64,
+    ) -> CuResult {
+        self.functions_out(kernels, numKernels, &self.library_kernels(lib)?)
+    }
+
+    fn cuKernelGetFunction(&self, call: &mut Call<'_>, pFunc: Option<&mut u64>, kernel: u64) -> CuResult {
+        let function = pFunc.ok_or(Status::INVALID_VALUE)?;
+        *function = self.kernel_get_function(call, kernel)?;
+        Ok(())
+    }
+
+    fn cuFuncSetAttribute(&self, call: &mut Call<'_>, hfunc: u64, attrib: u32, value: i32) -> CuResult {
+        self.function_set(call, hfunc, attrib, value)
+    }
+
+    fn cuFuncSetCacheConfig(&self, call: &mut Call<'_>, hfunc: u64, config: u32) -> CuResult {
+        let live = self.live(call)?;
+        self.function(&live, hfunc)?;
+        // None, shared, L1, equal.
+        if config > 3 { Err(Status::INVALID_VALUE) } else { Ok(()) }
+    }
+
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        &self,
+        call: &mut Call<'_>,
+        numBlocks: Option<&mut i32>,
+        func: u64,
+        blockSize: i32,
+        dynamicSMemSize: u64,
+    ) -> CuResult {
+        let live = self.live(call)?;
+        let (_, function) = self.function(&live, func)?;
+        let size = u32::try_from(blockSize).ok().filter(|size| *size > 0).ok_or(Status::INVALID_VALUE)?;
+        let shape = self.device_of(&live).shape();
+        let blocks = occupancy::blocks_per_multiprocessor(&shape, &function.need()?, size, dynamicSMemSize);
+        put(numBlocks, blocks as i32)
+    }
+
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        &self,
+        call: &mut Call<'_>,
+        numBlocks: Option<&mut i32>,
+        func: u64,
+        blockSize: i32,
+        dynamicSMemSize: u64,
+        flags: u32,
+    ) -> CuResult {
+        // CU_OCCUPANCY_DISABLE_CACHING_OVERRIDE
+        if flags & !1 != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        self.cuOccupancyMaxActiveBlocksPerMultiprocessor(call, numBlocks, func, blockSize, dynamicSMemSize)
+    }
+
+    fn cuOccupancyAvailableDynamicSMemPerBlock(
+        &self,
+        call: &mut Call<'_>,
+        dynamicSmemSize: Option<&mut u64>,
+        func: u64,
+        numBlocks: i32,
+        blockSize: i32,
+    ) -> CuResult {
+        let live = self.live(call)?;
+        let (_, function) = self.function(&live, func)?;
+        if numBlocks <= 0 || blockSize <= 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let shape = self.device_of(&live).shape();
+        put(dynamicSmemSize, occupancy::available_shared(&shape, &function.need()?, numBlocks as u32))
+    }
+
     // Contexts
 
     fn primary_context(&self, _: &mut Call<'_>, device: i32, ctx: Option<&mut u64>) -> CuResult {
@@ -560,7 +819,7 @@ impl Driver for CpuBackend {
             return Err(Status::INVALID_VALUE);
         }
         match self.memory.find(dptr) {
-            Some(allocation) if allocation.kind == Kind::Managed => Ok(()),
+            Some(allocation) if matches!(allocation.kind, Kind::Managed | Kind::ManagedGlobal) => Ok(()),
             _ => Err(Status::INVALID_VALUE),
         }
     }
@@ -868,7 +1127,7 @@ impl Driver for CpuBackend {
             match allocation.kind {
                 Kind::Device | Kind::Pool(_) | Kind::Global => 1,
                 Kind::Host => 2,
-                Kind::Managed => 3,
+                Kind::Managed | Kind::ManagedGlobal => 3,
             },
         )?;
         put(base, allocation.base)?;
@@ -1193,6 +1452,17 @@ impl Driver for CpuBackend {
     ) -> CuResult {
         self.cuMemsetD2D32_v2(call, dstDevice, dstPitch, ui, Width, Height, hStream)
     }
+}
+
+/// Address and size of a variable; either out-pointer may be NULL.
+fn put_global(global: (u64, u64), address: Option<&mut u64>, size: Option<&mut u64>) -> CuResult {
+    if let Some(out) = address {
+        *out = global.0;
+    }
+    if let Some(out) = size {
+        *out = global.1;
+    }
+    Ok(())
 }
 
 /// The CUresult for an image that the registry does not accept. The program's shim made the image, so this is its or our defect.

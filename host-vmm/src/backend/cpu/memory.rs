@@ -25,6 +25,8 @@ pub enum Kind {
     Host,
     /// A variable of a module; freed with it.
     Global,
+    /// The same, `__managed__`
+    ManagedGlobal,
 }
 
 /// One allocation.
@@ -82,7 +84,9 @@ impl Memory {
             Kind::Device | Kind::Pool(_) | Kind::Global => {
                 self.region.alloc(len, 256).map_err(|error| status_of(&error))?
             }
-            Kind::Managed | Kind::Host => self.window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?,
+            Kind::Managed | Kind::ManagedGlobal | Kind::Host => {
+                self.window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?
+            }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let allocation = Allocation {
@@ -132,7 +136,7 @@ impl Memory {
     fn release(&self, allocation: &Allocation) {
         let freed = match allocation.kind {
             Kind::Device | Kind::Pool(_) | Kind::Global => self.region.free(allocation.base).is_ok(),
-            Kind::Managed | Kind::Host => self.window.free(allocation.base),
+            Kind::Managed | Kind::ManagedGlobal | Kind::Host => self.window.free(allocation.base),
         };
         if !freed {
             tracing::error!(?allocation, "an allocation was not known where it was made");

@@ -9,7 +9,10 @@ pub mod context;
 pub mod copy;
 pub mod device;
 mod driver;
+pub mod image;
+mod launch;
 pub mod memory;
+pub mod module;
 pub mod occupancy;
 pub mod output;
 pub mod pool;
@@ -29,6 +32,7 @@ use callback::Callbacks;
 use context::{Context, Live};
 use device::Device;
 use memory::{Memory, Owner};
+use module::{Function, Library, LibraryKernel, Module};
 use output::Output;
 use pool::Pool;
 use sched::Scheduler;
@@ -40,6 +44,10 @@ pub enum Object {
     Stream(Arc<Stream>),
     Event(Arc<Event>),
     Pool(Arc<Pool>),
+    Module(Arc<Module>),
+    Function(Arc<Function>),
+    Library(Arc<Library>),
+    LibraryKernel(Arc<LibraryKernel>),
 }
 
 macro_rules! kinds {
@@ -55,18 +63,7 @@ macro_rules! kinds {
         })*
     };
 }
-kinds!(Context, Stream, Event, Pool);
-
-impl Object {
-    /// The context contents that the object goes with.
-    fn owner(&self) -> Option<u64> {
-        match self {
-            Self::Stream(stream) => Some(stream.live.id),
-            Self::Event(event) => Some(event.live.id),
-            Self::Context(_) | Self::Pool(_) => None,
-        }
-    }
-}
+kinds!(Context, Stream, Event, Pool, Module, Function, Library, LibraryKernel);
 
 /// A device and what exists once per device.
 pub struct DeviceSlot {
