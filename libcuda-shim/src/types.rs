@@ -10,7 +10,6 @@ use core::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 pub type CUdeviceptr = u64;
 /// Ordinal of a device.
 pub type CUdevice = c_int;
-pub type cuuint32_t = u32;
 pub type cuuint64_t = u64;
 
 macro_rules! handles {

@@ -21,7 +21,23 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let root = workspace::root();
+    let stale = generate(&workspace::root(), args.check)?;
+    if args.check && !stale.is_empty() {
+        for (path, difference) in &stale {
+            print!("{path}:{difference}");
+        }
+        eprintln!("{} generated files are not up to date: run `cargo xtask codegen`", stale.len());
+        return Ok(ExitCode::FAILURE);
+    }
+    for (path, _) in stale {
+        println!("wrote {path}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes all files from the table and writes those that differ from what is there, unless `check`; returns their paths with
+/// what differs.
+fn generate(root: &Path, check: bool) -> Result<Vec<(String, String)>> {
     let sources = Sources::read(&root.join("crates/driver-api"))?;
     let table = match Table::new(&sources) {
         Ok(table) => table,
@@ -32,29 +48,22 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     };
     let mut stale = Vec::new();
     for output in outputs(&table) {
-        let text = format(&root, &output)?;
+        let text = format(root, &output)?;
         let path = root.join(&output.path);
         let old = fs::read_to_string(&path).unwrap_or_default();
         if old == text {
             continue;
         }
-        if args.check {
-            print!("{}", difference(&output.path, &old, &text));
-        } else {
+        if !check {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory)
                     .with_context(|| format!("cannot create {}", directory.display()))?;
             }
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("wrote {}", output.path);
+            fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        stale.push(output.path);
+        stale.push((output.path, difference(&old, &text)));
     }
-    if args.check && !stale.is_empty() {
-        eprintln!("{} generated files are not up to date: run `cargo xtask codegen`", stale.len());
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(stale)
 }
 
 /// Runs rustfmt with the workspace's settings over a Rust file; other files stay as they are.
@@ -87,13 +96,13 @@ fn format(root: &Path, output: &Output) -> Result<String> {
     String::from_utf8(result.stdout).context("rustfmt printed no UTF-8")
 }
 
-/// The lines between the common start and the common end of two texts.
-fn difference(path: &str, old: &str, new: &str) -> String {
+/// The number of the first line that differs, and the lines between the common start and the common end of two texts.
+fn difference(old: &str, new: &str) -> String {
     let old: Vec<&str> = old.lines().collect();
     let new: Vec<&str> = new.lines().collect();
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let mut text = format!("{path}:{}\n", start + 1);
+    let mut text = format!("{}\n", start + 1);
     for (sign, lines) in [('-', &old[start..old.len() - end]), ('+', &new[start..new.len() - end])] {
         for line in lines.iter().take(SHOWN_LINES) {
             text.push_str(&format!("{sign} {line}\n"));
@@ -111,8 +120,14 @@ mod tests {
 
     #[test]
     fn a_difference_shows_what_changed() {
-        assert_eq!(difference("f", "a\nb\nc\n", "a\nx\ny\nc\n"), "f:2\n- b\n+ x\n+ y\n");
-        assert_eq!(difference("f", "", "a\n"), "f:1\n+ a\n");
-        assert_eq!(difference("f", "a\na\n", "a\n"), "f:2\n- a\n");
+        assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), "2\n- b\n+ x\n+ y\n");
+        assert_eq!(difference("", "a\n"), "1\n+ a\n");
+        assert_eq!(difference("a\na\n", "a\n"), "2\n- a\n");
+    }
+
+    #[test]
+    fn generated_files_are_up_to_date() {
+        let stale = generate(&workspace::root(), true).expect("the table is correct");
+        assert!(stale.is_empty(), "run `cargo xtask codegen`: {stale:#?}");
     }
 }

@@ -10,6 +10,8 @@
 pub mod check;
 pub mod diagnostic;
 pub mod emit;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ir;
 pub mod parse;
 pub mod sources;

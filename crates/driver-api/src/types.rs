@@ -48,7 +48,6 @@ const TYPES: &[(&str, Kind)] = &[
     ("c_void", Kind::Opaque),
     // Scalars of the driver.
     ("CUdeviceptr", Kind::Word),
-    ("cuuint32_t", Kind::Uint),
     ("cuuint64_t", Kind::Word),
     ("CUdevice", Kind::Int),
     // Handles.
