@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use crate::error::Error;
 use crate::park::{Bell, Wake};
@@ -24,6 +24,12 @@ impl Doorbell {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+    }
+
+    /// Ends the stream for the other side, whoever else holds the socket.
+    pub(crate) fn hang_up(&self) {
+        // It fails only if the other side was faster.
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }
 

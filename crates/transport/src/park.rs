@@ -111,7 +111,7 @@ impl Waiter {
                 break Some(result);
             }
             if bell.sleep()? == Wake::HungUp {
-                // What the other side published before it went is still valid.
+                // The other side may have died between publishing and ringing.
                 break ready()?;
             }
         };

@@ -191,6 +191,17 @@ fn hang_up_ends_every_wait_of_the_worker() {
 }
 
 #[test]
+fn the_worker_hangs_up_though_signals_are_held() {
+    let (mut guest, host, _) = lane();
+    let signals = host.signals();
+    drop(host);
+    assert!(matches!(guest.call(1, &[], &mut Vec::new()), Err(Error::HungUp)));
+    signals.complete(1);
+    signals.latch(Status::UNKNOWN);
+    assert_eq!(guest.take_latched(), Some(Status::UNKNOWN));
+}
+
+#[test]
 fn the_first_latched_error_wins() {
     let (mut guest, host, _) = lane();
     assert_eq!(guest.take_latched(), None);

@@ -155,6 +155,23 @@ fn what_was_written_before_the_hang_up_is_read() {
     });
 }
 
+/// As if killed between publishing and ringing.
+#[test]
+fn what_was_published_without_a_ring_before_the_hang_up_is_read() {
+    loom::model(|| {
+        let shared = Shared::new();
+        let theirs = shared.clone();
+        let writer = thread::spawn(move || {
+            let header = FrameHeader::new(Kind::POSTED, 1, 1, 8);
+            Producer::new(theirs.memory()).try_push(&header, &5u64.to_le_bytes()).unwrap();
+            theirs.reader_bell.hang_up();
+        });
+        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new());
+        assert_eq!(shared.pop(&mut consumer, &mut waiter), Some(1));
+        writer.join().unwrap();
+    });
+}
+
 /// The waiter changes what it waits for while the other side is between look and clearing.
 #[test]
 fn a_wait_follows_another() {

@@ -44,7 +44,8 @@ pub struct HostLane {
     not_sync: PhantomData<Cell<()>>,
 }
 
-/// Completion numbers and latched errors of a lane, for any thread of the worker. Keeps the lane's block and socket alive.
+/// Completion numbers and latched errors of a lane, for any thread of the worker. Keeps the window mapped; the lane's block in it must not be given to
+/// another lane before this is dropped. Dropping the [`HostLane`] hangs up all the same.
 #[derive(Clone)]
 pub struct HostSignals {
     shared: Arc<Shared>,
@@ -240,6 +241,13 @@ impl HostLane {
     pub unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
         // SAFETY: the caller's contract.
         unsafe { self.shared.memory.copy_out(offset, to, len) }
+    }
+}
+
+impl Drop for HostLane {
+    fn drop(&mut self) {
+        // HostSignals may keep the socket open for longer; the program must not wait for an end that nobody serves.
+        self.shared.bell.hang_up();
     }
 }
 
