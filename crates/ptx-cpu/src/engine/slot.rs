@@ -214,6 +214,12 @@ impl Slot {
         self.hold.as_ref()?.again()
     }
 
+    /// Bytes of memory that the slot keeps (not all need be touched).
+    pub(super) fn footprint(&self) -> u64 {
+        let arenas = [&self.shared, &self.local].into_iter().flatten().map(Arena::len).sum::<u64>();
+        arenas + self.frames.len as u64
+    }
+
     pub(super) fn drain_output(&self, output: &dyn OutputSink) {
         if let Some(hold) = &self.hold {
             hold.drain_output(output);

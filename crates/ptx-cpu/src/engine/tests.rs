@@ -6,7 +6,7 @@ use super::*;
 use crate::abi::{Block, KernelFn, Outcome, Park, Thread, op};
 use crate::fault;
 use crate::helpers;
-use crate::region::RegionConfig;
+use crate::region::{RegionConfig, reserve_in_test};
 
 const DONE: u32 = Outcome::Done as u32;
 const PARKED: u32 = Outcome::Parked as u32;
@@ -19,14 +19,7 @@ struct Rig {
 impl Rig {
     fn new(threads: usize) -> Rig {
         fault::install().unwrap();
-        // Tests run side by side in one process, and there are few tags.
-        let region = loop {
-            match Region::reserve_any(RegionConfig::default()) {
-                Ok(region) => break Arc::new(region),
-                Err(RegionError::NoFreeTag) => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let region = Arc::new(reserve_in_test(RegionConfig::default()));
         let engine =
             Engine::new(region.clone(), EngineConfig { threads, ..EngineConfig::default() }).unwrap();
         Rig { region, engine }

@@ -19,6 +19,8 @@ const SPINS_PER_RESIDENT: u64 = 1 << 16;
 /// Rounds over all resident blocks without any progress before the processor is offered to others, and before sleeping.
 const ROUNDS_BEFORE_YIELD: u32 = 8;
 const ROUNDS_BEFORE_SLEEP: u32 = 4096;
+/// Most memory kept in slots that are not in use; one is kept in any case.
+const SPARE_MAX: u64 = 64 << 20;
 const SLEEP: Duration = Duration::from_micros(50);
 
 /// On whose behalf blocks are run.
@@ -112,12 +114,15 @@ impl Worker {
 
     fn retire(&mut self, index: usize) {
         let slot = self.residents.remove(index);
-        self.spare.push(slot);
+        let kept: u64 = self.spare.iter().map(Slot::footprint).sum();
+        if self.spare.is_empty() || kept + slot.footprint() <= SPARE_MAX {
+            self.spare.push(slot);
+        }
     }
 
     fn start(&mut self, entered: &Entered<'_>, hold: Hold, helpers: Helpers<'_>) {
         if !hold.kernel.suspends {
-            return self.run_straight(entered, &hold, helpers);
+            return self.run_straight(entered, &hold, helpers, self.residents.is_empty());
         }
         let mut slot = self.spare.pop().unwrap_or_else(Slot::new);
         if slot.begin(&self.region, &self.config, hold, entered.stack_limit()) {
@@ -128,7 +133,8 @@ impl Worker {
     }
 
     /// Blocks of a kernel that never suspends: every thread from beginning to end, one after the other.
-    fn run_straight(&mut self, entered: &Entered<'_>, hold: &Hold, helpers: Helpers<'_>) {
+    /// `all`: until there are none left; otherwise one, since suspended blocks wait.
+    fn run_straight(&mut self, entered: &Entered<'_>, hold: &Hold, helpers: Helpers<'_>, all: bool) {
         let kernel = &hold.kernel;
         let arenas =
             grow(&self.region, &mut self.shared, hold.shared_len.max(16).into()).and_then(|shared| {
@@ -145,7 +151,7 @@ impl Worker {
         let [width, height, depth] = hold.block;
         loop {
             // Big pieces first, single blocks towards the end, so that all threads end together.
-            let most = (hold.left() / 16).clamp(1, CHUNK_MAX);
+            let most = if all { (hold.left() / 16).clamp(1, CHUNK_MAX) } else { 1 };
             let Some(range) = hold.take(most) else { return };
             for index in range.clone() {
                 if hold.stopped() {
@@ -179,6 +185,9 @@ impl Worker {
             hold.count(range.end - range.start, 0);
             if let Helpers::Caller(output) = helpers {
                 hold.drain_output(output);
+            }
+            if !all {
+                return;
             }
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::abi::Outcome;
-use crate::region::{Region, RegionConfig};
+use crate::region::{RegionConfig, reserve_in_test};
 
 /// What the test kernels find in `block`: only used by these functions.
 #[repr(C)]
@@ -61,7 +61,7 @@ fn run(entered: &Entered<'_>, what: u32, address: u64) -> Result<u32, Fault> {
 #[test]
 fn every_fault_is_recovered_a_thousand_times() {
     install().unwrap();
-    let region = Region::reserve_any(RegionConfig::default()).unwrap();
+    let region = reserve_in_test(RegionConfig::default());
     let mut context = KernelContext::new(1 << 20, region.tag()).unwrap();
     let entered = context.enter();
     for _ in 0..1000 {

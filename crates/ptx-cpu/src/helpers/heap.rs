@@ -82,11 +82,11 @@ impl DeviceHeap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::RegionConfig;
+    use crate::region::{RegionConfig, reserve_in_test};
 
     #[test]
     fn blocks_are_aligned_disjoint_and_come_back() {
-        let heap = DeviceHeap::new(Arc::new(Region::reserve_any(RegionConfig::default()).unwrap()), 1 << 20);
+        let heap = DeviceHeap::new(Arc::new(reserve_in_test(RegionConfig::default())), 1 << 20);
         assert!(heap.set_limit(1 << 16));
         let blocks: Vec<u64> =
             std::iter::from_fn(|| Some(heap.malloc(1000)).filter(|&block| block != 0)).collect();

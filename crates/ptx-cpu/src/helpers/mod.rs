@@ -18,6 +18,15 @@ use crate::engine::{LaunchContext, OutputStream};
 use crate::fault::{self, Fault, HelperScope};
 pub(crate) use heap::DeviceHeap;
 
+/// Fuzz bodies.
+#[doc(hidden)]
+pub mod fuzz {
+    /// The formats of `printf`.
+    pub fn fuzz_printf(data: &[u8]) {
+        super::printf::fuzz(data);
+    }
+}
+
 /// Names and addresses of all helpers.
 pub fn table() -> &'static [(&'static str, *const u8)] {
     struct Table<const N: usize>([(&'static str, *const u8); N]);

@@ -260,6 +260,41 @@ impl Spec {
     }
 }
 
+/// Fuzz body: formats with arbitrary formats and arguments. The data up to the first NUL is the format, the rest the arguments.
+pub(super) fn fuzz(data: &[u8]) {
+    struct Bytes<'d>(&'d [u8]);
+    impl<'d> Bytes<'d> {
+        fn take(&mut self, len: usize) -> &'d [u8] {
+            let (head, rest) = self.0.split_at(len.min(self.0.len()));
+            self.0 = rest;
+            head
+        }
+
+        fn number(&mut self, len: usize) -> u64 {
+            self.take(len).iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+        }
+    }
+    impl Arguments for Bytes<'_> {
+        fn word(&mut self) -> Result<u32, Fault> {
+            Ok(self.number(4) as u32)
+        }
+
+        fn double_word(&mut self) -> Result<u64, Fault> {
+            Ok(self.number(8))
+        }
+
+        fn string(&mut self, limit: usize) -> Result<Vec<u8>, Fault> {
+            let len = self.number(1) as usize;
+            Ok(self.take(len.min(limit)).to_vec())
+        }
+    }
+    let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+    if let Ok((text, count)) = render(&data[..end], &mut Bytes(&data[end..])) {
+        assert!(text.len() <= TEXT_MAX);
+        assert!(count as usize <= end, "each argument needs a character of the format");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,6 +418,25 @@ mod tests {
         fn string(&mut self, limit: usize) -> Result<Vec<u8>, Fault> {
             Ok(vec![b'x'; limit.min(7)])
         }
+    }
+
+    #[test]
+    fn corpus_and_mutations() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/printf");
+        let mut count = 0;
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let data = std::fs::read(entry.unwrap().path()).unwrap();
+            for index in 0..data.len() {
+                fuzz(&data[..=index]);
+                for byte in [0, b'%', b'*', b'9', b'.', b'l', b's', 0xff] {
+                    let mut data = data.clone();
+                    data[index] = byte;
+                    fuzz(&data);
+                }
+            }
+            count += 1;
+        }
+        assert!(count >= 3);
     }
 
     proptest! {

@@ -120,9 +120,8 @@ impl Drop for Pin<'_> {
         } else if let Some(allocation) = state.dying.get_mut(&base) {
             allocation.pins -= 1;
             if allocation.pins == 0 {
-                let len = allocation.len;
-                state.dying.remove(&base);
-                self.region.release(state, base, len);
+                let Some(allocation) = state.dying.remove(&base) else { return };
+                self.region.release(state, base, allocation);
             }
         }
     }

@@ -56,7 +56,13 @@ const GUARD_MIN: u64 = 64 << 10;
 /// Most unmapped space behind an allocation.
 const GUARD_MAX: u64 = 1 << 30;
 /// Most separate mappings (live or cached) made for allocations; Linux allows 65530 per process, and each needs two.
-const MAPPINGS_MAX: usize = 28_000;
+const MAPPINGS_MAX: usize = 24_000;
+/// Live mappings beyond which small allocations share mappings, without inaccessible space between them.
+const GUARDED_MAX: usize = 8_000;
+/// Largest allocation that shares a mapping, its granularity there, and the size of such a mapping.
+const SHARED_MAX: u64 = 1 << 20;
+const SHARED_ALIGN: u64 = 512;
+const SHARED_CHUNK: u64 = 32 << 20;
 /// Tags that `reserve_any` tries: leaves the low addresses, the usual place of the program (21) and that of libraries (31) alone, and
 /// room for margins between them.
 const TAGS: [u64; 13] = [8, 10, 12, 14, 16, 18, 20, 23, 25, 27, 29, 6, 4];
@@ -133,6 +139,8 @@ struct Allocation {
     len: u64,
     /// Copies in progress.
     pins: u32,
+    /// Whether it lies in a mapping shared with others.
+    shared: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +154,11 @@ struct State {
     cache: BTreeMap<u64, Vec<u64>>,
     cached_bytes: u64,
     cached_count: usize,
+    /// Free parts of shared mappings, which stay for good.
+    shared: SpaceAllocator,
+    /// Live and dying allocations in shared mappings, and the number of those mappings.
+    shared_count: usize,
+    shared_chunks: usize,
     used: u64,
     /// Mapped pieces of the window: base to length.
     window: BTreeMap<u64, u64>,
@@ -198,6 +211,9 @@ impl Region {
                 cache: BTreeMap::new(),
                 cached_bytes: 0,
                 cached_count: 0,
+                shared: SpaceAllocator::new(0, 0),
+                shared_count: 0,
+                shared_chunks: 0,
                 used: 0,
                 window: BTreeMap::new(),
             }),
@@ -240,8 +256,8 @@ impl Region {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Allocates `len` bytes at a multiple of `align` (at least a page, whatever is asked), readable and writable, with unmapped
-    /// space behind. Zero when the pages are new; a reused allocation holds what the program left there.
+    /// Allocates `len` bytes at a multiple of `align` (a page, unless there are very many allocations), readable and writable, with
+    /// unmapped space behind. Zero when the pages are new; a reused allocation holds what the program left there.
     ///
     /// # Errors
     /// `InvalidArgument` for length 0 or a bad alignment, `OutOfMemory`.
@@ -262,15 +278,23 @@ impl Region {
         let align = align.max(natural_align(rounded));
         if let Some(base) = state.take_cached(rounded, align) {
             state.used += rounded;
-            state.live.insert(base, Allocation { len, pins: 0 });
+            state.live.insert(base, Allocation { len, pins: 0, shared: false });
+            return Ok(base);
+        }
+        if state.mappings() >= GUARDED_MAX
+            && len <= SHARED_MAX
+            && let Some(base) = state.allocate_shared(len, align)
+        {
+            state.used += round_up(len, SHARED_ALIGN);
+            state.live.insert(base, Allocation { len, pins: 0, shared: true });
             return Ok(base);
         }
         if state.used + state.cached_bytes + rounded > self.memory_limit
-            || state.live.len() + state.cached_count >= MAPPINGS_MAX
+            || state.mappings() + state.cached_count >= MAPPINGS_MAX
         {
             self.drop_cache(&mut state);
         }
-        if state.live.len() >= MAPPINGS_MAX {
+        if state.mappings() >= MAPPINGS_MAX {
             return Err(out_of_memory);
         }
         let Some(base) = state.heap.allocate(rounded + guard_len(rounded), align) else {
@@ -282,7 +306,7 @@ impl Region {
             return Err(out_of_memory);
         }
         state.used += rounded;
-        state.live.insert(base, Allocation { len, pins: 0 });
+        state.live.insert(base, Allocation { len, pins: 0, shared: false });
         Ok(base)
     }
 
@@ -294,13 +318,20 @@ impl Region {
             state.dying.insert(base, allocation);
             return Ok(());
         }
-        self.release(state, base, allocation.len);
+        self.release(state, base, allocation);
         Ok(())
     }
 
     /// Gives back pages and addresses of an allocation that is in neither map any more.
-    fn release(&self, mut state: MutexGuard<'_, State>, base: u64, len: u64) {
-        let rounded = round_up(len, PAGE_LEN);
+    fn release(&self, mut state: MutexGuard<'_, State>, base: u64, allocation: Allocation) {
+        if allocation.shared {
+            let rounded = round_up(allocation.len, SHARED_ALIGN);
+            state.used -= rounded;
+            state.shared_count -= 1;
+            state.shared.release(base, rounded);
+            return;
+        }
+        let rounded = round_up(allocation.len, PAGE_LEN);
         if rounded <= CACHE_ENTRY_MAX && state.cached_bytes + rounded <= CACHE_TOTAL_MAX {
             state.used -= rounded;
             state.cached_bytes += rounded;
@@ -338,8 +369,10 @@ impl Region {
     }
 
     /// Maps `len` bytes of a file at `file_offset` shared into the window, `offset` bytes behind the window's start. All page-aligned.
-    /// Replaces nothing: the range must not overlap what is mapped. The file should be sealed against shrinking, or
-    /// `InvalidArgument`/`NotSealed` is returned; copies survive even so, see [`RegionError::Lost`].
+    /// The range must not overlap what is mapped, and must lie inside the file.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `NotSealed` if the file is not sealed against shrinking (F_SEAL_SHRINK).
     pub fn map_shared(
         &self,
         fd: BorrowedFd<'_>,
@@ -437,6 +470,33 @@ impl Drop for Region {
 }
 
 impl State {
+    /// Mappings in use, those that are being freed not counted.
+    fn mappings(&self) -> usize {
+        (self.live.len() + self.dying.len()).saturating_sub(self.shared_count) + self.shared_chunks
+    }
+
+    /// A piece of a shared mapping; a new one is made if need be.
+    fn allocate_shared(&mut self, len: u64, align: u64) -> Option<u64> {
+        let rounded = round_up(len, SHARED_ALIGN);
+        // Page alignment is what separate mappings come with, not what the caller asked for.
+        let align = if align == PAGE_LEN { SHARED_ALIGN } else { align };
+        let base = match self.shared.allocate(rounded, align) {
+            Some(base) => base,
+            None => {
+                let chunk = self.heap.allocate(SHARED_CHUNK + guard_len(SHARED_CHUNK), HUGE_LEN)?;
+                if map_private(chunk, SHARED_CHUNK).is_err() {
+                    self.heap.release(chunk, SHARED_CHUNK + guard_len(SHARED_CHUNK));
+                    return None;
+                }
+                self.shared_chunks += 1;
+                self.shared.release(chunk, SHARED_CHUNK);
+                self.shared.allocate(rounded, align)?
+            }
+        };
+        self.shared_count += 1;
+        Some(base)
+    }
+
     fn take_cached(&mut self, rounded: u64, align: u64) -> Option<u64> {
         let bases = self.cache.get_mut(&rounded)?;
         let index = bases.iter().rposition(|base| base % align == 0)?;
@@ -535,6 +595,17 @@ fn unmap_private(base: u64, len: u64) -> bool {
         return false;
     }
     true
+}
+
+/// Tests run side by side in one process, and there are few tags: waits for one.
+#[cfg(test)]
+pub(crate) fn reserve_in_test(config: RegionConfig) -> Region {
+    loop {
+        match Region::reserve_any(config) {
+            Err(RegionError::NoFreeTag) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            result => return result.unwrap(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 fn region(limit: u64) -> Region {
     fault::install().unwrap();
-    Region::reserve_any(RegionConfig { memory_limit: limit }).unwrap()
+    reserve_in_test(RegionConfig { memory_limit: limit })
 }
 
 fn memfd(len: u64, seal: bool) -> OwnedFd {
@@ -193,12 +193,45 @@ fn window_memory_that_vanishes_during_a_copy_is_an_error() {
     assert!(region.fill32(base, 1, 4096).is_err());
 }
 
+/// The kernel's limit of mappings is per process: one test at a time uses most of it.
+static MANY_MAPPINGS: Mutex<()> = Mutex::new(());
+
 #[test]
-fn many_allocations_do_not_exhaust_the_mappings_unnoticed() {
+fn very_many_allocations_share_mappings() {
+    let _turn = MANY_MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
     let region = region(1 << 30);
+    let bases: Vec<u64> = (0..60_000).map(|_| region.alloc(1000, 256).unwrap()).collect();
+    let (first, last) = (bases[0], bases[59_999]);
+    region.fill8(last, 7, 1000).unwrap();
+    assert!(region.fill8(last, 7, 1001).is_err());
+    assert_eq!(region.range_of(last + 999), Some((last, 1000)));
+    assert_eq!(region.range_of(first + 1000), None);
+    let mut sorted = bases.clone();
+    sorted.sort_unstable();
+    assert!(sorted.windows(2).all(|pair| pair[0] + 1000 <= pair[1]));
+    assert!(bases.iter().all(|base| base % 256 == 0));
+    let large = region.alloc(8 << 20, 256).unwrap();
+    region.free(large).unwrap();
+    // Free in another order, half of them with a copy in progress.
+    for base in bases.iter().rev().step_by(2) {
+        let pin = region.pin(*base, 10).unwrap();
+        region.free(*base).unwrap();
+        drop(pin);
+    }
+    for base in bases.iter().rev().skip(1).step_by(2) {
+        region.free(*base).unwrap();
+    }
+    assert_eq!(region.memory_info().0, 1 << 30);
+    assert_eq!(region.lock().shared_count, 0);
+}
+
+#[test]
+fn too_many_large_allocations_are_out_of_memory() {
+    let _turn = MANY_MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let region = region(1 << 40);
     let mut bases = Vec::new();
     let error = loop {
-        match region.alloc(256, 256) {
+        match region.alloc(SHARED_MAX + 1, 256) {
             Ok(base) => bases.push(base),
             Err(error) => break error,
         }
@@ -208,5 +241,5 @@ fn many_allocations_do_not_exhaust_the_mappings_unnoticed() {
     for base in bases {
         region.free(base).unwrap();
     }
-    assert_eq!(region.memory_info().0, 1 << 30);
+    assert_eq!(region.memory_info().0, 1 << 40);
 }
