@@ -82,7 +82,7 @@ pub fn translate(
     cx: &UnitCx<'_>,
     func: &Func,
     is_kernel: bool,
-    mut b: FunctionBuilder<'_>,
+    b: FunctionBuilder<'_>,
     module: &mut JITModule,
 ) -> Result<u32, String> {
     let parks = if is_kernel && func.parks() { live::across_parks(func) } else { HashMap::new() };

@@ -2,6 +2,8 @@
 // Tests hand device addresses to generated code.
 #![allow(unsafe_code, dead_code)]
 
+pub mod table;
+
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ptx_cpu::engine::{CancelToken, Engine, EngineConfig, LaunchConfig, LaunchError, LaunchStats, OutputSink, OutputStream};
