@@ -4,10 +4,12 @@
 //! Values are copied in and out: two pointers of a call may be equal, and nothing says that they are aligned.
 
 use core::ffi::{CStr, c_char};
+use core::fmt::{self, Write as _};
 use core::slice;
 
 use protocol::status::Status;
 
+use crate::call::TraceArg;
 use crate::types::{CU_STREAM_PER_THREAD, CUstream};
 
 /// Stores an output if the caller wants it.
@@ -40,6 +42,33 @@ pub unsafe fn input<T: Copy>(place: *const T) -> Option<T> {
 pub unsafe fn cstr<'a>(text: *const c_char) -> Option<&'a CStr> {
     // SAFETY: not NULL, and by the caller's promise.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+/// A C string in a trace.
+pub struct Text<'a>(Option<&'a CStr>);
+
+/// Longest text that a trace shows whole, in bytes: names of template instances run to kilobytes.
+const TRACED_TEXT: usize = 200;
+
+/// A C string for a trace.
+///
+/// # Safety
+/// As [`cstr`].
+pub unsafe fn text<'a>(text: *const c_char) -> Text<'a> {
+    // SAFETY: by the caller's promise.
+    Text(unsafe { cstr(text) })
+}
+
+impl TraceArg for Text<'_> {
+    fn trace(self, out: &mut String) -> fmt::Result {
+        match self.0.map(CStr::to_bytes) {
+            None => out.write_str("NULL"),
+            Some(text) if text.len() > TRACED_TEXT => {
+                write!(out, "\"{}...\"", text[..TRACED_TEXT].escape_ascii())
+            }
+            Some(text) => write!(out, "\"{}\"", text.escape_ascii()),
+        }
+    }
 }
 
 /// Bytes of `count` elements; INVALID_VALUE for what no allocation can have.
@@ -84,6 +113,19 @@ mod tests {
         assert_eq!(length(3, 12), Ok(36));
         assert_eq!(length(usize::MAX, 8), Err(Status::INVALID_VALUE));
         assert_eq!(length(-1i64 as usize, 1), Err(Status::INVALID_VALUE));
+    }
+
+    #[test]
+    fn texts_are_quoted_and_cut() {
+        let show = |text: Option<&CStr>| {
+            let mut out = String::new();
+            Text(text).trace(&mut out).unwrap();
+            out
+        };
+        assert_eq!(show(None), "NULL");
+        assert_eq!(show(Some(c"a\"b\n")), r#""a\"b\n""#);
+        let long = std::ffi::CString::new(vec![b'x'; TRACED_TEXT + 1]).unwrap();
+        assert_eq!(show(Some(&long)).len(), TRACED_TEXT + 5);
     }
 
     #[test]

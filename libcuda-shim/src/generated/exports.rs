@@ -784,7 +784,8 @@ pub unsafe extern "C" fn cuDeviceGetByPCIBusId(dev: *mut CUdevice, pciBusId: *co
         &info::cuDeviceGetByPCIBusId,
         |t| {
             t.arg("dev", dev);
-            t.arg("pciBusId", pciBusId);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("pciBusId", unsafe { marshal::text(pciBusId) });
         },
         || {
             let mut dev_value = (!dev.is_null()).then_some(0i32);
@@ -1434,7 +1435,8 @@ pub unsafe extern "C" fn cuGetProcAddress(
     entry(
         &info::cuGetProcAddress,
         |t| {
-            t.arg("symbol", symbol);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("symbol", unsafe { marshal::text(symbol) });
             t.arg("pfn", pfn);
             t.arg("cudaVersion", cudaVersion);
             t.arg("flags", flags);
@@ -1458,7 +1460,8 @@ pub unsafe extern "C" fn cuGetProcAddress_v2(
     entry(
         &info::cuGetProcAddress_v2,
         |t| {
-            t.arg("symbol", symbol);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("symbol", unsafe { marshal::text(symbol) });
             t.arg("pfn", pfn);
             t.arg("cudaVersion", cudaVersion);
             t.arg("flags", flags);
@@ -1897,7 +1900,8 @@ pub unsafe extern "C" fn cuLibraryLoadFromFile(
         &info::cuLibraryLoadFromFile,
         |t| {
             t.arg("library", library);
-            t.arg("fileName", fileName);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("fileName", unsafe { marshal::text(fileName) });
             t.arg("jitOptions", jitOptions);
             t.arg("jitOptionsValues", jitOptionsValues);
             t.arg("numJitOptions", numJitOptions);
@@ -1950,7 +1954,8 @@ pub unsafe extern "C" fn cuLibraryGetKernel(
         |t| {
             t.arg("pKernel", pKernel);
             t.arg("library", library);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -1989,7 +1994,8 @@ pub unsafe extern "C" fn cuLibraryGetGlobal(
             t.arg("dptr", dptr);
             t.arg("bytes", bytes);
             t.arg("library", library);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -2012,7 +2018,8 @@ pub unsafe extern "C" fn cuLibraryGetManaged(
             t.arg("dptr", dptr);
             t.arg("bytes", bytes);
             t.arg("library", library);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -2277,7 +2284,8 @@ pub unsafe extern "C" fn cuLinkAddData(
             t.arg("type_", type_);
             t.arg("data", data);
             t.arg("size", size);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
             t.arg("numOptions", numOptions);
             t.arg("options", options);
             t.arg("optionValues", optionValues);
@@ -2319,7 +2327,8 @@ pub unsafe extern "C" fn cuLinkAddData_v2(
             t.arg("type_", type_);
             t.arg("data", data);
             t.arg("size", size);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
             t.arg("numOptions", numOptions);
             t.arg("options", options);
             t.arg("optionValues", optionValues);
@@ -2357,7 +2366,8 @@ pub unsafe extern "C" fn cuLinkAddFile(
         |t| {
             t.arg("state", state);
             t.arg("type_", type_);
-            t.arg("path", path);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("path", unsafe { marshal::text(path) });
             t.arg("numOptions", numOptions);
             t.arg("options", options);
             t.arg("optionValues", optionValues);
@@ -2384,7 +2394,8 @@ pub unsafe extern "C" fn cuLinkAddFile_v2(
         |t| {
             t.arg("state", state);
             t.arg("type_", type_);
-            t.arg("path", path);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("path", unsafe { marshal::text(path) });
             t.arg("numOptions", numOptions);
             t.arg("options", options);
             t.arg("optionValues", optionValues);
@@ -4173,7 +4184,8 @@ pub unsafe extern "C" fn cuModuleLoad(module: *mut CUmodule, fname: *const c_cha
         &info::cuModuleLoad,
         |t| {
             t.arg("module", module);
-            t.arg("fname", fname);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("fname", unsafe { marshal::text(fname) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -4266,7 +4278,8 @@ pub unsafe extern "C" fn cuModuleGetFunction(
         |t| {
             t.arg("hfunc", hfunc);
             t.arg("hmod", hmod);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -4289,7 +4302,8 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
             t.arg("dptr", dptr);
             t.arg("bytes", bytes);
             t.arg("hmod", hmod);
-            t.arg("name", name);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
@@ -4959,8 +4973,10 @@ pub unsafe extern "C" fn cuProfilerInitialize(
     entry(
         &info::cuProfilerInitialize,
         |t| {
-            t.arg("configFile", configFile);
-            t.arg("outputFile", outputFile);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("configFile", unsafe { marshal::text(configFile) });
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("outputFile", unsafe { marshal::text(outputFile) });
             t.arg("outputMode", outputMode);
         },
         || {

@@ -82,6 +82,12 @@ fn function(text: &mut String, row: &Row, answer: &Row, twin: Option<&'static st
 }
 
 fn trace(param: &Param) -> String {
+    if param.mark == Mark::Cstr {
+        return format!(
+            "// SAFETY: NULL or, by the call's contract, a C string.\nt.arg(\"{0}\", unsafe {{ marshal::text({0}) }});\n",
+            param.name
+        );
+    }
     // Structures by value are shown by their address.
     let value = match param.ty.kind() {
         Some(Kind::Fixed(_)) => format!("&raw const {}", param.name),
