@@ -136,7 +136,7 @@ pub fn check_launch(function: &Function, shape: &Shape, limits: &Limits) -> CuRe
         return Err(Status::INVALID_VALUE);
     }
     if i64::try_from(threads).unwrap_or(i64::MAX) > function.limit(FunctionInfo::MAX_THREADS_PER_BLOCK) {
-        return Err(Status::LAUNCH_OUT_OF_RESOURCES);
+        return Err(Status::INVALID_VALUE);
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ mod tests {
             (Shape { block: [1, 1, 65], ..shape }, Status::INVALID_VALUE),
             (Shape { block: [1024, 2, 1], ..shape }, Status::INVALID_VALUE),
             (Shape { dynamic_shared_bytes: 64 << 10, ..shape }, Status::INVALID_VALUE),
-            (Shape { block: [512, 1, 1], ..shape }, Status::LAUNCH_OUT_OF_RESOURCES),
+            (Shape { block: [512, 1, 1], ..shape }, Status::INVALID_VALUE),
         ] {
             assert_eq!(check_launch(&function, &bad, &LIMITS), Err(status), "{bad:?}");
         }

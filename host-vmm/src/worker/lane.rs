@@ -79,6 +79,8 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             // The panic has been printed with its place. The program sees an error of the host, and goes on.
             Err(_) => Status::UNKNOWN,
         };
+        // Also for answered requests: the program waits for `completed` before it reads or reuses their part of the staging area.
+        host.complete(header.seq);
         if header.kind == Kind::SYNC {
             if status.is_success() && reply.len() > max_body {
                 tracing::warn!(op = header.op, len = reply.len(), "a reply is too long for its frame");
@@ -86,15 +88,14 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             }
             let answer: &[u8] = if status.is_success() { &reply } else { &[] };
             let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
+            // The program may also wait for the number, e.g. before it uses a part of the staging area again.
+            host.complete(header.seq);
             if let Err(error) = host.reply(&header, status, flags, answer) {
                 tracing::debug!(lane = lane.id, %error, "a lane's reply cannot be sent");
                 return;
             }
-        } else {
-            if !status.is_success() {
-                host.latch(status);
-            }
-            host.complete(header.seq);
+        } else if !status.is_success() {
+            host.latch(status);
         }
         let nanos = begin.map_or(0, |begin| u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
         counters.op(header.op, (body.len() + reply.len()) as u64, nanos);
