@@ -24,6 +24,17 @@ pub unsafe fn put<T>(place: *mut T, value: Option<T>) {
     }
 }
 
+/// Stores a text, up to its NUL, if the caller wants it.
+///
+/// # Safety
+/// If there is a text, `place` is valid for writes of it with its NUL.
+pub unsafe fn put_text(place: *mut c_char, text: Option<Vec<u8>>) {
+    let Some(text) = text else { return };
+    let len = text.iter().position(|byte| *byte == 0).map_or(text.len(), |nul| nul + 1);
+    // SAFETY: by the caller's promise; the two do not overlap, since the text is ours.
+    unsafe { place.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), len) };
+}
+
 /// Reads a structure; `None` for NULL.
 ///
 /// # Safety
@@ -113,6 +124,16 @@ mod tests {
         assert_eq!(length(3, 12), Ok(36));
         assert_eq!(length(usize::MAX, 8), Err(Status::INVALID_VALUE));
         assert_eq!(length(-1i64 as usize, 1), Err(Status::INVALID_VALUE));
+    }
+
+    #[test]
+    fn nothing_is_written_behind_the_nul_of_a_text() {
+        let mut buffer = [b'.'; 8];
+        // SAFETY: the buffer has room for 4 bytes.
+        unsafe { put_text(buffer.as_mut_ptr().cast(), Some(b"H20\0\0\0\0\0\0\0\0\0".to_vec())) };
+        assert_eq!(&buffer, b"H20\0....");
+        // SAFETY: nothing is written.
+        unsafe { put_text(core::ptr::null_mut(), None) };
     }
 
     #[test]

@@ -642,9 +642,11 @@ pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, dev: CUd
         },
         || {
             let name_len = marshal::length(len as i64 as usize, 1)?;
-            // SAFETY: NULL or, by the call's contract, that many writable bytes.
-            let name_value = unsafe { marshal::data_out(name.cast(), name_len) };
-            wire::cuDeviceGetName(name_value, len, dev)
+            let mut name_value = (!name.is_null()).then(|| vec![0u8; name_len]);
+            wire::cuDeviceGetName(name_value.as_deref_mut(), len, dev)?;
+            // SAFETY: not NULL, so by the call's contract it has room for the text.
+            unsafe { marshal::put_text(name, name_value) };
+            Ok(())
         },
     )
 }
@@ -811,9 +813,11 @@ pub unsafe extern "C" fn cuDeviceGetPCIBusId(pciBusId: *mut c_char, len: c_int, 
         },
         || {
             let pciBusId_len = marshal::length(len as i64 as usize, 1)?;
-            // SAFETY: NULL or, by the call's contract, that many writable bytes.
-            let pciBusId_value = unsafe { marshal::data_out(pciBusId.cast(), pciBusId_len) };
-            wire::cuDeviceGetPCIBusId(pciBusId_value, len, dev)
+            let mut pciBusId_value = (!pciBusId.is_null()).then(|| vec![0u8; pciBusId_len]);
+            wire::cuDeviceGetPCIBusId(pciBusId_value.as_deref_mut(), len, dev)?;
+            // SAFETY: not NULL, so by the call's contract it has room for the text.
+            unsafe { marshal::put_text(pciBusId, pciBusId_value) };
+            Ok(())
         },
     )
 }

@@ -181,6 +181,19 @@ fn argument(row: &Row, param: &Param, per_thread: bool, before: &mut String, aft
             ));
             format!("{name}_value")
         }
+        // Text ends at its NUL: what lies behind it is the program's, even if the length it gives goes further.
+        Mark::DataOut(length) if param.ty.base_name() == Some("c_char") => {
+            before.push_str(&format!(
+                "let {name}_len = {};\n\
+                 let mut {name}_value = (!{name}.is_null()).then(|| vec![0u8; {name}_len]);\n",
+                byte_count(row, length.as_ref())
+            ));
+            after.push_str(&format!(
+                "// SAFETY: not NULL, so by the call's contract it has room for the text.\n\
+                 unsafe {{ marshal::put_text({name}, {name}_value) }};\n"
+            ));
+            format!("{name}_value.as_deref_mut()")
+        }
         Mark::DataOut(length) => {
             before.push_str(&format!(
                 "let {name}_len = {};\n\
