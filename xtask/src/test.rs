@@ -1,5 +1,6 @@
 //! `cargo xtask test`: unit and property tests, the sample matrix, Numba.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// Time limit for each sample, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
+    /// Use this host program instead of building one
+    #[arg(long, value_name = "PATH")]
+    host: Option<PathBuf>,
     /// Where nvcc comes from
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     toolkit: Choice,
@@ -81,7 +85,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let limit = Duration::from_secs(args.timeout);
 
     // Everything is built first: integration tests use the samples too.
-    let host = workspace::build_host()?;
+    let host = match &args.host {
+        Some(path) => path.clone(),
+        None => workspace::build_host()?,
+    };
     let built = Toolkit::ensure(args.toolkit).and_then(|toolkit| nvcc::build(&toolkit, &chosen));
 
     let mut counts = Counts::default();

@@ -70,14 +70,7 @@ impl Toolkit {
                 OLDEST.1
             );
         }
-        let resolved = fs::canonicalize(&nvcc).unwrap_or_else(|_| nvcc.clone());
-        let mut library_dirs = Vec::new();
-        if let Some(top) = resolved.parent().and_then(Path::parent) {
-            library_dirs.push(top.join("lib64"));
-            library_dirs.push(top.join("targets/x86_64-linux/lib"));
-            library_dirs.push(top.join("lib"));
-        }
-        library_dirs.push("/usr/lib/x86_64-linux-gnu".into());
+        let library_dirs = library_dirs(&nvcc);
         Ok(Some(Self { nvcc, version, library_dirs }))
     }
 
@@ -126,6 +119,23 @@ impl Toolkit {
             .flat_map(|dir| names.iter().map(move |name| dir.join(name)))
             .find(|path| path.is_file())
     }
+}
+
+/// The directories in which this nvcc has the linker look for libraries: it may be a link or a script of the system's.
+fn library_dirs(nvcc: &Path) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    if let Ok(output) = Command::new(nvcc).args(["--dryrun", "none.cu"]).output() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let line = text.lines().find_map(|line| line.strip_prefix("#$ LIBRARIES="));
+        dirs.extend(
+            line.unwrap_or_default()
+                .split('"')
+                .filter_map(|word| word.trim().strip_prefix("-L"))
+                .map(PathBuf::from),
+        );
+    }
+    dirs.push("/usr/lib/x86_64-linux-gnu".into());
+    dirs
 }
 
 /// `lib/python3.*/site-packages` of a virtual environment.

@@ -183,8 +183,10 @@ fn explain(complaints: &str) -> &'static str {
         ": the package index cannot be reached; check the network (the set-up carries on from where it stopped)"
     } else if complaints.contains("No space left on device") {
         ": the disk is full"
+    } else if complaints.contains("from versions: none") {
+        ": the package index cannot be reached, or has nothing for this machine (the wheels are for Linux on x86-64)"
     } else if complaints.contains("No matching distribution") {
-        ": the package index has no such version for this machine (the wheels are for Linux on x86-64)"
+        ": the package index has no such version for this machine"
     } else {
         ""
     }
