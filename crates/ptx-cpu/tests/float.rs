@@ -430,6 +430,18 @@ fn odd32(v: f64) -> f32 {
     f32::from_bits(toward_zero.to_bits() | 1)
 }
 
+/// Sum of doubles, rounded to odd: rounding it again to fewer digits is right.
+fn odd_sum(a: f64, b: f64) -> f64 {
+    let s = a + b;
+    let t = s - a;
+    let missing = (a - (s - t)) + (b - t);
+    if !s.is_finite() || missing == 0.0 || s.to_bits() & 1 == 1 {
+        return s;
+    }
+    let away_from_zero = (missing > 0.0) == (s > 0.0);
+    f64::from_bits(if away_from_zero { s.to_bits() | 1 } else { s.to_bits() - 1 })
+}
+
 #[test]
 fn half_arithmetic() {
     let mut cases = Vec::new();
@@ -439,9 +451,9 @@ fn half_arithmetic() {
         ("add{}", 2, |a, b, _| a + b),
         ("sub{}", 2, |a, b, _| a - b),
         ("mul{}", 2, |a, b, _| a * b),
-        ("fma.rn{}", 3, |a, b, c| a * b + c),
+        ("fma.rn{}", 3, |a, b, c| odd_sum(a * b, c)),
         ("fma.rn.relu{}", 3, |a, b, c| {
-            let v = a * b + c;
+            let v = odd_sum(a * b, c);
             if v <= 0.0 { 0.0 } else { v }
         }),
         ("min{}", 2, |a, b, _| f64::from(min32(a as f32, b as f32))),
