@@ -663,19 +663,19 @@ impl Driver for CpuBackend {
         Ok(())
     }
 
-    fn cuCtxCreate_v2(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, flags: u32, dev: i32) -> CuResult {
+    fn cuCtxCreate_v2(&self, _: &mut Call<'_>, pctx: Option<&mut u64>, flags: u32, dev: i32) -> CuResult {
         let pctx = pctx.ok_or(Status::INVALID_VALUE)?;
         let device = self.slot(dev)?.device.index;
         context::check_flags(flags)?;
         let context = self.handles.insert_with(|handle| Arc::new(Context::new(handle, device, false)));
         let context = context.ok_or(Status::OUT_OF_MEMORY)?;
         context.activate(&self.scheduler, flags);
-        call.lane.context = context.handle;
+        // The program tells which context is current before it uses it.
         *pctx = context.handle;
         Ok(())
     }
 
-    fn cuCtxDestroy_v2(&self, call: &mut Call<'_>, ctx: u64) -> CuResult {
+    fn cuCtxDestroy_v2(&self, _: &mut Call<'_>, ctx: u64) -> CuResult {
         let context = self.handles.get::<Context>(ctx).map_err(|_| Status::INVALID_CONTEXT)?;
         if context.primary {
             return Err(Status::INVALID_CONTEXT);
@@ -683,9 +683,6 @@ impl Driver for CpuBackend {
         self.handles.remove::<Context>(ctx).map_err(|_| Status::INVALID_CONTEXT)?;
         if let Some(live) = context.deactivate() {
             self.destroy_contents(&live);
-        }
-        if call.lane.context == ctx {
-            call.lane.context = 0;
         }
         Ok(())
     }

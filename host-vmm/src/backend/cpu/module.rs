@@ -389,6 +389,19 @@ impl CpuBackend {
         Ok(())
     }
 
+    /// The current context's contents, or without one those of the first device's primary context: runtimes ask for managed variables
+    /// and for a kernel's attributes before there is a context, and these need none by rights.
+    fn live_or_primary(&self, call: &Call<'_>) -> CuResult<Arc<Live>> {
+        match self.live(call) {
+            Err(Status::INVALID_CONTEXT) => {
+                let primary = &self.slot(0)?.primary;
+                let retained = primary.retained();
+                Ok(primary.activate(&self.scheduler, retained.flags))
+            }
+            other => other,
+        }
+    }
+
     /// The library's module in the current context.
     fn library_module(&self, live: &Arc<Live>, library: &Library) -> CuResult<u64> {
         // Held while loading, so that two threads do not load twice.
@@ -416,7 +429,7 @@ impl CpuBackend {
         name: Option<&CStr>,
         managed: bool,
     ) -> CuResult<(u64, u64)> {
-        let live = self.live(call)?;
+        let live = if managed { self.live_or_primary(call)? } else { self.live(call)? };
         let library = self.library(handle)?;
         let name = name_of(name)?;
         let module = self.module(self.library_module(&live, &library)?)?;
@@ -480,7 +493,7 @@ impl CpuBackend {
         handle: u64,
         out: Option<&mut Vec<u8>>,
     ) -> CuResult {
-        let live = self.live(call)?;
+        let live = self.live_or_primary(call)?;
         let (own, function) = self.function(&live, handle)?;
         let info = function.describe(own)?;
         info.encode(&mut Writer::new(out.ok_or(Status::INVALID_VALUE)?));
