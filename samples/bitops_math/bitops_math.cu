@@ -284,7 +284,7 @@ void conversion_reference(int i, double d, u64 *r) {
     F(exp2(x), std::exp2(X), -300, 300, 1)                                                                             \
     F(expm1(x), std::expm1(X), -5, 5, 1)                                                                               \
     F(log(x), std::log(X), 0.001, 1000, 1)                                                                             \
-    F(log2(x), std::log2(X), 0.001, 1000, 1)                                                                           \
+    F(log2(x), std::log2(X), 0.001, 1000, 2)                                                                           \
     F(log10(x), std::log10(X), 0.001, 1000, 1)                                                                         \
     F(log1p(x), std::log1p(X), -0.9, 100, 1)                                                                           \
     F(sin(x), std::sin(X), -1000, 1000, 2)                                                                             \

@@ -4,6 +4,8 @@
 // returns them, so each gets a process of its own (`errors <case>`).
 #include <string>
 
+#include <vector>
+
 #include "check.h"
 #include "child.h"
 
@@ -68,7 +70,8 @@ void calls() {
     show("copy to NULL", cudaMemcpy(nullptr, host, 4, cudaMemcpyHostToDevice));
     show("copy from NULL", cudaMemcpy(host, nullptr, 4, cudaMemcpyDeviceToHost));
     show("copy of 0 bytes to NULL", cudaMemcpy(nullptr, host, 0, cudaMemcpyHostToDevice));
-    show("copy beyond the end", cudaMemcpy(device, host, 1 << 30, cudaMemcpyHostToDevice));
+    std::vector<char> large(64 << 20);
+    show("copy beyond the end", cudaMemcpy(device, large.data(), large.size(), cudaMemcpyHostToDevice));
     show("copy in no direction", cudaMemcpy(device, host, 4, static_cast<cudaMemcpyKind>(9)));
     show("memset of NULL", cudaMemset(nullptr, 0, 16));
     show("symbol copy beyond the end", cudaMemcpyToSymbol(variable, host, 20));
