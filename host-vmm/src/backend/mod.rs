@@ -8,4 +8,7 @@ use crate::generated::driver::Driver;
 pub trait Backend: Driver {
     /// A lane (a thread of the program) has ended.
     fn lane_closed(&self, lane: u64);
+
+    /// Is there output of kernels for the program to fetch?
+    fn output_pending(&self) -> bool;
 }

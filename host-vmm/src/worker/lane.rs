@@ -87,6 +87,8 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
                 status = Status::INVALID_VALUE;
             }
             let answer: &[u8] = if status.is_success() { &reply } else { &[] };
+            // A call that fails because of a fault also tells of what the kernel said about it.
+            let device_output = device_output || (!status.is_success() && worker.backend.output_pending());
             let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
             // The program may also wait for the number, e.g. before it uses a part of the staging area again.
             host.complete(header.seq);

@@ -207,6 +207,10 @@ impl Live {
 }
 
 impl Backend for CpuBackend {
+    fn output_pending(&self) -> bool {
+        self.output.pending()
+    }
+
     fn lane_closed(&self, lane: u64) {
         let mut contexts = Vec::new();
         self.handles.for_each(|object| {
