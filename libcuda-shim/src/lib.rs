@@ -30,6 +30,7 @@ mod pointer;
 mod private;
 mod proc_address;
 mod process;
+mod registered;
 mod session;
 mod symbols;
 mod thread;

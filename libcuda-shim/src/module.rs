@@ -68,15 +68,13 @@ impl Options {
         Ok(options)
     }
 
-    /// Gives the program the text of an error.
-    pub fn error(&mut self, text: &str) {
-        crate::log!(Warn, "load: {text}");
-        self.error.write(text.as_bytes());
-    }
-
-    /// Gives the program an informational text.
-    pub fn info(&mut self, text: &str) {
-        self.info.write(text.as_bytes());
+    /// Gives the program the logs of a load. Both lengths are written, 0 included: programs that pass the same array again see them.
+    pub fn logs(&mut self, info: &[u8], error: &[u8]) {
+        if !error.is_empty() {
+            crate::log!(Warn, "load: {}", String::from_utf8_lossy(error));
+        }
+        self.info.write(info);
+        self.error.write(error);
     }
 }
 
@@ -88,17 +86,20 @@ impl LogBuffer {
     }
 
     fn write(&mut self, text: &[u8]) {
-        let Some(buffer) = self.text.filter(|buffer| !buffer.is_null()) else { return };
-        let Some(room) = self.len.checked_sub(1) else { return };
-        let text = &text[..text.len().min(room)];
-        // SAFETY: the buffer has `len` bytes by the promise of `Options::read`, and text and NUL fit.
-        unsafe {
-            buffer.copy_from_nonoverlapping(text.as_ptr(), text.len());
-            buffer.add(text.len()).write(0);
+        let buffer = self.text.filter(|buffer| !buffer.is_null() && self.len > 0);
+        let mut used = 0;
+        if let Some(buffer) = buffer {
+            let text = &text[..text.len().min(self.len - 1)];
+            // SAFETY: the buffer has `len` bytes by the promise of `Options::read`, and text and NUL fit.
+            unsafe {
+                buffer.copy_from_nonoverlapping(text.as_ptr(), text.len());
+                buffer.add(text.len()).write(0);
+            }
+            used = if text.is_empty() { 0 } else { text.len() + 1 };
         }
         if let Some(place) = self.written {
             // SAFETY: an element of the values array.
-            unsafe { place.write(core::ptr::without_provenance_mut(text.len() + 1)) };
+            unsafe { place.write(core::ptr::without_provenance_mut(used)) };
         }
     }
 }
@@ -225,7 +226,7 @@ impl Libraries {
 
 /// Reports why no image could be taken.
 pub fn refuse(refused: Refused, options: &mut Options) -> Status {
-    options.error(&refused.reasons);
+    options.logs(b"", refused.reasons.as_bytes());
     refused.status
 }
 

@@ -22,6 +22,7 @@ use crate::custom::link::Links;
 use crate::function::Functions;
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
+use crate::registered::Registered;
 use crate::session::Session;
 
 /// Replies of `cached` operations, by operation and request bytes.
@@ -40,6 +41,7 @@ pub struct Process {
     pub libraries: Libraries,
     pub links: Links,
     pub callbacks: Callbacks,
+    pub registered: Registered,
     pub cache: RwLock<ReplyCache>,
 }
 

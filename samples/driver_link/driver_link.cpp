@@ -49,6 +49,9 @@ int main() {
 
     // Without the second file the link fails and the log names what is missing.
     memset(errors, 0, sizeof(errors));
+    // The first link has put the used lengths in the place of the sizes.
+    values[1] = reinterpret_cast<void *>(sizeof(info));
+    values[3] = reinterpret_cast<void *>(sizeof(errors));
     CHECK(cuLinkCreate_v2(4, options, values, &state));
     CUresult error =
         driver().cuLinkAddData_v2(state, CU_JIT_INPUT_PTX, texts[0].data(), texts[0].size(), names[0], 0, nullptr, nullptr);

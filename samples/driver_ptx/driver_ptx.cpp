@@ -97,6 +97,9 @@ int main() {
     std::string broken(text.data());
     broken.replace(broken.find("fma.rn.f32"), 10, "fmx.rn.f32");
     CUmodule none;
+    // The first load has put the used lengths in the place of the sizes.
+    values[1] = reinterpret_cast<void *>(sizeof(info));
+    values[3] = reinterpret_cast<void *>(sizeof(errors));
     CUresult error = driver().cuModuleLoadDataEx(&none, broken.c_str(), 4, options, values);
     printf("driver_ptx: unknown instruction: %s, log %s\n", error_name(error),
            strstr(errors, "fmx") ? "names it" : "does not name it");

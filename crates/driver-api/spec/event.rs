@@ -19,11 +19,13 @@ fn cuEventDestroy_v2(hEvent: CUevent);
 /// Records an event in a stream.
 #[op(0x0442, since = 2000, ptsz = 7000)]
 #[posted]
+#[custom]
 fn cuEventRecord(hEvent: CUevent, #[stream] hStream: CUstream);
 
 /// Records an event in a stream, with flags.
 #[op(0x0443, since = 11010, ptsz = 11010)]
 #[posted]
+#[custom]
 fn cuEventRecordWithFlags(hEvent: CUevent, #[stream] hStream: CUstream, flags: c_uint);
 
 /// CUDA_SUCCESS if the event has happened, else CUDA_ERROR_NOT_READY.

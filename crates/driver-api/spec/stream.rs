@@ -59,6 +59,7 @@ fn cuStreamGetDevice(#[stream] hStream: CUstream, #[out] device: *mut CUdevice);
 /// Makes a stream wait for an event.
 #[op(0x0409, since = 3020, ptsz = 7000)]
 #[posted]
+#[custom]
 fn cuStreamWaitEvent(#[stream] hStream: CUstream, hEvent: CUevent, Flags: c_uint);
 
 /// CUDA_SUCCESS if all work of a stream is done, else CUDA_ERROR_NOT_READY.

@@ -11,6 +11,7 @@ use crate::custom::context::require_init;
 use crate::custom::pointer;
 use crate::generated::wire;
 use crate::pointer::out;
+use crate::process::process;
 use crate::thread;
 use crate::types::*;
 
@@ -44,8 +45,14 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
     thread::require_context()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     let device = unsafe { out(device) }?;
-    if flags != 0 || !in_region(host.addr() as u64) {
+    if flags != 0 {
         return Err(Status::INVALID_VALUE);
+    }
+    if !in_region(host.addr() as u64) {
+        return Err(match process().registered.flags(host.addr()) {
+            Some(_) => Status::NOT_SUPPORTED,
+            None => Status::INVALID_VALUE,
+        });
     }
     *device = host.addr() as u64;
     Ok(())
@@ -55,6 +62,10 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResu
     require_init()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     let flags = unsafe { out(flags) }?;
+    if let Some(registered) = process().registered.flags(host.addr()) {
+        *flags = registered;
+        return Ok(());
+    }
     let info = pointer::info(host.addr() as u64)?;
     if info.kind != pointer::KIND_HOST {
         return Err(Status::INVALID_VALUE);
@@ -63,15 +74,26 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResu
     Ok(())
 }
 
-/// Memory that the program has allocated itself cannot be given to the device yet.
-pub unsafe fn cuMemHostRegister_v2(_pointer: *mut c_void, _len: usize, _flags: c_uint) -> CuResult {
+/// The flags that exist: portable, device map, I/O memory, read-only.
+const REGISTER_FLAGS: c_uint = 0xf;
+
+/// Remembers the range. Copies from and to it are right, and go the way of pageable memory; kernels cannot reach it.
+pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, len: usize, flags: c_uint) -> CuResult {
     require_init()?;
-    Err(Status::NOT_SUPPORTED)
+    thread::require_context()?;
+    if pointer.is_null() || len == 0 || flags & !REGISTER_FLAGS != 0 {
+        return Err(Status::INVALID_VALUE);
+    }
+    process().registered.insert(pointer.addr(), len, flags)
 }
 
-pub unsafe fn cuMemHostUnregister(_pointer: *mut c_void) -> CuResult {
+pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CuResult {
     require_init()?;
-    Err(Status::HOST_MEMORY_NOT_REGISTERED)
+    thread::require_context()?;
+    if pointer.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    process().registered.remove(pointer.addr())
 }
 
 /// The old form, with a 32-bit size.

@@ -171,10 +171,7 @@ pub unsafe fn cuLinkComplete(state: CUlinkState, image: *mut *mut c_void, len: *
         Some(&mut error_log),
     )?;
     process().links.with(state, |link| {
-        link.options.info(&String::from_utf8_lossy(&info_log));
-        if !error_log.is_empty() {
-            link.options.error(&String::from_utf8_lossy(&error_log));
-        }
+        link.options.logs(&info_log, &error_log);
         Ok(())
     })?;
     Status(result).ok()?;

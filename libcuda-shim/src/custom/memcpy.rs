@@ -72,7 +72,7 @@ pub unsafe fn cuMemcpyDtoHAsync_v2(
     unsafe { line(Side::host(dst.addr()), Side::device(src), len, stream, false) }
 }
 
-/// As on a GPU, a copy within the device is ordered in the stream but not waited for.
+/// A GPU does not wait for a copy within the device; here it is waited for, so that a bad pointer is reported by this call.
 pub unsafe fn cuMemcpyDtoD_v2(
     dst: CUdeviceptr,
     src: CUdeviceptr,
@@ -80,7 +80,7 @@ pub unsafe fn cuMemcpyDtoD_v2(
     default_stream: CUstream,
 ) -> CuResult {
     // SAFETY: no host memory is involved.
-    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, false) }
+    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, true) }
 }
 
 pub unsafe fn cuMemcpyDtoDAsync_v2(
@@ -103,7 +103,7 @@ pub unsafe fn cuMemcpyPeer(
     default_stream: CUstream,
 ) -> CuResult {
     // SAFETY: no host memory is involved.
-    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, false) }
+    unsafe { line(Side::device(dst), Side::device(src), len, default_stream, true) }
 }
 
 pub unsafe fn cuMemcpyPeerAsync(

@@ -7,6 +7,7 @@
 pub mod context;
 pub mod device;
 pub mod error;
+pub mod event;
 pub mod function;
 pub mod host_memory;
 pub mod init;

@@ -31,10 +31,7 @@ fn load_images(images: &[Image], options: &mut Options) -> Result<u64, Status> {
         Some(&mut info_log),
         Some(&mut error_log),
     )?;
-    options.info(&String::from_utf8_lossy(&info_log));
-    if !error_log.is_empty() {
-        options.error(&String::from_utf8_lossy(&error_log));
-    }
+    options.logs(&info_log, &error_log);
     Status(result).ok().map(|()| module)
 }
 

@@ -7,6 +7,7 @@ use core::ffi::{c_uint, c_void};
 use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
+use crate::generated::wire;
 use crate::pointer::out;
 use crate::thread;
 use crate::types::*;
@@ -83,4 +84,9 @@ pub unsafe fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) 
         core::mem::swap(mode, &mut thread.capture_mode);
         Ok(())
     })
+}
+
+pub unsafe fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> CuResult {
+    crate::custom::event::check(event, flags)?;
+    wire::cuStreamWaitEvent(stream as u64, event as u64, flags)
 }

@@ -961,7 +961,10 @@ pub unsafe extern "C" fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CU
             t.arg("hEvent", hEvent);
             t.arg("hStream", hStream);
         },
-        || wire::cuEventRecord(hEvent as u64, hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventRecord(hEvent, hStream) }
+        },
     )
 }
 
@@ -974,7 +977,10 @@ pub unsafe extern "C" fn cuEventRecord_ptsz(hEvent: CUevent, hStream: CUstream) 
             t.arg("hEvent", hEvent);
             t.arg("hStream", hStream);
         },
-        || wire::cuEventRecord(hEvent as u64, marshal::per_thread(hStream) as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventRecord(hEvent, marshal::per_thread(hStream)) }
+        },
     )
 }
 
@@ -992,7 +998,10 @@ pub unsafe extern "C" fn cuEventRecordWithFlags(
             t.arg("hStream", hStream);
             t.arg("flags", flags);
         },
-        || wire::cuEventRecordWithFlags(hEvent as u64, hStream as u64, flags),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventRecordWithFlags(hEvent, hStream, flags) }
+        },
     )
 }
 
@@ -1010,7 +1019,10 @@ pub unsafe extern "C" fn cuEventRecordWithFlags_ptsz(
             t.arg("hStream", hStream);
             t.arg("flags", flags);
         },
-        || wire::cuEventRecordWithFlags(hEvent as u64, marshal::per_thread(hStream) as u64, flags),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventRecordWithFlags(hEvent, marshal::per_thread(hStream), flags) }
+        },
     )
 }
 
@@ -5341,7 +5353,10 @@ pub unsafe extern "C" fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, F
             t.arg("hEvent", hEvent);
             t.arg("Flags", Flags);
         },
-        || wire::cuStreamWaitEvent(hStream as u64, hEvent as u64, Flags),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamWaitEvent(hStream, hEvent, Flags) }
+        },
     )
 }
 
@@ -5359,7 +5374,10 @@ pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
             t.arg("hEvent", hEvent);
             t.arg("Flags", Flags);
         },
-        || wire::cuStreamWaitEvent(marshal::per_thread(hStream) as u64, hEvent as u64, Flags),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamWaitEvent(marshal::per_thread(hStream), hEvent, Flags) }
+        },
     )
 }
 

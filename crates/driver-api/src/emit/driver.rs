@@ -1,4 +1,4 @@
-//! The host's `trait Driver`.
+//! The host's `trait Driver`: one trait per spec file, so that a backend can be spread over as many files.
 
 use super::{HEADER, doc, has_cstr, wire_params, wire_rows};
 use crate::check::Table;
@@ -16,23 +16,48 @@ fn unsupported() -> CuResult {{
     Err(Status::NOT_SUPPORTED)
 }}
 
-/// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
-///
-/// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
-/// Handles are ids, addresses are those of the session's region.
-pub trait Driver: Send + Sync {{
 ",
         if wire_rows(table).any(has_cstr) { "use core::ffi::CStr;\n\n" } else { "" }
     );
+    let mut modules: Vec<&str> = Vec::new();
     for row in wire_rows(table) {
-        let params = wire_params(row);
-        let comma = if params.is_empty() { "" } else { ", " };
-        text.push_str(&format!(
-            "{}fn {}(&self, call: &mut Call<'_>{comma}{params}) -> CuResult {{ unsupported() }}\n\n",
-            doc(row, ""),
-            row.name
-        ));
+        if !modules.contains(&row.module.as_str()) {
+            modules.push(&row.module);
+        }
     }
-    text.push_str("}\n");
+    for module in &modules {
+        text.push_str(&format!("/// The calls of `spec/{module}.rs`.\npub trait {} {{\n", trait_name(module)));
+        for row in wire_rows(table).filter(|row| row.module == *module) {
+            let params = wire_params(row);
+            let comma = if params.is_empty() { "" } else { ", " };
+            text.push_str(&format!(
+                "{}fn {}(&self, call: &mut Call<'_>{comma}{params}) -> CuResult {{ unsupported() }}\n\n",
+                doc(row, ""),
+                row.name
+            ));
+        }
+        text.push_str("}\n\n");
+    }
+    let bounds: Vec<String> = modules.iter().map(|module| trait_name(module)).collect();
+    let bounds = bounds.join(" + ");
+    text.push_str(&format!(
+        "/// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
+///
+/// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
+/// Handles are ids, addresses are those of the session's region.
+pub trait Driver: Send + Sync + {bounds} {{}}
+
+impl<T: Send + Sync + {bounds}> Driver for T {{}}
+"
+    ));
     text
+}
+
+/// `host_memory` is `HostMemoryCalls`.
+fn trait_name(module: &str) -> String {
+    let words = module.split('_').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_uppercase() + rest
+    });
+    words.collect::<String>() + "Calls"
 }
