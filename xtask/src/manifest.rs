@@ -122,3 +122,43 @@ pub fn names() -> String {
     let names: Vec<&str> = SAMPLES.iter().map(|sample| sample.name).collect();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn the_table_and_the_folders_agree() -> anyhow::Result<()> {
+        let samples = workspace::root().join("samples");
+        let mut folders = BTreeSet::new();
+        for entry in fs::read_dir(&samples)? {
+            let entry = entry?;
+            if entry.path().join("expected.txt").is_file() {
+                folders.insert(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        let rows: BTreeSet<String> = SAMPLES.iter().map(|sample| sample.name.to_string()).collect();
+        assert_eq!(rows.len(), SAMPLES.len(), "a name appears twice");
+        assert_eq!(rows, folders);
+        let readme = fs::read_to_string(samples.join("README.md"))?;
+        for sample in SAMPLES {
+            assert!(
+                readme.contains(&format!("| {} |", sample.name)),
+                "{} is not in samples/README.md",
+                sample.name
+            );
+            let data = sample.data.iter().map(|data| match data {
+                Data::Copy { from, .. } | Data::Fatbin { from, .. } => *from,
+            });
+            for file in sample.sources.iter().copied().chain(data) {
+                let path = samples.join(sample.name).join(file);
+                assert!(path.is_file(), "{} is missing", path.display());
+            }
+        }
+        Ok(())
+    }
+}

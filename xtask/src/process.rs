@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,11 @@ pub struct Finished {
 }
 
 /// Output beyond this is dropped: a runaway program must not fill the memory of the test runner.
-const OUTPUT_LIMIT_BYTES: u64 = 16 << 20;
+const OUTPUT_LIMIT_BYTES: usize = 16 << 20;
 /// Time between a polite end and a forced one.
 const GRACE: Duration = Duration::from_secs(3);
+/// Time for the end of the output after the end of the program.
+const PIPE_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs `command` in a process group of its own and ends the group after `limit`.
 pub fn run_limited(command: &mut Command, limit: Duration) -> Result<Finished> {
@@ -36,24 +39,47 @@ pub fn run_limited(command: &mut Command, limit: Duration) -> Result<Finished> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
+    let stdout = Collector::start(child.stdout.take());
+    let stderr = Collector::start(child.stderr.take());
     let status = wait_limited(&mut child, started + limit)?;
-    let stdout = stdout.join().unwrap_or_default();
-    let stderr = stderr.join().unwrap_or_default();
-    Ok(Finished { status, stdout, stderr, elapsed: started.elapsed() })
+    Ok(Finished { status, stdout: stdout.finish(), stderr: stderr.finish(), elapsed: started.elapsed() })
 }
 
-fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        if let Some(mut stream) = stream {
-            // A read error ends the output; what was read before it is still worth showing.
-            let _ = (&mut stream).take(OUTPUT_LIMIT_BYTES).read_to_end(&mut kept);
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        }
-        kept
-    })
+/// Reads a pipe on a thread of its own.
+struct Collector {
+    kept: Arc<Mutex<Vec<u8>>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Collector {
+    fn start(stream: Option<impl Read + Send + 'static>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (end, ended) = mpsc::channel::<()>();
+        let shared = Arc::clone(&kept);
+        thread::spawn(move || {
+            // Dropped with the thread: that is the message.
+            let _end = end;
+            let Some(mut stream) = stream else { return };
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                let mut kept = lock(&shared);
+                let room = OUTPUT_LIMIT_BYTES.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..length.min(room)]);
+            }
+        });
+        Self { kept, ended }
+    }
+
+    /// What was read. A process that left the group may keep the pipe open for ever: it is not waited for.
+    fn finish(self) -> Vec<u8> {
+        let _ = self.ended.recv_timeout(PIPE_GRACE);
+        std::mem::take(&mut *lock(&self.kept))
+    }
+}
+
+/// Bytes that were read stay good if the reader panicked.
+fn lock(bytes: &Mutex<Vec<u8>>) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn wait_limited(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {

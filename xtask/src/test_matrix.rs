@@ -166,10 +166,24 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_ended_with_its_children() -> Result<()> {
         let limit = Duration::from_millis(300);
-        let hung = shell("sleep 1000 & echo started; wait", limit)?;
+        let hung = shell("sleep 1000 & echo $!; wait", limit)?;
         assert!(hung.status.is_none());
-        // Both pipes were closed, or this would not have returned: the child is gone too.
-        assert_eq!(hung.stdout, b"started\n");
+        let pid = String::from_utf8_lossy(&hung.stdout).trim().to_string();
+        let child = Path::new("/proc").join(&pid).join("comm");
+        let gone = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            !fs::read_to_string(&child).is_ok_and(|name| name.trim() == "sleep")
+        });
+        assert!(!pid.is_empty() && gone, "process {pid} was left behind");
+        Ok(())
+    }
+
+    #[test]
+    fn a_process_that_escapes_does_not_hold_the_runner_up() -> Result<()> {
+        let limit = Duration::from_secs(20);
+        let escaped = shell("setsid sleep 4 & echo done", limit)?;
+        assert!(escaped.status.is_some_and(|status| status.success()));
+        assert_eq!(escaped.stdout, b"done\n");
         Ok(())
     }
 }
