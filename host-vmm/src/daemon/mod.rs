@@ -42,6 +42,18 @@ struct Session {
     child: Mutex<Child>,
 }
 
+/// A connection that is not served, and why.
+struct Refusal {
+    connection: Connection,
+    refused: Box<Refused>,
+}
+
+impl Refusal {
+    fn new(connection: Connection, refused: Refused) -> Self {
+        Self { connection, refused: Box::new(refused) }
+    }
+}
+
 struct Inner {
     config: Config,
     sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
@@ -230,18 +242,19 @@ impl Inner {
         let refused = match hello.kind {
             ConnectionKind::CONTROL => self.start_session(connection, &hello, peer.pid),
             ConnectionKind::LANE => self.pass_lane(connection, &hello),
-            kind => {
-                Err((connection, Refused::new(RefusalCode::KIND, format_args!("connection kind {}", kind.0))))
-            }
+            kind => Err(Refusal::new(
+                connection,
+                Refused::new(RefusalCode::KIND, format_args!("connection kind {}", kind.0)),
+            )),
         };
-        if let Err((connection, refused)) = refused {
+        if let Err(Refusal { connection, refused }) = refused {
             tracing::info!(%peer, %refused, "connection refused");
             refuse(&connection, &refused);
         }
     }
 
     /// Hands a lane's connection to the worker of its session.
-    fn pass_lane(&self, connection: Connection, hello: &Hello) -> Result<(), (Connection, Refused)> {
+    fn pass_lane(&self, connection: Connection, hello: &Hello) -> Result<(), Refusal> {
         let session = self.sessions().get(&hello.token.0).cloned();
         let Some(session) = session else {
             return Err((
@@ -252,7 +265,7 @@ impl Inner {
         let fd = connection.into_fd();
         session.channel.send(&ToWorker::Lane, Some(&fd)).map_err(|error| {
             let refused = Refused::new(RefusalCode::TOKEN, format_args!("the session has ended: {error}"));
-            (Connection::from_fd(fd), refused)
+            Refusal::new(Connection::from_fd(fd), refused)
         })
     }
 
@@ -262,7 +275,7 @@ impl Inner {
         connection: Connection,
         hello: &Hello,
         pid: u32,
-    ) -> Result<(), (Connection, Refused)> {
+    ) -> Result<(), Refusal> {
         let versions = protocol::handshake::PREVIOUS..=protocol::handshake::CURRENT;
         let (version, capabilities) = match hello.negotiate(versions, CAPABILITIES) {
             Ok(agreed) => agreed,
@@ -270,7 +283,10 @@ impl Inner {
         };
         let mut token = [0; 16];
         if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
-            return Err((connection, Refused::new(RefusalCode::INTERNAL, format_args!("no random numbers"))));
+            return Err(Refusal::new(
+                connection,
+                Refused::new(RefusalCode::INTERNAL, format_args!("no random numbers")),
+            ));
         }
         let (channel, child) = match spawn_worker(&self.config) {
             Ok(worker) => worker,
@@ -278,7 +294,7 @@ impl Inner {
                 tracing::error!(%error, "cannot start a worker");
                 let refused =
                     Refused::new(RefusalCode::INTERNAL, format_args!("cannot start a worker: {error}"));
-                return Err((connection, refused));
+                return Err(Refusal::new(connection, refused));
             }
         };
         let session = Arc::new(Session { channel, child: Mutex::new(child) });
@@ -296,7 +312,10 @@ impl Inner {
             let mut child = session.child.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = child.kill();
             let _ = child.wait();
-            return Err((connection, Refused::new(RefusalCode::LIMIT, format_args!("no more sessions"))));
+            return Err(Refusal::new(
+                connection,
+                Refused::new(RefusalCode::LIMIT, format_args!("no more sessions")),
+            ));
         }
         let this = Arc::clone(self);
         let reader = Arc::clone(&session);
@@ -305,7 +324,10 @@ impl Inner {
         {
             tracing::error!(%error, "cannot start a thread for a worker");
             self.forget(token, &session);
-            return Err((connection, Refused::new(RefusalCode::INTERNAL, format_args!("out of threads"))));
+            return Err(Refusal::new(
+                connection,
+                Refused::new(RefusalCode::INTERNAL, format_args!("out of threads")),
+            ));
         }
         let start = Start {
             config: self.config.clone(),
@@ -319,7 +341,7 @@ impl Inner {
         session.channel.send(&ToWorker::Start(Box::new(start)), Some(&fd)).map_err(|error| {
             // The worker's end is noticed by its watching thread.
             let refused = Refused::new(RefusalCode::INTERNAL, format_args!("the worker has ended: {error}"));
-            (Connection::from_fd(fd), refused)
+            Refusal::new(Connection::from_fd(fd), refused)
         })
     }
 

@@ -6,7 +6,7 @@ use protocol::ops;
 use protocol::status::Status;
 use protocol::wire::{NULL, Reader, WireError, Writer};
 
-use super::driver::Driver;
+use super::driver::*;
 use crate::session::Call;
 
 /// Runs the operation `op` with the parameters in `body`; on success the outputs are in `reply`.

@@ -12,11 +12,8 @@ fn unsupported() -> CuResult {
     Err(Status::NOT_SUPPORTED)
 }
 
-/// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
-///
-/// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
-/// Handles are ids, addresses are those of the session's region.
-pub trait Driver: Send + Sync {
+/// The calls of `spec/context.rs`.
+pub trait ContextCalls {
     /// Retains the primary context of a device.
     fn cuDevicePrimaryCtxRetain(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, dev: i32) -> CuResult {
         unsupported()
@@ -81,7 +78,10 @@ pub trait Driver: Send + Sync {
     fn cuCtxResetPersistingL2Cache(&self, call: &mut Call<'_>) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/device.rs`.
+pub trait DeviceCalls {
     /// Number of devices.
     fn cuDeviceGetCount(&self, call: &mut Call<'_>, count: Option<&mut i32>) -> CuResult {
         unsupported()
@@ -183,7 +183,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/event.rs`.
+pub trait EventCalls {
     /// Creates an event.
     fn cuEventCreate(&self, call: &mut Call<'_>, phEvent: Option<&mut u64>, Flags: u32) -> CuResult {
         unsupported()
@@ -224,7 +227,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/function.rs`.
+pub trait FunctionCalls {
     /// Sets an attribute of a function.
     fn cuFuncSetAttribute(&self, call: &mut Call<'_>, hfunc: u64, attrib: u32, value: i32) -> CuResult {
         unsupported()
@@ -234,7 +240,10 @@ pub trait Driver: Send + Sync {
     fn cuFuncSetCacheConfig(&self, call: &mut Call<'_>, hfunc: u64, config: u32) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/host_memory.rs`.
+pub trait HostMemoryCalls {
     /// Allocates page-locked host memory with flags.
     fn cuMemHostAlloc(
         &self,
@@ -250,12 +259,18 @@ pub trait Driver: Send + Sync {
     fn cuMemFreeHost(&self, call: &mut Call<'_>, p: u64) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/init.rs`.
+pub trait InitCalls {
     /// Initialises the driver API; opens the session.
     fn cuInit(&self, call: &mut Call<'_>, Flags: u32) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/internal.rs`.
+pub trait InternalCalls {
     /// Makes `ctx` the lane's current context (0: none). Sent before the next operation when it has changed.
     fn lane_set_context(&self, call: &mut Call<'_>, ctx: u64) -> CuResult {
         unsupported()
@@ -552,7 +567,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/library.rs`.
+pub trait LibraryCalls {
     /// Unloads a library.
     fn cuLibraryUnload(&self, call: &mut Call<'_>, library: u64) -> CuResult {
         unsupported()
@@ -618,7 +636,10 @@ pub trait Driver: Send + Sync {
     fn cuKernelGetFunction(&self, call: &mut Call<'_>, pFunc: Option<&mut u64>, kernel: u64) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/memory.rs`.
+pub trait MemoryCalls {
     /// Allocates device memory.
     fn cuMemAlloc_v2(&self, call: &mut Call<'_>, dptr: Option<&mut u64>, bytesize: u64) -> CuResult {
         unsupported()
@@ -751,7 +772,10 @@ pub trait Driver: Send + Sync {
     fn cuMemFreeAsync(&self, call: &mut Call<'_>, dptr: u64, hStream: u64) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/memset.rs`.
+pub trait MemsetCalls {
     /// Fills with bytes.
     fn cuMemsetD8_v2(
         &self,
@@ -900,7 +924,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/module.rs`.
+pub trait ModuleCalls {
     /// Unloads a module.
     fn cuModuleUnload(&self, call: &mut Call<'_>, hmod: u64) -> CuResult {
         unsupported()
@@ -944,7 +971,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/occupancy.rs`.
+pub trait OccupancyCalls {
     /// Blocks of a kernel that fit on a multiprocessor.
     fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
         &self,
@@ -981,7 +1011,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/peer.rs`.
+pub trait PeerCalls {
     /// Whether a device can access another's memory.
     fn cuDeviceCanAccessPeer(
         &self,
@@ -1019,7 +1052,10 @@ pub trait Driver: Send + Sync {
     fn cuFlushGPUDirectRDMAWrites(&self, call: &mut Call<'_>, target: u32, scope: u32) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/pool.rs`.
+pub trait PoolCalls {
     /// Allocates from a pool, in stream order.
     fn cuMemAllocFromPoolAsync(
         &self,
@@ -1087,7 +1123,10 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
 
+/// The calls of `spec/stream.rs`.
+pub trait StreamCalls {
     /// Creates a stream.
     fn cuStreamCreate(&self, call: &mut Call<'_>, phStream: Option<&mut u64>, Flags: u32) -> CuResult {
         unsupported()
@@ -1198,4 +1237,51 @@ pub trait Driver: Send + Sync {
     ) -> CuResult {
         unsupported()
     }
+}
+
+/// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
+///
+/// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
+/// Handles are ids, addresses are those of the session's region.
+pub trait Driver:
+    Send
+    + Sync
+    + ContextCalls
+    + DeviceCalls
+    + EventCalls
+    + FunctionCalls
+    + HostMemoryCalls
+    + InitCalls
+    + InternalCalls
+    + LibraryCalls
+    + MemoryCalls
+    + MemsetCalls
+    + ModuleCalls
+    + OccupancyCalls
+    + PeerCalls
+    + PoolCalls
+    + StreamCalls
+{
+}
+
+impl<
+    T: Send
+        + Sync
+        + ContextCalls
+        + DeviceCalls
+        + EventCalls
+        + FunctionCalls
+        + HostMemoryCalls
+        + InitCalls
+        + InternalCalls
+        + LibraryCalls
+        + MemoryCalls
+        + MemsetCalls
+        + ModuleCalls
+        + OccupancyCalls
+        + PeerCalls
+        + PoolCalls
+        + StreamCalls,
+> Driver for T
+{
 }

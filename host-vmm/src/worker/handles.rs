@@ -80,8 +80,8 @@ impl<T> Handles<T> {
     }
 
     /// Looks at every object.
-    pub fn for_each(&self, mut look: impl FnMut(&T)) {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).values().for_each(|object| look(object));
+    pub fn for_each(&self, look: impl FnMut(&T)) {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).values().for_each(look);
     }
 
     /// Number of handles.

@@ -95,14 +95,19 @@ fn take_channel() -> anyhow::Result<Channel> {
 
 /// Why there is no session: what the program is told, and what the log should say beyond that.
 struct Failed {
-    refused: Refused,
+    refused: Box<Refused>,
     error: Option<anyhow::Error>,
 }
 
 impl Failed {
+    /// Nothing is wrong here: the program is to propose another region.
+    fn region(text: std::fmt::Arguments<'_>) -> Self {
+        Self { refused: Box::new(Refused::new(RefusalCode::REGION_BUSY, text)), error: None }
+    }
+
     fn internal(error: anyhow::Error) -> Self {
         let text = format_args!("the worker cannot start: {error}");
-        Self { refused: Refused::new(RefusalCode::INTERNAL, text), error: Some(error) }
+        Self { refused: Box::new(Refused::new(RefusalCode::INTERNAL, text)), error: Some(error) }
     }
 }
 
@@ -110,15 +115,13 @@ impl Failed {
 fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
     let config = &start.config;
     let Some(region) = Region::new(start.region_tag) else {
-        let text = format_args!("region tag {} does not exist", start.region_tag);
-        return Err(Failed { refused: Refused::new(RefusalCode::REGION_BUSY, text), error: None });
+        return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
     let memory = RegionConfig { memory_limit: config.limits.memory_bytes };
     let device = match ptx_cpu::region::Region::reserve(region.tag().into(), memory) {
         Ok(device) => Arc::new(device),
         Err(RegionError::Taken(tag)) => {
-            let text = format_args!("region {tag} is taken in the worker");
-            return Err(Failed { refused: Refused::new(RefusalCode::REGION_BUSY, text), error: None });
+            return Err(Failed::region(format_args!("region {tag} is taken in the worker")));
         }
         Err(error) => return Err(Failed::internal(error.into())),
     };

@@ -26,7 +26,10 @@ fn unsupported() -> CuResult {{
         }
     }
     for module in &modules {
-        text.push_str(&format!("/// The calls of `spec/{module}.rs`.\npub trait {} {{\n", trait_name(module)));
+        text.push_str(&format!(
+            "/// The calls of `spec/{module}.rs`.\npub trait {} {{\n",
+            trait_name(module)
+        ));
         for row in wire_rows(table).filter(|row| row.module == *module) {
             let params = wire_params(row);
             let comma = if params.is_empty() { "" } else { ", " };

@@ -5,10 +5,10 @@
 
 mod alloc;
 pub mod callback;
+mod calls;
 pub mod context;
 pub mod copy;
 pub mod device;
-mod driver;
 pub mod image;
 mod launch;
 pub mod memory;
