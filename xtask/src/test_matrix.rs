@@ -169,10 +169,11 @@ mod tests {
         let hung = shell("sleep 1000 & echo $!; wait", limit)?;
         assert!(hung.status.is_none());
         let pid = String::from_utf8_lossy(&hung.stdout).trim().to_string();
-        let child = Path::new("/proc").join(&pid).join("comm");
+        let child = Path::new("/proc").join(&pid).join("status");
         let gone = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            !fs::read_to_string(&child).is_ok_and(|name| name.trim() == "sleep")
+            // Ended but not yet collected by its new parent counts as gone.
+            !fs::read_to_string(&child).is_ok_and(|status| !status.contains("State:\tZ"))
         });
         assert!(!pid.is_empty() && gone, "process {pid} was left behind");
         Ok(())
