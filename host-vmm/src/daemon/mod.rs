@@ -257,10 +257,8 @@ impl Inner {
     fn pass_lane(&self, connection: Connection, hello: &Hello) -> Result<(), Refusal> {
         let session = self.sessions().get(&hello.token.0).cloned();
         let Some(session) = session else {
-            return Err((
-                connection,
-                Refused::new(RefusalCode::TOKEN, format_args!("no session with this token")),
-            ));
+            let refused = Refused::new(RefusalCode::TOKEN, format_args!("no session with this token"));
+            return Err(Refusal::new(connection, refused));
         };
         let fd = connection.into_fd();
         session.channel.send(&ToWorker::Lane, Some(&fd)).map_err(|error| {
@@ -279,7 +277,9 @@ impl Inner {
         let versions = protocol::handshake::PREVIOUS..=protocol::handshake::CURRENT;
         let (version, capabilities) = match hello.negotiate(versions, CAPABILITIES) {
             Ok(agreed) => agreed,
-            Err(code) => return Err((connection, Refused::new(code, format_args!("no common version")))),
+            Err(code) => {
+                return Err(Refusal::new(connection, Refused::new(code, format_args!("no common version"))));
+            }
         };
         let mut token = [0; 16];
         if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
