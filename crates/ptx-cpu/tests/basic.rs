@@ -441,3 +441,24 @@ fn async_copies() {
     let a = 0x1111_1111_2222_2222;
     assert_eq!(out.words()[..5], [a, a, 0x3333_3333_4444_4444, 0x11_2222_2222, 0]);
 }
+
+#[test]
+fn dynamic_local_memory() {
+    let out = Buffer::zeroed(8);
+    let before = ".func (.param .b64 ret) f(.param .b64 n) { .reg .b64 %rd<9>; .local .align 8 .b8 l[16]; ld.param.u64 %rd1, [n];\n\
+         alloca.u64 %rd2, %rd1, 32; st.local.u64 [%rd2], 5; st.local.u64 [l], 6; ld.local.u64 %rd3, [%rd2]; ld.local.u64 %rd4, [l];\n\
+         mad.lo.u64 %rd5, %rd3, 10, %rd4; st.param.b64 [ret], %rd5; ret; }\n";
+    let body = ".local .align 16 .b8 d[32]; mov.u64 %rd1, d; st.local.u64 [d+24], 1; stacksave.u64 %rd9; mov.u32 %r1, 0;\n\
+         LOOP: alloca.u64 %rd2, 1000; st.local.u64 [%rd2], 2; st.local.u64 [%rd2+992], 3; bar.sync 0;\n\
+         { .param .b64 a; st.param.b64 [a], 100; .param .b64 r; call.uni (r), f, (a); ld.param.b64 %rd3, [r]; }\n\
+         ld.local.u64 %rd4, [%rd2]; ld.local.u64 %rd5, [%rd2+992]; ld.local.u64 %rd6, [d+24]; stackrestore.u64 %rd9;\n\
+         add.u32 %r1, %r1, 1; setp.lt.u32 %p1, %r1, 100; @%p1 bra LOOP;\n\
+         st.global.v2.u64 [%out], {%rd3, %rd4}; st.global.v2.u64 [%out+16], {%rd5, %rd6};";
+    run_body(before, body, 2, &out, [0, 0]).unwrap();
+    assert_eq!(out.words()[..4], [56, 2, 3, 1]);
+    let endless = "LOOP: alloca.u64 %rd2, 1000; setp.ne.u64 %p1, %rd2, -1; @%p1 bra LOOP;";
+    assert_eq!(fault_kind(run_body("", endless, 1, &out, [0, 0])), FaultKind::StackOverflow);
+    assert_eq!(fault_kind(run_body("", "alloca.u64 %rd2, %arg1;", 1, &out, [u64::MAX - 8, 0])), FaultKind::StackOverflow);
+    let wild = "alloca.u64 %rd2, 16; stackrestore.u64 %arg1; { .param .b64 a; st.param.b64 [a], 100; .param .b64 r; call.uni (r), f, (a); }";
+    assert_eq!(fault_kind(run_body(before, wild, 1, &out, [1 << 40, 0])), FaultKind::StackOverflow);
+}

@@ -96,6 +96,13 @@ fn single() {
         case("slct.f32.f32 %d, %a, %b, %c;", "f32", &["f32"; 3], |v| if f(v[2]) >= 0.0 { v[0] } else { v[1] }),
         case("add.f32 %d, %a, 0f3F000000;", "f32", &["f32"], |v| fb(f(v[0]) + 0.5)),
         case("mul.f32 %d, %a, 2.5;", "f32", &["f32"], |v| fb(f(v[0]) * 2.5)),
+        // NaNs have no payload to compare: they are replaced by 0.
+        case("fma.rn.f32x2 %x0, %a, %b, %c; mov.b64 {%t0, %t1}, %x0; setp.nan.f32 %p, %t0, %t0; @%p mov.u32 %t0, 0;\
+              setp.nan.f32 %p, %t1, %t1; @%p mov.u32 %t1, 0; mov.b64 %d, {%t0, %t1};", "b64", &["b64"; 3], |v| {
+            let lane = |s: u32| fb(f(v[0] >> s).mul_add(f(v[1] >> s), f(v[2] >> s)));
+            let quiet = |x: u64| if f(x).is_nan() { 0 } else { x };
+            quiet(lane(0)) | quiet(lane(32)) << 32
+        }),
         near("div.approx.f32 %d, %a, 3.0;", &["f32"], 1e-6, |a| a / 3.0),
         near("div.full.f32 %d, %a, 3.0;", &["f32"], 1e-6, |a| a / 3.0),
         near("rcp.approx.ftz.f32 %d, %a;", &["f32"], 1e-6, |a| flush(1.0 / flush(a))),

@@ -275,6 +275,19 @@ fn bytes() {
             }));
         }
     }
+    for ty in ["u16x2", "s16x2"] {
+        let signed = ty == "s16x2";
+        let lanes = move |v: &[u64], f: &dyn Fn(i64, i64) -> i64| {
+            let lane = |i: u32| f(part(v[0], 16 * i, 16, signed), part(v[1], 16 * i, 16, signed)) as u64 & 0xffff;
+            lane(0) | lane(1) << 16
+        };
+        cases.push(case(&format!("add.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a + b)));
+        cases.push(case(&format!("min.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.min(b))));
+        cases.push(case(&format!("max.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.max(b))));
+        if signed {
+            cases.push(case("max.relu.s16x2 %d, %a, %b;", "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.max(b).max(0))));
+        }
+    }
     for (n, width) in [(4u32, 8u32), (2, 16)] {
         let lanes = move |v: &[u64], f: &dyn Fn(i64, i64) -> i64, signed: bool| -> Vec<i64> {
             (0..n).map(|i| f(part(v[0], i * width, width, signed), part(v[1], i * width, width, signed))).collect()

@@ -11,7 +11,7 @@ use cranelift_module::Module;
 use super::func::{Gen, ObjectMemory, class_type, int_type};
 use super::{TableEntry, device_signature};
 use crate::abi::{FaultKind, Thread};
-use crate::ir::{Builtin, Op, Piece, Storage, Target, Val};
+use crate::ir::{Builtin, Inst, Op, Piece, Storage, Target, Val};
 use crate::program::index::FUNCTION_STRIDE;
 
 /// Offsets of parameters and returns in the argument area, and its length.
@@ -84,10 +84,7 @@ impl Gen<'_, '_> {
             let limit = self.formal_size(site.target, false, i);
             self.copy_object_out(*obj, base, *at, limit);
         }
-        let local_sp = match self.local_sp {
-            None => self.iconst(types::I64, u64::from(self.func.local_len)),
-            Some(sp) => self.add_imm(sp, i64::from(self.func.local_len)),
-        };
+        let local_sp = self.read(site.sp.map_or(Val::LocalEnd, Val::Reg), types::I64);
         let args = [self.thread, self.block, base, local_sp];
         match site.target {
             Target::Direct(f) => {
@@ -181,6 +178,41 @@ impl Gen<'_, '_> {
         if let (Some(obj), Some(value)) = (rets.first(), result) {
             self.store_object(*obj, 0, value);
         }
+    }
+
+    // Local stack.
+
+    /// `alloca`: the stack pointer moves up, in multiples of 16.
+    pub fn alloca(&mut self, align: u32, inst: &Inst) {
+        let size = self.read(inst.srcs[0], types::I64);
+        let sp = self.read(inst.srcs[1], types::I64);
+        let len = u64::from(self.cx.unit.layout.local_len);
+        let zero = self.iconst(types::I64, 0);
+        let sane = self.icmp_imm(IntCC::UnsignedLessThanOrEqual, size, len);
+        self.require(sane, FaultKind::StackOverflow, zero);
+        let start = self.round_up(sp, align.max(16));
+        let end = self.b.ins().iadd(start, size);
+        let end = self.round_up(end, 16);
+        let fits = self.icmp_imm(IntCC::UnsignedLessThanOrEqual, end, len);
+        self.require(fits, FaultKind::StackOverflow, zero);
+        self.def(inst.dsts[0], start, false);
+        self.def(inst.dsts[1], end, false);
+    }
+
+    /// `stackrestore`: any multiple of 16 inside of the local memory will do; functions check what they get.
+    pub fn set_sp(&mut self, inst: &Inst) {
+        let sp = self.read(inst.srcs[0], types::I64);
+        let len = u64::from(self.cx.unit.layout.local_len);
+        let turned = self.b.ins().rotr_imm_u(sp, 4);
+        let ok = self.icmp_imm(IntCC::UnsignedLessThanOrEqual, turned, len / 16);
+        self.require(ok, FaultKind::StackOverflow, sp);
+        self.def(inst.dsts[0], sp, false);
+    }
+
+    fn round_up(&mut self, v: Value, align: u32) -> Value {
+        let v = self.add_imm(v, i64::from(align) - 1);
+        let mask = self.iconst(types::I64, !(u64::from(align) - 1));
+        self.b.ins().band(v, mask)
     }
 
     // Device functions.

@@ -21,6 +21,21 @@ impl Gen<'_, '_> {
     pub fn float_values(&mut self, op: FloatOp, ty: ScalarType, mode: FloatMode, values: &[Value]) -> Value {
         match ty {
             ScalarType::F32 | ScalarType::F64 => self.wide_op(op, mode, values),
+            ScalarType::F32x2 => {
+                let lanes = [0, 32].map(|shift| {
+                    let parts: Vec<Value> = values
+                        .iter()
+                        .map(|v| {
+                            let v = if shift == 0 { *v } else { self.b.ins().ushr_imm_u(*v, shift) };
+                            self.coerce(v, types::F32, false)
+                        })
+                        .collect();
+                    let v = self.wide_op(op, mode, &parts);
+                    self.coerce(v, types::I64, false)
+                });
+                let high = self.b.ins().ishl_imm_u(lanes[1], 32);
+                self.b.ins().bor(lanes[0], high)
+            }
             ScalarType::F16x2 | ScalarType::Bf16x2 => {
                 let mut lanes = [values[0]; 2];
                 for (i, lane) in lanes.iter_mut().enumerate() {

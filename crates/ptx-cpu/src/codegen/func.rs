@@ -382,6 +382,8 @@ impl<'a> Gen<'a, '_> {
             Op::CvtaTo(space) => self.cvta(space, true, d, s[0]),
             Op::CvtaFrom(space) => self.cvta(space, false, d, s[0]),
             Op::IsSpace { space } => self.is_space(space, d, s[0]),
+            Op::Alloca { align } => self.alloca(align, inst),
+            Op::SetSp => self.set_sp(inst),
             Op::Fence => {
                 self.b.ins().fence();
             }
@@ -454,6 +456,16 @@ impl<'a> Gen<'a, '_> {
                     self.coerce(v, want, false)
                 }
             },
+            Val::LocalEnd => {
+                let end = u64::from(self.func.local_len);
+                match self.local_sp {
+                    None => self.constant(want, end),
+                    Some(sp) => {
+                        let v = self.add_imm(sp, end as i64);
+                        self.coerce(v, want, false)
+                    }
+                }
+            }
             Val::DynShared(offset) => {
                 self.constant(want, u64::from(self.cx.unit.layout.dyn_shared).wrapping_add_signed(offset))
             }

@@ -8,6 +8,9 @@ use crate::ir::{CarryOp, IntOp, Reg, SINK, Val};
 
 impl Gen<'_, '_> {
     pub fn int_op(&mut self, op: IntOp, ty: ScalarType, s: &[Val]) -> Value {
+        if let ScalarType::U16x2 | ScalarType::S16x2 = ty {
+            return self.pair_op(op, ty == ScalarType::S16x2, s);
+        }
         let t = if ty == ScalarType::Pred { types::I8 } else { int_type(ty.size() as u32) };
         let signed = ty.is_signed();
         let width = u64::from(t.bits());
@@ -136,6 +139,25 @@ impl Gen<'_, '_> {
             | IntOp::ShfRightWrap
             | IntOp::ShfRightClamp => a,
         }
+    }
+
+    /// Additions, minima and maxima of two 16-bit lanes.
+    fn pair_op(&mut self, op: IntOp, signed: bool, s: &[Val]) -> Value {
+        let (a, b) = (self.read(s[0], types::I32), self.read(s[1], types::I32));
+        let lanes = [0, 1].map(|i| {
+            let (x, y) = (self.lane(a, i), self.lane(b, i));
+            let v = match op {
+                IntOp::Add => self.b.ins().iadd(x, y),
+                _ => self.min_max(x, y, signed, matches!(op, IntOp::Min | IntOp::MinRelu)),
+            };
+            if matches!(op, IntOp::MinRelu | IntOp::MaxRelu) {
+                let zero = self.iconst(types::I16, 0);
+                self.min_max(v, zero, true, false)
+            } else {
+                v
+            }
+        });
+        self.join(lanes[0], lanes[1])
     }
 
     fn extend(&mut self, ty: Type, v: Value, signed: bool) -> Value {

@@ -62,6 +62,8 @@ fn splice(root: &mut Func, block: usize, at: usize, site: usize, callee: &Func) 
     let reg = |r: u32| if r == SINK { SINK } else { r + reg_base };
     for c in &callee.calls {
         let mut c = c.clone();
+        // What the caller allocated dynamically stays below.
+        c.sp = c.sp.map(|r| r + reg_base).or(call.sp);
         c.args.iter_mut().chain(&mut c.rets).for_each(|o| *o = objs[*o as usize]);
         root.calls.push(c);
     }
@@ -70,6 +72,7 @@ fn splice(root: &mut Func, block: usize, at: usize, site: usize, callee: &Func) 
         Val::NotReg(r) => Val::NotReg(reg(r)),
         Val::Local(at) => Val::Local(at + local_base),
         Val::Obj(o, offset) => Val::Obj(objs[o as usize], offset),
+        Val::LocalEnd => call.sp.map_or(Val::LocalEnd, Val::Reg),
         v @ (Val::Imm(_) | Val::DynShared(_) | Val::Special(_)) => v,
     };
     let map_guard = |g: super::Guard| super::Guard { reg: reg(g.reg), ..g };

@@ -73,6 +73,8 @@ pub enum Val {
     Local(u32),
     /// Start of dynamic shared memory plus an offset (known once the kernel's static part is laid out).
     DynShared(i64),
+    /// End of the function's depot, where `alloca` and callees begin.
+    LocalEnd,
     /// Address of a parameter object plus an offset, as an address of `.param` (see [`Obj`]).
     Obj(u32, i64),
     Special(Special),
@@ -348,6 +350,10 @@ pub enum Op {
     /// Address in a space from a generic address.
     CvtaFrom(Space),
     IsSpace { space: ptx::Space },
+    /// `alloca`: sources size in bytes and stack pointer; destinations address in `.local` and new stack pointer.
+    Alloca { align: u32 },
+    /// `stackrestore`: the source becomes the stack pointer if it can be one.
+    SetSp,
     /// Full fence.
     Fence,
     /// Lane-wise video operation: element bytes, signedness of a and b, saturation type, accumulate (sources a, b, c).
@@ -476,6 +482,8 @@ pub struct CallSite {
     /// Objects.
     pub args: Vec<u32>,
     pub rets: Vec<u32>,
+    /// Stack pointer of a function that uses `alloca`.
+    pub sp: Option<Reg>,
 }
 
 /// A function.
@@ -490,6 +498,8 @@ pub struct Func {
     pub params: Vec<u32>,
     pub returns: Vec<u32>,
     pub calls: Vec<CallSite>,
+    /// Local stack pointer, if the function uses `alloca`: an offset in local memory.
+    pub sp: Option<Reg>,
     /// Bytes of `.local` variables.
     pub local_len: u32,
     /// Bytes of the object memory; set by [`objects::promote`].

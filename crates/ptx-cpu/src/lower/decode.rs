@@ -36,6 +36,9 @@ pub enum Bind {
     Ret,
     Exit,
     Trap,
+    Alloca,
+    StackSave,
+    StackRestore,
     /// No effect; operands are not looked at.
     Nop,
     /// No effect but for a zero in the destination.
@@ -157,6 +160,14 @@ pub fn decode(form: &Form) -> Option<Template> {
             (Op::Mov(B64), Bind::Zero)
         }
         "cp" => cp(&mut m)?,
+        "alloca" | "stacksave" | "stackrestore" => {
+            m.ty().filter(|t| *t == U64)?;
+            match &*form.opcode {
+                "alloca" => (Op::Alloca { align: 16 }, Bind::Alloca),
+                "stacksave" => (Op::Mov(U64), Bind::StackSave),
+                _ => (Op::SetSp, Bind::StackRestore),
+            }
+        }
         "vadd2" | "vsub2" | "vabsdiff2" | "vmin2" | "vmax2" | "vavrg2" | "vadd4" | "vsub4" | "vabsdiff4" | "vmin4" | "vmax4"
         | "vavrg4" => video(&mut m)?,
         _ => return None,
@@ -170,7 +181,7 @@ fn alu(op: Op, types: &[ScalarType]) -> Decoded {
 
 /// Types that the code generator computes with.
 fn is_arith_float(ty: ScalarType) -> bool {
-    matches!(ty, F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)
+    matches!(ty, F16 | F16x2 | Bf16 | Bf16x2 | F32 | F32x2 | F64)
 }
 
 fn is_int(ty: ScalarType) -> bool {
@@ -203,7 +214,8 @@ fn arith(m: &mut Mods<'_>) -> Decoded {
     let relu = m.take("relu");
     let cc = m.take("cc");
     let ty = m.ty()?;
-    if !is_int(ty) || (sat && ty != S32) || (relu && !matches!((opcode, ty), ("min" | "max", S32))) {
+    let pair = matches!(ty, U16x2 | S16x2) && matches!(opcode, "add" | "min" | "max") && !cc;
+    if !(is_int(ty) || pair) || (sat && ty != S32) || (relu && !matches!((opcode, ty), ("min" | "max", S32 | S16x2))) {
         return None;
     }
     let multiply = matches!(opcode, "mul" | "mad" | "madc");
@@ -263,7 +275,10 @@ fn float_arith(m: &mut Mods<'_>) -> Decoded {
     let nan = m.take("NaN");
     let xorsign = m.take("xorsign") & m.take("abs");
     let ty = m.ty()?;
-    let small = !matches!(ty, F32 | F64);
+    let small = !matches!(ty, F32 | F32x2 | F64);
+    if ty == F32x2 && !matches!(opcode, "add" | "sub" | "mul" | "fma") {
+        return None;
+    }
     let minmax = matches!(opcode, "min" | "max");
     if !is_arith_float(ty)
         || (small && mode.rnd != Rnd::Near)
@@ -427,8 +442,8 @@ fn float(m: &mut Mods<'_>) -> Decoded {
         "sin" if ty == F32 && approx => (FloatOp::Sin, 1),
         "cos" if ty == F32 && approx => (FloatOp::Cos, 1),
         "lg2" if ty == F32 && approx => (FloatOp::Lg2, 1),
-        "ex2" if is_arith_float(ty) && ty != F64 && approx => (FloatOp::Ex2, 1),
-        "tanh" if is_arith_float(ty) && ty != F64 && approx => (FloatOp::Tanh, 1),
+        "ex2" if is_arith_float(ty) && !matches!(ty, F64 | F32x2) && approx => (FloatOp::Ex2, 1),
+        "tanh" if is_arith_float(ty) && !matches!(ty, F64 | F32x2) && approx => (FloatOp::Tanh, 1),
         "copysign" if wide && rnd.is_none() && !approx && !mode.ftz => (FloatOp::CopySign, 2),
         _ => return None,
     };
@@ -467,7 +482,7 @@ fn compare(m: &mut Mods<'_>) -> Decoded {
             let ftz = m.take("ftz");
             let dst = if opcode == "set" { Some(m.ty()?) } else { None };
             let ty = m.ty()?;
-            if !(is_arith_float(ty) || is_bits(ty) || is_int(ty)) || (ftz && ty == F64) {
+            if !(is_arith_float(ty) && ty != F32x2 || is_bits(ty) || is_int(ty)) || (ftz && ty == F64) {
                 return None;
             }
             if !ty.is_float() && !matches!(cmp, Cmp::Eq | Cmp::Ne | Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge) {

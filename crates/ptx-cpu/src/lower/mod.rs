@@ -5,6 +5,8 @@
 mod decode;
 mod mods;
 mod operands;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ pub fn lower(index: &Index, unit: &mut Unit, forms: &mut FormCache, number: u32)
             params: Vec::new(),
             returns: Vec::new(),
             calls: Vec::new(),
+            sp: None,
             local_len: 0,
             object_len: 0,
         },
@@ -127,6 +130,7 @@ pub fn lower(index: &Index, unit: &mut Unit, forms: &mut FormCache, number: u32)
         }
     }
     lowerer.finish_returns();
+    lowerer.finish_stack_pointer();
     if lowerer.problems.is_empty() { Ok(lowerer.func) } else { Err(lowerer.problems) }
 }
 
@@ -301,6 +305,29 @@ impl<'a> Lowerer<'a> {
         }
     }
 
+    /// Starts the stack pointer behind the depot, and gives it to all calls.
+    fn finish_stack_pointer(&mut self) {
+        let Some(sp) = self.func.sp else { return };
+        self.func.blocks[0].insts.insert(0, Inst::new(Op::Mov(ScalarType::U64), vec![sp], vec![Val::LocalEnd]));
+        self.func.calls.iter_mut().for_each(|c| c.sp = Some(sp));
+        for inst in self.func.blocks.iter_mut().flat_map(|b| &mut b.insts) {
+            if let Op::Call(_) = inst.op {
+                inst.srcs.push(Val::Reg(sp));
+            }
+        }
+    }
+
+    fn stack_pointer(&mut self) -> Reg {
+        match self.func.sp {
+            Some(sp) => sp,
+            None => {
+                let sp = self.func.new_reg(Class::I64);
+                self.func.sp = Some(sp);
+                sp
+            }
+        }
+    }
+
     fn push(&mut self, mut inst: Inst, guard: Option<Guard>) {
         inst.guard = guard;
         inst.line = self.line;
@@ -418,6 +445,27 @@ impl<'a> Lowerer<'a> {
                 }
             }
             Bind::Nop => {}
+            Bind::Alloca => {
+                let (d, size, align) = match ops {
+                    [d, size] => (d, size, 16),
+                    [d, size, Operand::Int(align)] => (d, size, *align),
+                    _ => return Err(String::new()),
+                };
+                let align = u32::try_from(align).ok().filter(|a| a.is_power_of_two() && *a <= 128).ok_or_else(String::new)?;
+                let (d, size) = (self.dst(d)?, self.val(size, ScalarType::U64)?);
+                let sp = self.stack_pointer();
+                self.push(Inst::new(Op::Alloca { align }, vec![d, sp], vec![size, Val::Reg(sp)]), guard);
+            }
+            Bind::StackSave => {
+                let [d] = ops else { return Err(String::new()) };
+                let (d, sp) = (self.dst(d)?, self.stack_pointer());
+                self.push(Inst::new(op, vec![d], vec![Val::Reg(sp)]), guard);
+            }
+            Bind::StackRestore => {
+                let [s] = ops else { return Err(String::new()) };
+                let (s, sp) = (self.val(s, ScalarType::U64)?, self.stack_pointer());
+                self.push(Inst::new(op, vec![sp], vec![s]), guard);
+            }
             Bind::Zero => {
                 let [d, ..] = ops else { return Err(String::new()) };
                 let d = self.dst(d)?;
@@ -555,7 +603,7 @@ impl<'a> Lowerer<'a> {
             });
         }
         let number = self.func.calls.len() as u32;
-        self.func.calls.push(CallSite { target, args, rets });
+        self.func.calls.push(CallSite { target, args, rets, sp: None });
         self.push(Inst::new(Op::Call(number), vec![], srcs), guard);
         for inst in after {
             self.push(inst, guard);
@@ -677,7 +725,7 @@ impl<'a> Lowerer<'a> {
     }
 }
 
-/// Keeps weak and strong accesses apart in tests of the decoder.
+/// The operation of a form, for tests of the decoder.
 #[cfg(test)]
 pub(crate) fn decode_op(text: &str) -> Option<Op> {
     decode::decode(&Form::new(text)).map(|t| t.op)

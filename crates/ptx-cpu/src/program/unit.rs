@@ -180,7 +180,9 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
     inline::inline_parking(&mut root, &parking).map_err(error)?;
     funcs.retain(|n, _| !parks.contains(n));
 
-    let is_recursive = funcs.keys().any(|f| recursive.contains(f));
+    // How much local memory is needed is not known with recursion or dynamic allocation.
+    let allocates = |f: &Func| f.insts().any(|i| matches!(i.op, Op::Alloca { .. }));
+    let is_recursive = funcs.keys().any(|f| recursive.contains(f)) || allocates(&root) || funcs.values().any(allocates);
     let local = u64::from(root.local_len)
         + deepest(&graph_of(&root, &indirect), &graph, &funcs, &recursive)
         + if is_recursive { u64::from(recursion_local) } else { 0 };
