@@ -135,12 +135,14 @@ mod spin {
     use std::hint;
     use std::time::{Duration, Instant};
 
-    /// A wake-up through the socket costs 5 to 15 us on both sides together; to spin longer than that does not pay.
-    const LONGEST: Duration = Duration::from_micros(20);
+    /// A wake-up through the socket costs 5 to 15 us on both sides together, and a round trip in which both sides sleep has two of them: to spin for
+    /// longer than that does not pay.
+    const LONGEST: Duration = Duration::from_micros(40);
     /// Never less, so that a peer that answers at once is always caught.
     const SHORTEST: Duration = Duration::from_micros(1);
-    /// A sleep no longer than this is about what the wake-up itself takes: the answer was there before.
-    const BRIEF: Duration = Duration::from_micros(12);
+    /// A sleep no longer than this is about what the wake-ups themselves take: the answer would have been there had neither side slept. Below the cost of two
+    /// wake-ups a pair of sides that have both stopped spinning would never start again.
+    const BRIEF: Duration = Duration::from_micros(30);
     /// Looks between two readings of the clock (about 20 ns each).
     const LOOKS: u32 = 16;
 
