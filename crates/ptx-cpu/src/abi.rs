@@ -158,6 +158,9 @@ pub struct Block {
     pub shared_base: u64,
     /// Generic address of the kernel's parameter buffer, 64-byte aligned.
     pub params: u64,
+    /// Generic address of the workspace of a cooperative grid, 0 for others: `%envreg1` is its high half, `%envreg2` the low one. Two words,
+    /// a size and the barrier's state, zero at launch; the grid barrier in the program's own code spins on the second.
+    pub grid_workspace: u64,
     /// Opaque pointer for the [helpers](crate::helpers).
     pub engine: *const core::ffi::c_void,
 }

@@ -135,7 +135,7 @@ fn shared_local_and_constant_memory() {
          mov.u32 %r21, dynamic; st.shared.u32 [%r21+12], 77; ld.shared.u32 %r22, [dynamic+12];";
     let program = load(&format!("{HEADER}{before}{}", kernel(body))).unwrap();
     let params: Vec<u8> = [out.address, 0, 0].iter().flat_map(|p| p.to_le_bytes()).collect();
-    launch(&program, &Launch { kernel: "k", grid: 1, block: 32, shared: 64, params }).unwrap();
+    launch(&program, &Launch { kernel: "k", grid: 1, block: 32, shared: 64, cooperative: false, params }).unwrap();
     let kernel = program.kernel("k").unwrap();
     assert!(kernel.suspends);
     assert_eq!((kernel.static_shared_len, kernel.local_len), (512, 64));
@@ -461,4 +461,24 @@ fn dynamic_local_memory() {
     assert_eq!(fault_kind(run_body("", "alloca.u64 %rd2, %arg1;", 1, &out, [u64::MAX - 8, 0])), FaultKind::StackOverflow);
     let wild = "alloca.u64 %rd2, 16; stackrestore.u64 %arg1; { .param .b64 a; st.param.b64 [a], 100; .param .b64 r; call.uni (r), f, (a); }";
     assert_eq!(fault_kind(run_body(before, wild, 1, &out, [1 << 40, 0])), FaultKind::StackOverflow);
+}
+
+/// The grid barrier as cooperative groups write it: arrive on a word of the workspace, wait for its top bit to flip.
+#[test]
+fn cooperative_grid_barrier() {
+    let out = Buffer::zeroed(64);
+    let body = "mov.u32 %r1, %envreg2; mov.u32 %r2, %envreg1; mov.b64 %rd1, {%r1, %r2}; mov.u32 %r3, %ctaid.x; mov.u32 %r10, %nctaid.x;\n\
+         mul.wide.u32 %rd2, %r3, 8; add.u64 %rd3, %out, %rd2; mov.u32 %r9, 0;\n\
+         AGAIN: setp.ne.u32 %p1, %i, 0; @%p1 bra JOIN; add.u32 %r11, %r3, %r9; st.global.u32 [%rd3], %r11;\n\
+         sub.u32 %r4, 0x80000001, %r10; setp.eq.u32 %p2, %r3, 0; selp.u32 %r5, %r4, 1, %p2; membar.gl;\n\
+         atom.add.release.gpu.u32 %r6, [%rd1+4], %r5;\n\
+         WAIT: ld.acquire.gpu.u32 %r7, [%rd1+4]; xor.b32 %r8, %r7, %r6; setp.ge.s32 %p3, %r8, 0; @%p3 bra WAIT;\n\
+         JOIN: bar.sync 0; add.u32 %r9, %r9, 1; setp.lt.u32 %p4, %r9, 5; @%p4 bra AGAIN;\n\
+         @%p1 ret; xor.b32 %r12, %r3, 1; mul.wide.u32 %rd4, %r12, 8; add.u64 %rd5, %out, %rd4; ld.global.u32 %r13, [%rd5]; st.global.u32 [%rd3+4], %r13;";
+    let program = load(&format!("{HEADER}{}", kernel(body))).unwrap();
+    let params: Vec<u8> = [out.address, 0, 0].iter().flat_map(|p| p.to_le_bytes()).collect();
+    launch(&program, &Launch { kernel: "k", grid: 8, block: 64, shared: 0, cooperative: true, params }).unwrap();
+    for (i, w) in out.words32().chunks(2).take(8).enumerate() {
+        assert_eq!(w, [i as u32 + 4, (i as u32 ^ 1) + 4]);
+    }
 }

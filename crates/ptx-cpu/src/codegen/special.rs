@@ -43,6 +43,9 @@ impl Gen<'_, '_> {
             Special::ClusterCtaid(_) => (None, false),
             Special::ClusterNctaid(Dim::W | Dim::All) => (None, false),
             Special::ClusterNctaid(_) => return self.iconst(types::I32, 1),
+            // The two halves of the cooperative grid's workspace.
+            Special::Envreg(1) => (Some(offset_of!(Block, grid_workspace) + 4), false),
+            Special::Envreg(2) => (Some(offset_of!(Block, grid_workspace)), false),
             Special::Envreg(_) | Special::Pm(_) => (None, false),
             Special::Pm64(_) => return self.iconst(types::I64, 0),
             Special::Plain(plain) => return self.plain(plain),

@@ -148,6 +148,7 @@ impl Job {
             grid_id: self.grid_id,
             shared_base,
             params: self.params,
+            grid_workspace: if self.cooperative { self.params + super::MAX_PARAMS_LEN as u64 } else { 0 },
             engine: (&raw const self.context).cast(),
         }
     }

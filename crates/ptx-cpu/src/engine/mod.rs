@@ -38,6 +38,8 @@ use worker::{Helpers, Worker};
 pub const MAX_BLOCK_THREADS: u32 = 1024;
 /// Most bytes of kernel parameters.
 pub const MAX_PARAMS_LEN: usize = 64 << 10;
+/// Bytes behind the parameters for the workspace of a cooperative grid.
+const GRID_WORKSPACE_LEN: usize = 64;
 
 /// Settings of an [`Engine`].
 #[derive(Clone, Debug)]
@@ -362,12 +364,15 @@ impl Engine {
         let idle = self.idle_params.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let arena = match idle {
             Some(arena) => arena,
-            None => self.pool.region.arena(MAX_PARAMS_LEN as u64).map_err(|error| {
+            None => self.pool.region.arena((MAX_PARAMS_LEN + GRID_WORKSPACE_LEN) as u64).map_err(|error| {
                 LaunchError::OutOfResources { kernel: kernel.name.clone(), reason: error.to_string() }
             })?,
         };
         // SAFETY: the arena is mapped, long enough (checked by `check`), and nobody else's until it is given back.
-        unsafe { std::ptr::copy_nonoverlapping(params.as_ptr(), arena.base() as *mut u8, params.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(params.as_ptr(), arena.base() as *mut u8, params.len());
+            std::ptr::write_bytes((arena.base() as *mut u8).add(MAX_PARAMS_LEN), 0, GRID_WORKSPACE_LEN);
+        }
         Ok(arena)
     }
 

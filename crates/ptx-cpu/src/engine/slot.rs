@@ -111,6 +111,7 @@ impl Slot {
                 grid_id: 0,
                 shared_base: 0,
                 params: 0,
+                grid_workspace: 0,
                 engine: ptr::null(),
             }),
             threads: Vec::new(),

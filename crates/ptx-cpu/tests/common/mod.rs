@@ -51,6 +51,7 @@ pub struct Launch<'a> {
     pub grid: u32,
     pub block: u32,
     pub shared: u32,
+    pub cooperative: bool,
     pub params: Vec<u8>,
 }
 
@@ -61,7 +62,7 @@ pub fn launch(program: &Program, l: &Launch<'_>) -> Result<(LaunchStats, String)
         block: [l.block, 1, 1],
         dynamic_shared_len: l.shared,
         params: &l.params,
-        cooperative: false,
+        cooperative: l.cooperative,
     };
     let output = Collect::default();
     // SAFETY: the kernel was compiled to the contract, and `kernel` keeps its code alive.
@@ -115,5 +116,5 @@ pub const HEADER: &str = ".version 8.5\n.target sm_90\n.address_size 64\n";
 pub fn run(body: &str, grid: u32, block: u32, params: &[u64]) -> Result<(LaunchStats, String), LaunchError> {
     let program = load(&format!("{HEADER}{body}")).unwrap_or_else(|e| panic!("{e}"));
     let params = params.iter().flat_map(|p| p.to_le_bytes()).collect();
-    launch(&program, &Launch { kernel: "k", grid, block, shared: 0, params })
+    launch(&program, &Launch { kernel: "k", grid, block, shared: 0, cooperative: false, params })
 }

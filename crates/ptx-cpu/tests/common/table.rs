@@ -234,7 +234,7 @@ pub fn check(cases: &[Case]) {
         let params = [input.address, output.address, n].iter().flat_map(|p| p.to_le_bytes()).collect();
         let kernel = format!("k{i}");
         let grid = tuples.len().div_ceil(256) as u32;
-        launch(&program, &Launch { kernel: &kernel, grid, block: 256, shared: 0, params }).unwrap();
+        launch(&program, &Launch { kernel: &kernel, grid, block: 256, shared: 0, cooperative: false, params }).unwrap();
         let wrong: Vec<String> = tuples
             .iter()
             .zip(output.words())
