@@ -128,6 +128,9 @@ pub struct LimitArgs {
     /// Threads of a program that use the driver
     #[arg(long, value_name = "N", default_value_t = Limits::default().lanes)]
     pub max_lanes: u32,
+    /// Time for the handshake of a connection, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = Limits::default().handshake_ms)]
+    pub handshake_timeout: u64,
     /// Handles (streams, events, modules ...) of a program
     #[arg(long, value_name = "N", default_value_t = Limits::default().handles)]
     pub max_handles: u32,
@@ -146,6 +149,7 @@ impl LimitArgs {
             sessions: self.max_sessions,
             lanes: self.max_lanes,
             handles: self.max_handles,
+            handshake_ms: self.handshake_timeout,
             image_bytes: self.max_image,
             ..Limits::default()
         };

@@ -79,7 +79,11 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             // The panic has been printed with its place. The program sees an error of the host, and goes on.
             Err(_) => Status::UNKNOWN,
         };
-        // Also for answered requests: the program waits for `completed` before it reads or reuses their part of the staging area.
+        if header.kind == Kind::POSTED && !status.is_success() {
+            host.latch(status);
+        }
+        // Also for answered requests: the program waits for the number before it reads or reuses their part of the staging area. Not
+        // before the latch: who has waited sees the error.
         host.complete(header.seq);
         if header.kind == Kind::SYNC {
             if status.is_success() && reply.len() > max_body {
@@ -90,14 +94,10 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             // A call that fails because of a fault also tells of what the kernel said about it.
             let device_output = device_output || (!status.is_success() && worker.backend.output_pending());
             let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
-            // The program may also wait for the number, e.g. before it uses a part of the staging area again.
-            host.complete(header.seq);
             if let Err(error) = host.reply(&header, status, flags, answer) {
                 tracing::debug!(lane = lane.id, %error, "a lane's reply cannot be sent");
                 return;
             }
-        } else if !status.is_success() {
-            host.latch(status);
         }
         let nanos = begin.map_or(0, |begin| u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
         counters.op(header.op, (body.len() + reply.len()) as u64, nanos);

@@ -41,7 +41,7 @@ impl CpuBackend {
         }
         self.check_launch(&function, launch)?;
         let params = launch.params.unwrap_or_default();
-        let params = params.get(..function.info.param_len as usize).ok_or(Status::INVALID_VALUE)?.to_vec();
+        let params = params.get(..function.info.params.size as usize).ok_or(Status::INVALID_VALUE)?.to_vec();
         let kernel = Arc::clone(function.compiled()?);
 
         let counters = &call.session.counters;

@@ -193,7 +193,8 @@ impl Function {
         attributes[6] = small(self.module.sm);
         attributes[8] = small(self.max_dynamic_shared()?);
         attributes[9] = self.carveout.load(Ordering::Acquire);
-        let params = self.info.params.iter().map(|param| Param { offset: param.offset, size: param.size });
+        let params =
+            self.info.params.slots.iter().map(|param| Param { offset: param.offset, size: param.size });
         let name = self.info.name.as_bytes();
         let name = name[..name.len().min(FunctionInfo::MAX_NAME_LEN)].to_vec();
         Ok(FunctionInfo { handle, name, attributes, params: params.collect() })
