@@ -130,12 +130,8 @@ fn main() {
         check(get_function(&mut function, module, c"empty".as_ptr()), "cuModuleGetFunction");
 
         let (mut a, mut n) = (0u64, 0u32);
-        let mut params = [
-            (&raw mut a).cast::<c_void>(),
-            (&raw mut a).cast(),
-            (&raw mut a).cast(),
-            (&raw mut n).cast(),
-        ];
+        let mut params =
+            [(&raw mut a).cast::<c_void>(), (&raw mut a).cast(), (&raw mut a).cast(), (&raw mut n).cast()];
         let mut go = || {
             let stream = ptr::null_mut();
             check(
@@ -197,7 +193,11 @@ fn main() {
                     samples[slot].push(begin.elapsed().as_nanos() as f64);
                 };
                 timed(0, &mut || {
-                    ptr::copy_nonoverlapping(std::hint::black_box(pageable.as_ptr()), other.as_mut_ptr(), len);
+                    ptr::copy_nonoverlapping(
+                        std::hint::black_box(pageable.as_ptr()),
+                        other.as_mut_ptr(),
+                        len,
+                    );
                 });
                 timed(1, &mut || check(copy_in(device, pageable.as_ptr().cast(), len), "cuMemcpyHtoD"));
                 timed(2, &mut || check(copy_out(pageable.as_mut_ptr().cast(), device, len), "cuMemcpyDtoH"));

@@ -19,6 +19,12 @@ use crate::thread;
 /// `stage_in` / `stage_out`: the first piece of a copy, which waits for its turn in the stream.
 const STAGE_FIRST: u32 = 1;
 
+/// Pieces that the host fills while the program empties one. More would only push each other out of the caches.
+const AHEAD: usize = 4;
+
+/// Copies longer than this leave nothing useful in a cache of their own size; the C library draws the line for its memcpy in the same place.
+const LONG: u64 = 8 << 20;
+
 /// One side of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -161,11 +167,10 @@ unsafe fn stage_in(rows: &Rows, stream: u64) -> CuResult {
 unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
     let mut flags = STAGE_FIRST;
     let mut under_way: VecDeque<(Chunk, Slot)> = VecDeque::new();
-    let ahead = thread::with(|thread| Ok(thread.lane()?.slot_count()))?;
     let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
     while let Some(chunk) = pieces.next() {
         let Side::Region(src) = rows.part(&chunk).1 else { return Err(Status::UNKNOWN) };
-        if under_way.len() == ahead
+        if under_way.len() == AHEAD
             && let Some((chunk, slot)) = under_way.pop_front()
         {
             // SAFETY: by the caller's promise.
@@ -195,13 +200,14 @@ unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
 /// The destination is valid for all rows.
 unsafe fn empty_slot(rows: &Rows, chunk: &Chunk, slot: Slot) -> CuResult {
     let Side::Host(dst) = rows.part(chunk).0 else { return Err(Status::UNKNOWN) };
+    let long = rows.width.saturating_mul(rows.height) > LONG;
     thread::with(|thread| {
         let lane = thread.lane()?;
         lane.wait_slot(&slot)?;
         for row in 0..chunk.rows {
             let dst = (dst + (row * rows.dst_pitch) as usize) as *mut u8;
             // SAFETY: the row is the program's memory by the caller's promise; the slot holds the chunk.
-            unsafe { lane.copy_from_slot(&slot, row * chunk.width, dst, chunk.width as usize) }?;
+            unsafe { lane.copy_from_slot(&slot, row * chunk.width, dst, chunk.width as usize, long) }?;
         }
         Ok(())
     })

@@ -169,8 +169,9 @@ fn program_name() -> String {
     path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default()
 }
 
-/// Parts that the staging area is used in, so that one is filled while another is emptied.
-const SLOTS: u64 = 8;
+/// Parts that the staging area is used in, so that one is filled while another is emptied; small enough that what one side writes is still in a cache when
+/// the other reads it.
+const SLOTS: u64 = 32;
 
 /// A part of the staging area, taken for one piece of a copy.
 #[derive(Debug)]
@@ -260,10 +261,6 @@ impl Lane {
         (self.guest.staging_len() / SLOTS) as usize & !4095
     }
 
-    pub fn slot_count(&self) -> usize {
-        SLOTS as usize
-    }
-
     /// The next slot in turn, when its last user is done with it.
     pub fn next_slot(&mut self) -> Result<Slot, Status> {
         let index = self.next;
@@ -293,12 +290,27 @@ impl Lane {
         unsafe { self.guest.copy_in(slot.offset + offset, from, len) }.map_err(|error| failed(&error))
     }
 
-    /// Copies from a slot, at an offset in it, to program memory.
+    /// Copies from a slot, at an offset in it, to program memory. `long`: it is part of a copy that no cache holds.
     ///
     /// # Safety
     /// `to` is writable for `len` bytes.
-    pub unsafe fn copy_from_slot(&self, slot: &Slot, offset: u64, to: *mut u8, len: usize) -> CuResult {
+    pub unsafe fn copy_from_slot(
+        &self,
+        slot: &Slot,
+        offset: u64,
+        to: *mut u8,
+        len: usize,
+        long: bool,
+    ) -> CuResult {
+        let offset = slot.offset + offset;
         // SAFETY: as in `copy_into_slot`.
-        unsafe { self.guest.copy_out(slot.offset + offset, to, len) }.map_err(|error| failed(&error))
+        let copied = unsafe {
+            if long {
+                self.guest.copy_out_streaming(offset, to, len)
+            } else {
+                self.guest.copy_out(offset, to, len)
+            }
+        };
+        copied.map_err(|error| failed(&error))
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask <task>`: everything a developer runs that is more than one cargo command.
 
+mod bench;
 mod codegen;
 mod expect;
 mod manifest;
@@ -35,6 +36,8 @@ enum Task {
     Samples(samples::Args),
     /// Build everything that is needed and run one sample through the whole stack
     Run(run::Args),
+    /// Measure what driver calls cost through the whole stack
+    Bench(bench::Args),
     /// Run all tests: unit and property tests, the sample matrix, Numba
     Test(test::Args),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Codegen(args) => codegen::main(&args),
         Task::Samples(args) => samples::main(&args),
         Task::Run(args) => run::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::Test(args) => test::main(&args),
     };
     match result {

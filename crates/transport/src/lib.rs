@@ -25,6 +25,8 @@ pub mod handshake;
 #[cfg(not(loom))]
 mod lane;
 #[cfg(not(loom))]
+mod streaming;
+#[cfg(not(loom))]
 mod unix;
 #[cfg(not(loom))]
 mod window;

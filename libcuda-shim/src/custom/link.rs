@@ -142,7 +142,7 @@ fn fetch(hash: [u8; 32], len: u64) -> Result<Vec<u8>, Status> {
         wire::image_read(hash, offset, slot.offset(), part.len() as u64)?;
         thread::with(|thread| {
             // SAFETY: a slice is writable for its length.
-            unsafe { thread.lane()?.copy_from_slot(&slot, 0, part.as_mut_ptr(), part.len()) }
+            unsafe { thread.lane()?.copy_from_slot(&slot, 0, part.as_mut_ptr(), part.len(), false) }
         })?;
         offset += part.len() as u64;
     }

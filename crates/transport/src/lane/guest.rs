@@ -253,6 +253,18 @@ impl GuestLane {
         // SAFETY: the caller's contract.
         unsafe { self.memory.copy_out(offset, to, len) }
     }
+
+    /// As [`GuestLane::copy_out`], for a part of a copy that is too long for the cache: the destination is not brought into it.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`].
+    ///
+    /// # Safety
+    /// As [`GuestLane::copy_out`].
+    pub unsafe fn copy_out_streaming(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.memory.copy_out_streaming(offset, to, len) }
+    }
 }
 
 impl AsFd for GuestLane {

@@ -110,4 +110,20 @@ impl LaneMemory {
         unsafe { copy_shared(from.as_ptr(), to, len) };
         Ok(())
     }
+
+    /// As `copy_out`, past the cache.
+    ///
+    /// # Safety
+    /// As `copy_out`.
+    pub(super) unsafe fn copy_out_streaming(
+        &self,
+        offset: u64,
+        to: *mut u8,
+        len: usize,
+    ) -> Result<(), Error> {
+        let from = self.staging(offset, len as u64)?;
+        // SAFETY: `from` has `len` bytes; `to` by the caller's contract.
+        unsafe { crate::streaming::copy(from.as_ptr(), to, len) };
+        Ok(())
+    }
 }
