@@ -3,7 +3,6 @@
 // Errors of calls leave the context intact and are shown in this process. Errors of kernels are sticky: every later call
 // returns them, so each gets a process of its own (`errors <case>`).
 #include <string>
-
 #include <vector>
 
 #include "check.h"
@@ -78,13 +77,6 @@ void calls() {
     show("symbol copy with an offset beyond the end", cudaMemcpyToSymbol(variable, host, 4, 16));
     show("constant symbol copy beyond the end", cudaMemcpyFromSymbol(host, constant, 4, 14));
     show("address of what is no symbol", cudaGetSymbolAddress(&pointer, static_cast<const void *>(host)));
-    show("launch of what is no kernel", cudaLaunchKernel(static_cast<const void *>(host), dim3(1), dim3(1), nullptr, 0, 0));
-    show("attributes of what is no kernel",
-         [&] {
-             cudaFuncAttributes attributes;
-             return cudaFuncGetAttributes(&attributes, static_cast<const void *>(host));
-         }());
-
     int value;
     show("device 1000", cudaSetDevice(1000));
     show("device -1", cudaSetDevice(-1));

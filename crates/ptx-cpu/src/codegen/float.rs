@@ -51,10 +51,28 @@ impl Gen<'_, '_> {
     fn wide_op(&mut self, op: FloatOp, mode: FloatMode, values: &[Value]) -> Value {
         let values: Vec<Value> = values.iter().map(|v| if mode.ftz { self.flush(*v) } else { *v }).collect();
         let t = self.type_of(values[0]);
-        let v = if mode.rnd == Rnd::Near { self.nearest(op, t, &values) } else { self.directed(op, t, mode.rnd, &values) };
+        // `rcp.approx.ftz.f64` and `rsqrt.approx.ftz.f64` read and give only the upper 32 bits (1.11.20), and the Newton steps that compilers
+        // put after them rely on it: with few bits in the start value its square is exact. No other double-precision form has `.ftz`.
+        let gross = t == types::F64 && mode.ftz && matches!(op, FloatOp::Rcp | FloatOp::Rsqrt);
+        let values: Vec<Value> =
+            values.iter().map(|v| if gross { self.upper_half(*v) } else { *v }).collect();
+        let v = if mode.rnd == Rnd::Near {
+            self.nearest(op, t, &values)
+        } else {
+            self.directed(op, t, mode.rnd, &values)
+        };
+        let v = if gross { self.upper_half(v) } else { v };
         let v = if mode.ftz { self.flush(v) } else { v };
         let v = if mode.sat { self.saturate(v) } else { v };
         if mode.relu { self.relu(v) } else { v }
+    }
+
+    /// A double with its lower 32 bits cleared.
+    fn upper_half(&mut self, v: Value) -> Value {
+        let bits = self.bitcast(types::I64, v);
+        let mask = self.iconst(types::I64, 0xffff_ffff_0000_0000);
+        let upper = self.b.ins().band(bits, mask);
+        self.bitcast(types::F64, upper)
     }
 
     fn nearest(&mut self, op: FloatOp, t: Type, v: &[Value]) -> Value {
@@ -103,7 +121,9 @@ impl Gen<'_, '_> {
                 self.helper(pick("rt_add_f32_mode", "rt_add_f64_mode"), &[v[0], minus, mode])
             }
             FloatOp::Mul => self.helper(pick("rt_mul_f32_mode", "rt_mul_f64_mode"), &[v[0], v[1], mode]),
-            FloatOp::Fma => self.helper(pick("rt_fma_f32_mode", "rt_fma_f64_mode"), &[v[0], v[1], v[2], mode]),
+            FloatOp::Fma => {
+                self.helper(pick("rt_fma_f32_mode", "rt_fma_f64_mode"), &[v[0], v[1], v[2], mode])
+            }
             FloatOp::Div => self.helper(pick("rt_div_f32_mode", "rt_div_f64_mode"), &[v[0], v[1], mode]),
             FloatOp::Rcp => {
                 let one = self.one(t);
