@@ -4,6 +4,8 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[doc(hidden)]
+pub mod fuzz;
 mod generated;
 pub mod logging;
 pub mod runner;

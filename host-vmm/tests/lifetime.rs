@@ -40,6 +40,8 @@ impl Spinner {
             .args(["--exact", "child_program", "--nocapture"])
             .env(CHILD_SOCKET, daemon.address.to_string())
             .stdout(Stdio::piped())
+            // It complains when its session ends, which is what these tests are about.
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

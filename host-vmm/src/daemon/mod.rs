@@ -7,6 +7,7 @@ pub mod ipc;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use protocol::handshake::{Capabilities, ConnectionKind, Hello, RefusalCode, Refused};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use transport::handshake::{receive_hello, refuse};
 use transport::{Address, Connection, Listener};
 
@@ -32,6 +34,9 @@ const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
 
 /// After this, workers that were asked to stop are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After this, a worker that has closed its channel but has not ended is killed.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept (no descriptors left, mostly), so that the daemon does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -209,7 +214,9 @@ impl Inner {
         }
         let this = Arc::clone(self);
         let started = thread::Builder::new().name("handshake".into()).spawn(move || {
-            this.handshake(connection);
+            if catch_unwind(AssertUnwindSafe(|| this.handshake(connection))).is_err() {
+                tracing::error!("a handshake panicked");
+            }
             this.handshakes.fetch_sub(1, Ordering::AcqRel);
         });
         if let Err(error) = started {
@@ -376,12 +383,8 @@ impl Inner {
         let status = {
             let mut child = session.child.lock().unwrap_or_else(PoisonError::into_inner);
             // Its channel is closed: it is ending, or has to.
-            let ended = matches!(child.try_wait(), Ok(Some(_)));
-            if !ended {
-                thread::sleep(Duration::from_millis(20));
-                if !matches!(child.try_wait(), Ok(Some(_))) {
-                    let _ = child.kill();
-                }
+            if !ends_within(&child, END_TIMEOUT) {
+                let _ = child.kill();
             }
             child.wait()
         };
@@ -395,6 +398,14 @@ impl Inner {
         self.sessions().remove(&token);
         self.gone.notify_all();
     }
+}
+
+/// Does the process end within this time? It is not reaped.
+fn ends_within(child: &Child, limit: Duration) -> bool {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return false };
+    let timeout = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+    matches!(poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)), Ok(1..))
 }
 
 /// Starts a worker: this program again, with the channel as standard input, in a process group of its own so that a terminal's Ctrl-C

@@ -57,7 +57,8 @@ pub fn main() -> anyhow::Result<()> {
             Some((ToWorker::Start(start), Some(fd))) => (start, Connection::from_fd(fd)),
             // The daemon has changed its mind.
             None => return Ok(()),
-            Some((other, _)) => anyhow::bail!("unexpected first message {other:?}"),
+            // Not printed: it may hold the session's token.
+            Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
     let worker = match begin(&start, channel) {
         Ok(worker) => worker,
@@ -74,7 +75,7 @@ pub fn main() -> anyhow::Result<()> {
         match worker.channel.receive::<ToWorker>() {
             Ok(Some((ToWorker::Lane, Some(fd)))) => worker.accept_lane(Connection::from_fd(fd)),
             Ok(Some((ToWorker::Stop, _)) | None) => worker.end(),
-            Ok(Some((message, _))) => tracing::error!(?message, "unexpected message from the daemon"),
+            Ok(Some(_)) => tracing::error!("unexpected message from the daemon"),
             Err(error) => {
                 tracing::error!(%error, "the daemon's message cannot be read");
                 worker.end();

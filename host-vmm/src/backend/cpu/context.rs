@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use protocol::status::{CuResult, Status};
+use ptx_cpu::engine::CancelToken;
 
 use super::sched::{ContextKey, Scheduler, StreamKey};
 
@@ -57,6 +58,8 @@ pub struct Live {
     pub legacy: StreamKey,
     /// The sticky error: 0, or the CUresult that every later call returns.
     pub poison: Arc<AtomicU32>,
+    /// Ends kernels when the context goes.
+    pub cancel: CancelToken,
     limits: Mutex<HashMap<u32, u64>>,
     /// Per-thread default streams by lane.
     per_thread: Mutex<HashMap<u64, StreamKey>>,
@@ -91,6 +94,7 @@ impl Context {
                 key,
                 legacy,
                 poison,
+                cancel: CancelToken::new(),
                 limits: Mutex::default(),
                 per_thread: Mutex::default(),
             })

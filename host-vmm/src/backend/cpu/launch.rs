@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::status::{CuResult, Status};
 use ptx_cpu::abi::FaultKind;
-use ptx_cpu::engine::{CancelToken, LaunchConfig, LaunchError};
+use ptx_cpu::engine::{LaunchConfig, LaunchError};
 
 use super::CpuBackend;
 use super::context::Live;
@@ -62,7 +62,7 @@ impl CpuBackend {
             let config = LaunchConfig { grid, block, dynamic_shared_len, params: &params, cooperative };
             // SAFETY: the entry is code that ptx-cpu compiled for its own engine; `kernel` keeps the code and `function` the module's
             // variables for the time of the call.
-            let result = unsafe { engine.launch(&kernel, &config, &CancelToken::new(), &*output) };
+            let result = unsafe { engine.launch(&kernel, &config, &live.cancel, &*output) };
             match result {
                 Ok(stats) if stats.lost_outputs > 0 => {
                     tracing::warn!(kernel = %kernel.name, lost = stats.lost_outputs, "printf output was lost: the buffer was full");

@@ -40,6 +40,9 @@ pub type Work = Box<dyn FnOnce(bool) + Send>;
 /// The executor threads never exceed this number: streams beyond it wait for a free thread.
 const MAX_EXECUTORS: usize = 128;
 
+/// A stream holds at most this many entries; who adds more waits, as with a GPU's queues.
+const MAX_QUEUED: usize = 4096;
+
 /// Executors that have had nothing to do for this long end.
 const EXECUTOR_IDLE: Duration = Duration::from_secs(10);
 
@@ -136,6 +139,20 @@ impl Scheduler {
                 s.closed = true;
                 state.remove_if_drained(key);
             }
+        }
+    }
+
+    /// Waits until the stream has room for another entry. Other threads may take it meanwhile: the bound is soft.
+    pub fn wait_for_room(self: &Arc<Self>, stream: StreamKey) {
+        loop {
+            let ticket = match self.lock().streams.get(stream) {
+                // When full, until half of it is done: not a wake-up per entry.
+                Some(s) if s.queue.len() >= MAX_QUEUED => {
+                    Ticket { stream, seq: s.submitted - (MAX_QUEUED / 2) as u64 }
+                }
+                _ => return,
+            };
+            self.wait(ticket);
         }
     }
 
@@ -590,6 +607,27 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), ["late"]);
         assert!(scheduler.submit(stream, vec![], None).is_none());
         assert!(scheduler.lock().contexts[context].streams.is_empty());
+    }
+
+    #[test]
+    fn a_full_stream_holds_back_who_adds_to_it() {
+        let (scheduler, context, ..) = fixture();
+        let stream = scheduler.add_stream(context, true).unwrap();
+        let log = Arc::default();
+        let (work, open) = gated(&log, "first");
+        scheduler.submit(stream, vec![], Some(work)).unwrap();
+        let first = Ticket { stream, seq: 1 };
+        for _ in 1..MAX_QUEUED {
+            scheduler.wait_for_room(stream);
+            scheduler.submit(stream, vec![], None).unwrap();
+        }
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| scheduler.wait_for_room(stream));
+            thread::yield_now();
+            assert!(!waiting.is_finished() && !scheduler.is_done(first));
+            open.send(()).unwrap();
+        });
+        assert!(scheduler.is_done(first));
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl CpuBackend {
     /// # Errors
     /// The stream is gone.
     pub fn submit(&self, target: &Target, deps: Vec<Ticket>, work: Work) -> CuResult<Ticket> {
+        self.scheduler.wait_for_room(target.key);
         self.scheduler.submit(target.key, deps, Some(work)).ok_or(Status::CONTEXT_IS_DESTROYED)
     }
 
@@ -91,6 +92,7 @@ impl CpuBackend {
     /// # Errors
     /// The stream is gone.
     pub fn submit_short(&self, target: &Target, deps: Vec<Ticket>, work: Option<Work>) -> CuResult<Ticket> {
+        self.scheduler.wait_for_room(target.key);
         self.scheduler.submit_short(target.key, deps, work).ok_or(Status::CONTEXT_IS_DESTROYED)
     }
 
@@ -198,9 +200,11 @@ impl CpuBackend {
         let work: Work = Box::new(move |_| {
             let _ = mark.set(Instant::now());
         });
+        self.scheduler.wait_for_room(target.key);
         // The event is locked while its record is made, so that two threads cannot record in one order and store in the other.
         let mut record = event.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = self.submit_short(&target, Vec::new(), Some(work))?;
+        let ticket = self.scheduler.submit_short(target.key, Vec::new(), Some(work));
+        let ticket = ticket.ok_or(Status::CONTEXT_IS_DESTROYED)?;
         *record = Some(Record { ticket, reached });
         Ok(())
     }
@@ -246,7 +250,8 @@ impl CpuBackend {
 
     /// Everything of a context that is about to go: handles, streams, memory. Its work has ended or been given up.
     pub(super) fn destroy_contents(&self, live: &Arc<Live>) {
-        // What is still queued is skipped; what runs is waited for, because it uses the memory.
+        // What is still queued is skipped; what runs is told to end and waited for, because it uses the memory.
+        live.cancel.cancel();
         live.poison
             .compare_exchange(0, Status::CONTEXT_IS_DESTROYED.0, Ordering::AcqRel, Ordering::Relaxed)
             .unwrap_or_else(|sticky| sticky);

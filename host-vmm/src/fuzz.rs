@@ -1,0 +1,178 @@
+//! Bodies for fuzzing: whatever a program sends, nothing panics and nothing hangs.
+
+use std::sync::{Arc, OnceLock};
+
+use protocol::{Reader, Writer, ops};
+
+use crate::backend::Backend as _;
+use crate::backend::cpu::CpuBackend;
+use crate::config::{ComputeCapability, Config, Limits};
+use crate::generated::dispatch::dispatch;
+use crate::session::{Call, Lane, Latch, Session};
+use crate::worker::window::Window;
+
+/// Largest body that a lane takes.
+const MAX_BODY: usize = 48 << 10;
+
+/// Operations that wait for the program's own action.
+const WAITING: [u16; 2] = [ops::callback_next, ops::callback_post];
+
+struct Target {
+    session: Arc<Session>,
+    backend: CpuBackend,
+    context: u64,
+    staging: u64,
+}
+
+/// One backend for the process: a region cannot be had twice.
+fn target() -> &'static Target {
+    static TARGET: OnceLock<Target> = OnceLock::new();
+    TARGET.get_or_init(|| {
+        ptx_cpu::fault::install().expect("fault handlers");
+        let limits = Limits {
+            memory_bytes: 64 << 20,
+            window_bytes: 64 << 20,
+            handles: 500,
+            image_bytes: 1 << 20,
+            images_bytes: 4 << 20,
+            ..Limits::default()
+        };
+        let config = Config {
+            limits,
+            devices: 2,
+            compute_capability: ComputeCapability::DEFAULT,
+            timing: false,
+            log: None,
+        };
+        let region = ptx_cpu::region::RegionConfig { memory_limit: config.limits.memory_bytes };
+        let region = Arc::new(ptx_cpu::region::Region::reserve_any(region).expect("a region"));
+        let base = region.base() + protocol::region::WINDOW_OFFSET;
+        let window = Arc::new(Window::create(base, config.limits.window_bytes).expect("a window"));
+        region
+            .map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())
+            .expect("the window's mapping");
+        let staging = window.alloc(1 << 20).expect("a staging area");
+        let session = Arc::new(Session::new(config, window));
+        let backend = CpuBackend::new(Arc::clone(&session), region).expect("a backend");
+        let mut context = 0;
+        {
+            use crate::generated::driver::ContextCalls as _;
+            let mut lane = Lane::new(0, (staging, 1 << 20), Arc::new(Latch::default()));
+            let mut call =
+                Call { session: &session, lane: &mut lane, max_body: MAX_BODY, device_output: false };
+            backend.cuDevicePrimaryCtxRetain(&mut call, Some(&mut context), 0).expect("a context");
+        }
+        Target { session, backend, context, staging }
+    })
+}
+
+/// Requests of a lane: each an opcode (u16), a number of words (u8), and the words, each one a
+/// tag byte that chooses a likely value or says that 8 bytes follow.
+pub fn fuzz_requests(data: &[u8]) {
+    requests(data);
+}
+
+/// Returns how many requests succeeded.
+fn requests(data: &[u8]) -> usize {
+    let mut succeeded = 0;
+    let target = target();
+    let latch = Arc::new(Latch::default());
+    static LANES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let id = LANES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut lane = Lane::new(id, (target.staging, 1 << 20), latch);
+    lane.context = target.context;
+    let mut data = data.iter().copied();
+    let mut body = Vec::new();
+    let mut reply = Vec::new();
+    // What replies gave back is what later requests are likely to mean: handles and addresses.
+    let mut seen = vec![target.context, target.staging];
+    while let (Some(op), Some(words)) = (next_op(&mut data), data.next()) {
+        let mut writer = Writer::new(&mut body);
+        for _ in 0..words % 24 {
+            let Some(word) = next_word(&mut data, &seen) else { break };
+            writer.u64(word);
+        }
+        if WAITING.contains(&op) {
+            continue;
+        }
+        let mut call =
+            Call { session: &target.session, lane: &mut lane, max_body: MAX_BODY, device_output: false };
+        let mut writer = Writer::new(&mut reply);
+        let outcome = dispatch(&target.backend, &mut call, op, &mut Reader::new(&body), &mut writer);
+        if outcome.is_ok_and(|status| status.is_success()) {
+            succeeded += 1;
+            let mut reader = Reader::new(&reply);
+            while seen.len() < 64
+                && let Ok(word) = reader.u64()
+            {
+                seen.push(word);
+            }
+        }
+    }
+    target.backend.lane_closed(id);
+    succeeded
+}
+
+/// An opcode as it stands if there is such an operation, else one of those that exist (now and then the number all the same).
+fn next_op(data: &mut impl Iterator<Item = u8>) -> Option<u16> {
+    static KNOWN: OnceLock<Vec<u16>> = OnceLock::new();
+    let number = u16::from_le_bytes([data.next()?, data.next()?]);
+    let known =
+        KNOWN.get_or_init(|| (0..u16::MAX).filter(|op| *op != 0 && ops::by_opcode(*op).is_some()).collect());
+    if known.contains(&number) {
+        return Some(number);
+    }
+    Some(known.get(usize::from(number) % (known.len() + 1)).copied().unwrap_or(number))
+}
+
+fn next_word(data: &mut impl Iterator<Item = u8>, seen: &[u64]) -> Option<u64> {
+    let tag = data.next()?;
+    Some(match tag {
+        0..=95 => u64::from(tag % 24),
+        96..=127 => u64::MAX - u64::from(tag % 8),
+        128..=143 => 1 << (tag % 64),
+        144..=223 => seen[usize::from(tag) % seen.len()],
+        224..=239 => seen[usize::from(tag) % seen.len()].wrapping_add(8),
+        _ => {
+            let mut bytes = [0; 8];
+            for byte in &mut bytes {
+                *byte = data.next()?;
+            }
+            u64::from_le_bytes(bytes)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn no_request_panics_or_hangs(data in proptest::collection::vec(any::<u8>(), 0..1500)) {
+            fuzz_requests(&data);
+        }
+    }
+
+    #[test]
+    fn the_corpus_and_mutations_of_it() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/requests");
+        let (mut files, mut succeeded) = (0, 0);
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let data = std::fs::read(entry.unwrap().path()).unwrap();
+            files += 1;
+            succeeded += requests(&data);
+            for at in 0..data.len() {
+                let mut changed = data.clone();
+                changed[at] = changed[at].wrapping_add(97);
+                fuzz_requests(&changed);
+                fuzz_requests(&data[..at]);
+            }
+        }
+        // Otherwise the corpus does not fit the operations any more and reaches nothing.
+        assert!(files > 0 && succeeded >= 15, "{files} files, {succeeded} requests succeeded");
+    }
+}
