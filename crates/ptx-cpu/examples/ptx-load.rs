@@ -18,7 +18,8 @@ fn main() {
             }
         };
         let parsed = begin.elapsed();
-        let program = match Program::load(module, Arc::new(RegionMemory(region.clone())), Options::default()) {
+        let program = match Program::load(module, Arc::new(RegionMemory(region.clone())), Options::default())
+        {
             Ok(program) => program,
             Err(e) => {
                 println!("{path}: load: {e}");

@@ -34,6 +34,9 @@ pub const REGION_MARGIN: u64 = 1 << 32;
 
 /// Entry point of a compiled kernel: runs one thread until it ends or parks.
 ///
+/// A kernel that never suspends may run further threads: it goes on with those of the same row, up to `ntid[0]`, and leaves the last one's
+/// index in `Thread::tid[0]` (also when it ends early, by `rt_exit` or a fault). The caller goes on behind that thread.
+///
 /// Returns an [`Outcome`] as `u32`. Must be called under the engine's fault protection.
 pub type KernelFn = unsafe extern "C" fn(thread: *mut Thread, block: *const Block) -> u32;
 

@@ -1,3 +1,5 @@
+// Launches generated code directly in one place.
+#![allow(unsafe_code)]
 //! Whole kernels: memory, control flow, calls, suspension, faults.
 
 mod common;
@@ -17,7 +19,11 @@ fn fault_kind(result: Result<impl Sized, LaunchError>) -> FaultKind {
 #[test]
 fn vector_add() {
     let n = 1000u64;
-    let a = Buffer::new(&(0..n).map(|i| u64::from((i as f32).to_bits()) | u64::from((0.5f32).to_bits()) << 32).collect::<Vec<_>>());
+    let a = Buffer::new(
+        &(0..n)
+            .map(|i| u64::from((i as f32).to_bits()) | u64::from((0.5f32).to_bits()) << 32)
+            .collect::<Vec<_>>(),
+    );
     let c = Buffer::zeroed(n as usize);
     run(
         r"
@@ -69,8 +75,15 @@ fn kernel(body: &str) -> String {
     )
 }
 
-fn run_body(before: &str, body: &str, block: u32, out: &Buffer, args: [u64; 2]) -> Result<String, LaunchError> {
-    run(&format!("{before}{}", kernel(body)), 1, block, &[out.address, args[0], args[1]]).map(|(_, text)| text)
+fn run_body(
+    before: &str,
+    body: &str,
+    block: u32,
+    out: &Buffer,
+    args: [u64; 2],
+) -> Result<String, LaunchError> {
+    run(&format!("{before}{}", kernel(body)), 1, block, &[out.address, args[0], args[1]])
+        .map(|(_, text)| text)
 }
 
 #[test]
@@ -135,7 +148,8 @@ fn shared_local_and_constant_memory() {
          mov.u32 %r21, dynamic; st.shared.u32 [%r21+12], 77; ld.shared.u32 %r22, [dynamic+12];";
     let program = load(&format!("{HEADER}{before}{}", kernel(body))).unwrap();
     let params: Vec<u8> = [out.address, 0, 0].iter().flat_map(|p| p.to_le_bytes()).collect();
-    launch(&program, &Launch { kernel: "k", grid: 1, block: 32, shared: 64, cooperative: false, params }).unwrap();
+    launch(&program, &Launch { kernel: "k", grid: 1, block: 32, shared: 64, cooperative: false, params })
+        .unwrap();
     let kernel = program.kernel("k").unwrap();
     assert!(kernel.suspends);
     assert_eq!((kernel.static_shared_len, kernel.local_len), (512, 64));
@@ -170,7 +184,11 @@ fn barrier_in_a_loop() {
     let sum: u64 = (0..256u64).map(|i| i * i).sum();
     for (i, w) in out.words().iter().enumerate() {
         let above = u64::from(i > 100) * 1_000_000_000_000_000;
-        assert_eq!(*w, sum + 9 * 100_000_000 + 512 * 1_000_000_000 + 77 * 1_000_000_000_000 + above, "thread {i}");
+        assert_eq!(
+            *w,
+            sum + 9 * 100_000_000 + 512 * 1_000_000_000 + 77 * 1_000_000_000_000 + above,
+            "thread {i}"
+        );
     }
 }
 
@@ -204,11 +222,14 @@ fn warp_operations() {
         assert_eq!(c[10], u32::MAX);
         assert_eq!(c[11..13], [5, 1]);
         assert_eq!(c[13], (1u64 << i) as u32 - 1);
-        assert_eq!(c[14], match i {
-            0..16 => i * 10,
-            16 => 16,
-            _ => i - 1,
-        });
+        assert_eq!(
+            c[14],
+            match i {
+                0..16 => i * 10,
+                16 => 16,
+                _ => i - 1,
+            }
+        );
     }
 }
 
@@ -342,7 +363,13 @@ fn special_registers() {
          mov.u32 %r11, 3; isspacep.shared %p2, %out; isspacep.global %p3, %out; cvta.shared.u64 %rd3, 0; isspacep.shared %p4, %rd3;\n\
          isspacep.global %p5, %rd3; selp.u32 %r12, 1, 0, %p2; selp.u32 %r13, 1, 0, %p3; selp.u32 %r14, 1, 0, %p4; selp.u32 %r15, 1, 0, %p5;\n\
          st.global.v4.u32 [%out+64], {%r12, %r13, %r14, %r15};";
-    run(&format!(".shared .u32 some[8];\n{}", kernel(&format!("{body} st.shared.u32 [some], 1;"))), 1, 70, &[out.address, 0, 0]).unwrap();
+    run(
+        &format!(".shared .u32 some[8];\n{}", kernel(&format!("{body} st.shared.u32 [some], 1;"))),
+        1,
+        70,
+        &[out.address, 0, 0],
+    )
+    .unwrap();
     let w = out.words32();
     assert_eq!(w[..8], [70, 1, 0, 1, 1, 3, 1, 0]);
     assert!(out.words()[4] > 0 && out.words()[5] > 0);
@@ -382,7 +409,11 @@ fn hostile_addresses_fault() {
         ("ld.global.u64 %rd1, [%arg1+4];", out.address, FaultKind::MisalignedAddress),
         ("ld.global.u32 %r1, [%arg1+-4];", (out.address >> 42) << 42, FaultKind::IllegalAddress),
         ("ld.global.u32 %r1, [%arg1];", ((out.address >> 42) + 1) << 42, FaultKind::IllegalAddress),
-        ("ld.global.u8 %r1, [%arg1+2147483647];", (((out.address >> 42) + 1) << 42) - 1, FaultKind::IllegalAddress),
+        (
+            "ld.global.u8 %r1, [%arg1+2147483647];",
+            (((out.address >> 42) + 1) << 42) - 1,
+            FaultKind::IllegalAddress,
+        ),
         ("ld.global.u8 %r1, [%arg1+-2147483648];", (out.address >> 42) << 42, FaultKind::IllegalAddress),
         ("ld.global.u32 %r1, [%arg1];", u64::MAX - 3, FaultKind::IllegalAddress),
         ("atom.global.add.u32 %r1, [%arg1], 1;", host & !7, FaultKind::IllegalAddress),
@@ -408,16 +439,24 @@ fn hostile_addresses_fault() {
         ("trap;", 0, FaultKind::Trap),
     ];
     for (body, arg, kind) in cases {
-        let declared = format!(".shared .align 16 .b8 s[64]; .local .align 16 .b8 l[32]; {body} ld.shared.u32 %r9, [s]; ld.local.u32 %r9, [l];");
+        let declared = format!(
+            ".shared .align 16 .b8 s[64]; .local .align 16 .b8 l[32]; {body} ld.shared.u32 %r9, [s]; ld.local.u32 %r9, [l];"
+        );
         let before = ".func other(.param .b32 x) { ret; }\n.global .u64 taken = other;\n";
-        assert_eq!(fault_kind(run_body(before, &declared, 1, &out, [*arg, 0])), *kind, "{body} with {arg:#x}");
+        assert_eq!(
+            fault_kind(run_body(before, &declared, 1, &out, [*arg, 0])),
+            *kind,
+            "{body} with {arg:#x}"
+        );
     }
 }
 
 #[test]
 fn endless_recursion_is_stopped() {
     let out = Buffer::zeroed(1);
-    for (name, locals) in [("with local memory", ".local .align 8 .b8 l[64]; st.local.u64 [l], 1;"), ("without", "")] {
+    for (name, locals) in
+        [("with local memory", ".local .align 8 .b8 l[64]; st.local.u64 [l], 1;"), ("without", "")]
+    {
         let before = format!(
             ".func (.param .b64 ret) deep(.param .b64 n) {{ .reg .b64 %rd<4>; {locals} ld.param.u64 %rd1, [n]; add.u64 %rd1, %rd1, 1;\n\
              {{ .param .b64 a; st.param.b64 [a], %rd1; .param .b64 r; call.uni (r), deep, (a); ld.param.b64 %rd2, [r]; }}\n\
@@ -458,7 +497,10 @@ fn dynamic_local_memory() {
     assert_eq!(out.words()[..4], [56, 2, 3, 1]);
     let endless = "LOOP: alloca.u64 %rd2, 1000; setp.ne.u64 %p1, %rd2, -1; @%p1 bra LOOP;";
     assert_eq!(fault_kind(run_body("", endless, 1, &out, [0, 0])), FaultKind::StackOverflow);
-    assert_eq!(fault_kind(run_body("", "alloca.u64 %rd2, %arg1;", 1, &out, [u64::MAX - 8, 0])), FaultKind::StackOverflow);
+    assert_eq!(
+        fault_kind(run_body("", "alloca.u64 %rd2, %arg1;", 1, &out, [u64::MAX - 8, 0])),
+        FaultKind::StackOverflow
+    );
     let wild = "alloca.u64 %rd2, 16; stackrestore.u64 %arg1; { .param .b64 a; st.param.b64 [a], 100; .param .b64 r; call.uni (r), f, (a); }";
     assert_eq!(fault_kind(run_body(before, wild, 1, &out, [1 << 40, 0])), FaultKind::StackOverflow);
 }
@@ -477,8 +519,43 @@ fn cooperative_grid_barrier() {
          @%p1 ret; xor.b32 %r12, %r3, 1; mul.wide.u32 %rd4, %r12, 8; add.u64 %rd5, %out, %rd4; ld.global.u32 %r13, [%rd5]; st.global.u32 [%rd3+4], %r13;";
     let program = load(&format!("{HEADER}{}", kernel(body))).unwrap();
     let params: Vec<u8> = [out.address, 0, 0].iter().flat_map(|p| p.to_le_bytes()).collect();
-    launch(&program, &Launch { kernel: "k", grid: 8, block: 64, shared: 0, cooperative: true, params }).unwrap();
+    launch(&program, &Launch { kernel: "k", grid: 8, block: 64, shared: 0, cooperative: true, params })
+        .unwrap();
     for (i, w) in out.words32().chunks(2).take(8).enumerate() {
         assert_eq!(w, [i as u32 + 4, (i as u32 ^ 1) + 4]);
+    }
+}
+
+/// Kernels that never suspend run a row of threads per call: every thread sees its own indices and fresh registers, and `exit` in a
+/// called function ends only its thread.
+#[test]
+fn rows_of_threads() {
+    let out = Buffer::zeroed(3 * 70 * 2);
+    let body = ".param .b64 unused; mov.u32 %r1, %tid.y; mov.u32 %r2, %ntid.x; mad.lo.u32 %r3, %r1, %r2, %i; mul.wide.u32 %rd1, %r3, 8; add.u64 %rd2, %out, %rd1;\n\
+         mov.u32 %r4, %laneid; mov.u32 %r5, %warpid; mad.lo.u32 %r6, %r5, 32, %r4;\n\
+         setp.eq.u32 %p1, %i, 5; @%p1 add.u32 %r7, %r7, 1000; add.u32 %r7, %r7, 1; st.global.v2.u32 [%rd2], {%r6, %r7};\n\
+         setp.eq.u32 %p2, %i, 7; @%p2 call stop; setp.eq.u32 %p3, %i, 9; @%p3 exit; st.global.u32 [%rd2+4], 77;";
+    let program = load(&format!("{HEADER}{FUNCTIONS}{}", kernel(body))).unwrap();
+    let k = program.kernel("k").unwrap();
+    assert!(!k.suspends);
+    let params: Vec<u8> = [out.address, 0, 0].iter().flat_map(|p| p.to_le_bytes()).collect();
+    let config = ptx_cpu::engine::LaunchConfig {
+        grid: [1, 1, 1],
+        block: [70, 3, 1],
+        dynamic_shared_len: 0,
+        params: &params,
+        cooperative: false,
+    };
+    let cancel = ptx_cpu::engine::CancelToken::new();
+    // SAFETY: compiled to the contract; `k` keeps the code alive.
+    let stats =
+        unsafe { machine().engine.launch(&k, &config, &cancel, &common::Collect::default()) }.unwrap();
+    assert_eq!(stats.threads, 210);
+    for (i, w) in out.words32().chunks(2).take(210).enumerate() {
+        let last = match i % 70 {
+            7 | 9 => 1,
+            _ => 77,
+        };
+        assert_eq!(*w, [i as u32, last]);
     }
 }

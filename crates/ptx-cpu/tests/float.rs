@@ -54,7 +54,9 @@ fn bin64(text: &str, op: impl Fn(f64, f64) -> f64 + 'static) -> Case {
 
 #[test]
 fn single() {
-    let un = |text: &str, op: fn(f32) -> f32| case(&format!("{text} %d, %a;"), "f32", &["f32"], move |v| fb(op(f(v[0]))));
+    let un = |text: &str, op: fn(f32) -> f32| {
+        case(&format!("{text} %d, %a;"), "f32", &["f32"], move |v| fb(op(f(v[0]))))
+    };
     let mut cases = vec![
         bin32("add.f32", |a, b| a + b),
         bin32("add.rn.f32", |a, b| a + b),
@@ -72,7 +74,11 @@ fn single() {
         bin32("max.NaN.f32", |a, b| if a.is_nan() || b.is_nan() { f32::NAN } else { max32(a, b) }),
         bin32("max.xorsign.abs.f32", |a, b| {
             let m = max32(a.abs(), b.abs());
-            if m.is_nan() { m } else { m.copysign(if a.is_sign_negative() != b.is_sign_negative() { -1.0 } else { 1.0 }) }
+            if m.is_nan() {
+                m
+            } else {
+                m.copysign(if a.is_sign_negative() != b.is_sign_negative() { -1.0 } else { 1.0 })
+            }
         }),
         case("copysign.f32 %d, %a, %b;", "f32", &["f32", "f32"], |v| fb(f(v[1]).copysign(f(v[0])))),
         un("neg.f32", |a| -a),
@@ -91,18 +97,30 @@ fn single() {
         case("fma.rn.ftz.f32 %d, %a, %b, %c;", "f32", &["f32"; 3], |v| {
             fb(flush(flush(f(v[0])).mul_add(flush(f(v[1])), flush(f(v[2])))))
         }),
-        case("fma.rn.sat.f32 %d, %a, %b, %c;", "f32", &["f32"; 3], |v| fb(sat(f(v[0]).mul_add(f(v[1]), f(v[2]))))),
+        case("fma.rn.sat.f32 %d, %a, %b, %c;", "f32", &["f32"; 3], |v| {
+            fb(sat(f(v[0]).mul_add(f(v[1]), f(v[2]))))
+        }),
         case("selp.f32 %d, %a, %b, %c;", "f32", &["f32", "f32", "pred"], |v| v[1 - v[2] as usize]),
-        case("slct.f32.f32 %d, %a, %b, %c;", "f32", &["f32"; 3], |v| if f(v[2]) >= 0.0 { v[0] } else { v[1] }),
+        case(
+            "slct.f32.f32 %d, %a, %b, %c;",
+            "f32",
+            &["f32"; 3],
+            |v| if f(v[2]) >= 0.0 { v[0] } else { v[1] },
+        ),
         case("add.f32 %d, %a, 0f3F000000;", "f32", &["f32"], |v| fb(f(v[0]) + 0.5)),
         case("mul.f32 %d, %a, 2.5;", "f32", &["f32"], |v| fb(f(v[0]) * 2.5)),
         // NaNs have no payload to compare: they are replaced by 0.
-        case("fma.rn.f32x2 %x0, %a, %b, %c; mov.b64 {%t0, %t1}, %x0; setp.nan.f32 %p, %t0, %t0; @%p mov.u32 %t0, 0;\
-              setp.nan.f32 %p, %t1, %t1; @%p mov.u32 %t1, 0; mov.b64 %d, {%t0, %t1};", "b64", &["b64"; 3], |v| {
-            let lane = |s: u32| fb(f(v[0] >> s).mul_add(f(v[1] >> s), f(v[2] >> s)));
-            let quiet = |x: u64| if f(x).is_nan() { 0 } else { x };
-            quiet(lane(0)) | quiet(lane(32)) << 32
-        }),
+        case(
+            "fma.rn.f32x2 %x0, %a, %b, %c; mov.b64 {%t0, %t1}, %x0; setp.nan.f32 %p, %t0, %t0; @%p mov.u32 %t0, 0;\
+              setp.nan.f32 %p, %t1, %t1; @%p mov.u32 %t1, 0; mov.b64 %d, {%t0, %t1};",
+            "b64",
+            &["b64"; 3],
+            |v| {
+                let lane = |s: u32| fb(f(v[0] >> s).mul_add(f(v[1] >> s), f(v[2] >> s)));
+                let quiet = |x: u64| if f(x).is_nan() { 0 } else { x };
+                quiet(lane(0)) | quiet(lane(32)) << 32
+            },
+        ),
         near("div.approx.f32 %d, %a, 3.0;", &["f32"], 1e-6, |a| a / 3.0),
         near("div.full.f32 %d, %a, 3.0;", &["f32"], 1e-6, |a| a / 3.0),
         near("rcp.approx.ftz.f32 %d, %a;", &["f32"], 1e-6, |a| flush(1.0 / flush(a))),
@@ -127,14 +145,18 @@ fn single() {
         ("normal", |a| a.is_normal()),
         ("subnormal", |a| a.is_subnormal()),
     ] {
-        cases.push(case(&format!("testp.{name}.f32 %d, %a;"), "pred", &["f32"], move |v| u64::from(test(f(v[0])))));
+        cases.push(case(&format!("testp.{name}.f32 %d, %a;"), "pred", &["f32"], move |v| {
+            u64::from(test(f(v[0])))
+        }));
     }
     check(&cases);
 }
 
 #[test]
 fn double() {
-    let un = |text: &str, op: fn(f64) -> f64| case(&format!("{text} %d, %a;"), "f64", &["f64"], move |v| op(d(v[0])).to_bits());
+    let un = |text: &str, op: fn(f64) -> f64| {
+        case(&format!("{text} %d, %a;"), "f64", &["f64"], move |v| op(d(v[0])).to_bits())
+    };
     let cases = vec![
         bin64("add.f64", |a, b| a + b),
         bin64("sub.f64", |a, b| a - b),
@@ -143,17 +165,31 @@ fn double() {
         bin64("min.f64", |a, b| match (a.is_nan(), b.is_nan()) {
             (true, _) => b,
             (_, true) => a,
-            _ if a == b => if a.is_sign_negative() { a } else { b },
+            _ if a == b => {
+                if a.is_sign_negative() {
+                    a
+                } else {
+                    b
+                }
+            }
             _ => a.min(b),
         }),
         bin64("max.f64", |a, b| match (a.is_nan(), b.is_nan()) {
             (true, _) => b,
             (_, true) => a,
-            _ if a == b => if a.is_sign_negative() { b } else { a },
+            _ if a == b => {
+                if a.is_sign_negative() {
+                    b
+                } else {
+                    a
+                }
+            }
             _ => a.max(b),
         }),
         case("copysign.f64 %d, %a, %b;", "f64", &["f64", "f64"], |v| d(v[1]).copysign(d(v[0])).to_bits()),
-        case("fma.rn.f64 %d, %a, %b, %c;", "f64", &["f64"; 3], |v| d(v[0]).mul_add(d(v[1]), d(v[2])).to_bits()),
+        case("fma.rn.f64 %d, %a, %b, %c;", "f64", &["f64"; 3], |v| {
+            d(v[0]).mul_add(d(v[1]), d(v[2])).to_bits()
+        }),
         un("neg.f64", |a| -a),
         un("abs.f64", f64::abs),
         un("sqrt.rn.f64", f64::sqrt),
@@ -165,9 +201,11 @@ fn double() {
         un("cvt.sat.f64.f64", |a| if a > 0.0 { a.min(1.0) } else { 0.0 }),
         case("testp.subnormal.f64 %d, %a;", "pred", &["f64"], |v| u64::from(d(v[0]).is_subnormal())),
         case("testp.normal.f64 %d, %a;", "pred", &["f64"], |v| u64::from(d(v[0]).is_normal())),
-        case("rsqrt.approx.ftz.f64 %x0, %a; mov.b64 %x1, %x0; cvt.rn.f32.f64 %d, %x1;", "f32", &["f64"], |v| {
-            let a = if d(v[0]).is_subnormal() { 0f64.copysign(d(v[0])) } else { d(v[0]) };
-            fb((1.0 / a.sqrt()) as f32)
+        case("rsqrt.approx.ftz.f64 %d, %a;", "f64", &["f64"], |v| {
+            // Reads and gives the upper halves only.
+            let upper = |x: f64| f64::from_bits(x.to_bits() >> 32 << 32);
+            let a = if d(v[0]).is_subnormal() { 0f64.copysign(d(v[0])) } else { upper(d(v[0])) };
+            upper(1.0 / a.sqrt()).to_bits()
         }),
     ];
     check(&cases);
@@ -213,8 +251,12 @@ fn comparisons() {
             let h = |w: u64| f64::from(f16::from_bits((w >> (16 * i)) as u16));
             test(h(v[0]), h(v[1]))
         };
-        cases.push(case(&format!("setp.{name}.f16x2 %d|%p, %a, %b;"), "pred", &["f16x2"; 2], move |v| u64::from(lane(v, 0))));
-        cases.push(case(&format!("setp.{name}.f16x2 %p|%d, %a, %b;"), "pred", &["f16x2"; 2], move |v| u64::from(lane(v, 1))));
+        cases.push(case(&format!("setp.{name}.f16x2 %d|%p, %a, %b;"), "pred", &["f16x2"; 2], move |v| {
+            u64::from(lane(v, 0))
+        }));
+        cases.push(case(&format!("setp.{name}.f16x2 %p|%d, %a, %b;"), "pred", &["f16x2"; 2], move |v| {
+            u64::from(lane(v, 1))
+        }));
         cases.push(case(&format!("set.{name}.f16x2.f16x2 %d, %a, %b;"), "b32", &["f16x2"; 2], move |v| {
             (0..2).map(|i| if lane(v, i) { 0x3c00u64 << (16 * i) } else { 0 }).sum()
         }));
@@ -286,7 +328,9 @@ fn directed_rounding() {
                 fb(round32(s, missing, mode))
             }));
         }
-        cases.push(case(&format!("cvt.{mode}.f32.f64 %d, %a;"), "f32", &["f64"], move |v| fb(round32(d(v[0]), 0.0, mode))));
+        cases.push(case(&format!("cvt.{mode}.f32.f64 %d, %a;"), "f32", &["f64"], move |v| {
+            fb(round32(d(v[0]), 0.0, mode))
+        }));
         for ty in ["s32", "u32", "s64", "u64"] {
             cases.push(case(&format!("cvt.{mode}.f32.{ty} %d, %a;"), "f32", &[ty], move |v| {
                 let n = int(ty, v[0]);
@@ -324,8 +368,12 @@ fn integer_conversions() {
             }));
         }
         if bits(src) >= 16 {
-            cases.push(case(&format!("cvt.rn.f32.{src} %d, %a;"), "f32", &[src], move |v| fb(int(src, v[0]) as f32)));
-            cases.push(case(&format!("cvt.rn.f64.{src} %d, %a;"), "f64", &[src], move |v| (int(src, v[0]) as f64).to_bits()));
+            cases.push(case(&format!("cvt.rn.f32.{src} %d, %a;"), "f32", &[src], move |v| {
+                fb(int(src, v[0]) as f32)
+            }));
+            cases.push(case(&format!("cvt.rn.f64.{src} %d, %a;"), "f64", &[src], move |v| {
+                (int(src, v[0]) as f64).to_bits()
+            }));
             cases.push(case(&format!("cvt.rn.f16.{src} %d, %a;"), "f16", &[src], move |v| {
                 // Every integer of f16's range is exact in f64.
                 u64::from(f16::from_f64(int(src, v[0]) as f64).to_bits())
@@ -395,35 +443,54 @@ fn float_to_float() {
     let b = |v: u64| bf16::from_bits(v as u16);
     let hb = |v: f16| u64::from(v.to_bits());
     let bb = |v: bf16| u64::from(v.to_bits());
-    let tf32 = |v: f32, add: u32| if v.is_finite() { (v.to_bits().wrapping_add(add)) & 0xffff_e000 } else { v.to_bits() };
-    let cases = vec![
-        case("cvt.f64.f32 %d, %a;", "f64", &["f32"], |v| f64::from(f(v[0])).to_bits()),
-        case("cvt.rn.f32.f64 %d, %a;", "f32", &["f64"], |v| fb(d(v[0]) as f32)),
-        case("cvt.f32.f16 %d, %a;", "f32", &["f16"], move |v| fb(h(v[0]).to_f32())),
-        case("cvt.f64.f16 %d, %a;", "f64", &["f16"], move |v| h(v[0]).to_f64().to_bits()),
-        case("cvt.f32.bf16 %d, %a;", "f32", &["bf16"], move |v| fb(b(v[0]).to_f32())),
-        case("cvt.rn.f16.f32 %d, %a;", "f16", &["f32"], move |v| hb(f16::from_f32(f(v[0])))),
-        case("cvt.rn.bf16.f32 %d, %a;", "bf16", &["f32"], move |v| bb(bf16::from_f32(f(v[0])))),
-        case("cvt.rz.bf16.f32 %d, %a;", "bf16", &["f32"], |v| if f(v[0]).is_nan() { 0x7fff } else { v[0] >> 16 }),
-        case("cvt.rn.f16.f64 %d, %a;", "f16", &["f64"], move |v| hb(f16::from_f32(odd32(d(v[0]))))),
-        case("cvt.rn.bf16.f64 %d, %a;", "bf16", &["f64"], move |v| bb(bf16::from_f32(odd32(d(v[0]))))),
-        case("cvt.rni.f16.f16 %d, %a;", "f16", &["f16"], move |v| hb(f16::from_f32(h(v[0]).to_f32().round_ties_even()))),
-        case("cvt.rmi.f16.f16 %d, %a;", "f16", &["f16"], move |v| hb(f16::from_f32(h(v[0]).to_f32().floor()))),
-        case("cvt.rn.relu.f16.f32 %d, %a;", "f16", &["f32"], move |v| {
-            hb(f16::from_f32(if f(v[0]) < 0.0 { 0.0 } else if f(v[0]) == 0.0 { 0.0 } else { f(v[0]) }))
-        }),
-        case("cvt.rn.sat.f16.f32 %d, %a;", "f16", &["f32"], move |v| hb(f16::from_f32(sat(f(v[0]))))),
-        case("cvt.rn.f16x2.f32 %d, %a, %b;", "f16x2", &["f32", "f32"], move |v| {
-            hb(f16::from_f32(f(v[0]))) << 16 | hb(f16::from_f32(f(v[1])))
-        }),
-        case("cvt.rn.bf16x2.f32 %d, %a, %b;", "bf16x2", &["f32", "f32"], move |v| {
-            bb(bf16::from_f32(f(v[0]))) << 16 | bb(bf16::from_f32(f(v[1])))
-        }),
-        case("cvt.rna.tf32.f32 %t0, %a; mov.b32 %d, %t0;", "f32", &["f32"], move |v| u64::from(tf32(f(v[0]), 0x1000))),
-        case("cvt.rz.tf32.f32 %t0, %a; mov.b32 %d, %t0;", "f32", &["f32"], move |v| u64::from(tf32(f(v[0]), 0))),
-        case("cvt.ftz.f64.f32 %d, %a;", "f64", &["f32"], |v| f64::from(flush(f(v[0]))).to_bits()),
-        case("cvt.rn.ftz.f32.f64 %d, %a;", "f32", &["f64"], |v| fb(flush(d(v[0]) as f32))),
-    ];
+    let tf32 = |v: f32, add: u32| {
+        if v.is_finite() { (v.to_bits().wrapping_add(add)) & 0xffff_e000 } else { v.to_bits() }
+    };
+    let cases =
+        vec![
+            case("cvt.f64.f32 %d, %a;", "f64", &["f32"], |v| f64::from(f(v[0])).to_bits()),
+            case("cvt.rn.f32.f64 %d, %a;", "f32", &["f64"], |v| fb(d(v[0]) as f32)),
+            case("cvt.f32.f16 %d, %a;", "f32", &["f16"], move |v| fb(h(v[0]).to_f32())),
+            case("cvt.f64.f16 %d, %a;", "f64", &["f16"], move |v| h(v[0]).to_f64().to_bits()),
+            case("cvt.f32.bf16 %d, %a;", "f32", &["bf16"], move |v| fb(b(v[0]).to_f32())),
+            case("cvt.rn.f16.f32 %d, %a;", "f16", &["f32"], move |v| hb(f16::from_f32(f(v[0])))),
+            case("cvt.rn.bf16.f32 %d, %a;", "bf16", &["f32"], move |v| bb(bf16::from_f32(f(v[0])))),
+            case("cvt.rz.bf16.f32 %d, %a;", "bf16", &["f32"], |v| {
+                if f(v[0]).is_nan() { 0x7fff } else { v[0] >> 16 }
+            }),
+            case("cvt.rn.f16.f64 %d, %a;", "f16", &["f64"], move |v| hb(f16::from_f32(odd32(d(v[0]))))),
+            case("cvt.rn.bf16.f64 %d, %a;", "bf16", &["f64"], move |v| bb(bf16::from_f32(odd32(d(v[0]))))),
+            case("cvt.rni.f16.f16 %d, %a;", "f16", &["f16"], move |v| {
+                hb(f16::from_f32(h(v[0]).to_f32().round_ties_even()))
+            }),
+            case("cvt.rmi.f16.f16 %d, %a;", "f16", &["f16"], move |v| {
+                hb(f16::from_f32(h(v[0]).to_f32().floor()))
+            }),
+            case("cvt.rn.relu.f16.f32 %d, %a;", "f16", &["f32"], move |v| {
+                hb(f16::from_f32(if f(v[0]) < 0.0 {
+                    0.0
+                } else if f(v[0]) == 0.0 {
+                    0.0
+                } else {
+                    f(v[0])
+                }))
+            }),
+            case("cvt.rn.sat.f16.f32 %d, %a;", "f16", &["f32"], move |v| hb(f16::from_f32(sat(f(v[0]))))),
+            case("cvt.rn.f16x2.f32 %d, %a, %b;", "f16x2", &["f32", "f32"], move |v| {
+                hb(f16::from_f32(f(v[0]))) << 16 | hb(f16::from_f32(f(v[1])))
+            }),
+            case("cvt.rn.bf16x2.f32 %d, %a, %b;", "bf16x2", &["f32", "f32"], move |v| {
+                bb(bf16::from_f32(f(v[0]))) << 16 | bb(bf16::from_f32(f(v[1])))
+            }),
+            case("cvt.rna.tf32.f32 %t0, %a; mov.b32 %d, %t0;", "f32", &["f32"], move |v| {
+                u64::from(tf32(f(v[0]), 0x1000))
+            }),
+            case("cvt.rz.tf32.f32 %t0, %a; mov.b32 %d, %t0;", "f32", &["f32"], move |v| {
+                u64::from(tf32(f(v[0]), 0))
+            }),
+            case("cvt.ftz.f64.f32 %d, %a;", "f64", &["f32"], |v| f64::from(flush(f(v[0]))).to_bits()),
+            case("cvt.rn.ftz.f32.f64 %d, %a;", "f32", &["f64"], |v| fb(flush(d(v[0]) as f32))),
+        ];
     check(&cases);
 }
 
@@ -470,15 +537,25 @@ fn half_arithmetic() {
     ];
     for (name, n, op) in ops {
         for ty in ["f16", "bf16"] {
-            let from = move |v: u64| if ty == "f16" { f16::from_bits(v as u16).to_f64() } else { bf16::from_bits(v as u16).to_f64() };
+            let from = move |v: u64| {
+                if ty == "f16" {
+                    f16::from_bits(v as u16).to_f64()
+                } else {
+                    bf16::from_bits(v as u16).to_f64()
+                }
+            };
             let to = move |v: f64| {
                 let v = odd32(v);
                 u64::from(if ty == "f16" { f16::from_f32(v).to_bits() } else { bf16::from_f32(v).to_bits() })
             };
             let operands = ["%a", "%a, %b", "%a, %b, %c"][n - 1];
-            let get = move |v: &[u64], i: usize, lane: u32| v.get(i).map_or(0.0, |w| from(w >> (16 * lane) & 0xffff));
+            let get = move |v: &[u64], i: usize, lane: u32| {
+                v.get(i).map_or(0.0, |w| from(w >> (16 * lane) & 0xffff))
+            };
             let text = format!("{} %d, {operands};", name.replace("{}", &format!(".{ty}")));
-            cases.push(case(&text, ty, &[ty; 3][..n], move |v| to(op(get(v, 0, 0), get(v, 1, 0), get(v, 2, 0)))));
+            cases.push(case(&text, ty, &[ty; 3][..n], move |v| {
+                to(op(get(v, 0, 0), get(v, 1, 0), get(v, 2, 0)))
+            }));
             let pair: &'static str = if ty == "f16" { "f16x2" } else { "bf16x2" };
             let text = format!("{} %d, {operands};", name.replace("{}", &format!(".{pair}")));
             cases.push(case(&text, pair, &[pair; 3][..n], move |v| {

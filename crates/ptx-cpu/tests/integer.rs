@@ -69,7 +69,9 @@ fn arithmetic() {
         if ty == "s32" { i128::from(((v as u32) << 8) as i32 >> 8) } else { i128::from(v & 0xff_ffff) }
     };
     for ty in ["u32", "s32"] {
-        cases.push(case(&format!("mul24.lo.{ty} %d, %a, %b;"), ty, &[ty, ty], move |v| put(ty, low24(ty, v[0]) * low24(ty, v[1]))));
+        cases.push(case(&format!("mul24.lo.{ty} %d, %a, %b;"), ty, &[ty, ty], move |v| {
+            put(ty, low24(ty, v[0]) * low24(ty, v[1]))
+        }));
         cases.push(case(&format!("mul24.hi.{ty} %d, %a, %b;"), ty, &[ty, ty], move |v| {
             put(ty, low24(ty, v[0]) * low24(ty, v[1]) >> 16)
         }));
@@ -79,10 +81,16 @@ fn arithmetic() {
     }
     // Constant divisors and immediate operands.
     for d in [1i64, 3, -1, 10, -7, 65536] {
-        cases.push(case(&format!("div.s32 %d, %a, {d};"), "s32", &["s32"], move |v| put("s32", num("s32", v[0]) / i128::from(d))));
-        cases.push(case(&format!("rem.s32 %d, %a, {d};"), "s32", &["s32"], move |v| put("s32", num("s32", v[0]) % i128::from(d))));
+        cases.push(case(&format!("div.s32 %d, %a, {d};"), "s32", &["s32"], move |v| {
+            put("s32", num("s32", v[0]) / i128::from(d))
+        }));
+        cases.push(case(&format!("rem.s32 %d, %a, {d};"), "s32", &["s32"], move |v| {
+            put("s32", num("s32", v[0]) % i128::from(d))
+        }));
         let u = i128::from(d as u32);
-        cases.push(case(&format!("div.u32 %d, %a, {d};"), "u32", &["u32"], move |v| put("u32", num("u32", v[0]) / u)));
+        cases.push(case(&format!("div.u32 %d, %a, {d};"), "u32", &["u32"], move |v| {
+            put("u32", num("u32", v[0]) / u)
+        }));
     }
     check(&cases);
 }
@@ -93,8 +101,12 @@ fn carry_chains() {
     let two64 = ["u64", "u64", "u64", "u64"];
     let high = |v: i128| (v >> 64) as u64;
     let cases = vec![
-        case("add.cc.u64 %x0, %a, %c; addc.u64 %d, %b, %e;", "u64", &two64, move |v| high(wide(v).wrapping_add(wide(&v[2..])))),
-        case("sub.cc.u64 %x0, %a, %c; subc.u64 %d, %b, %e;", "u64", &two64, move |v| high(wide(v).wrapping_sub(wide(&v[2..])))),
+        case("add.cc.u64 %x0, %a, %c; addc.u64 %d, %b, %e;", "u64", &two64, move |v| {
+            high(wide(v).wrapping_add(wide(&v[2..])))
+        }),
+        case("sub.cc.u64 %x0, %a, %c; subc.u64 %d, %b, %e;", "u64", &two64, move |v| {
+            high(wide(v).wrapping_sub(wide(&v[2..])))
+        }),
         case(
             "add.cc.u32 %t0, %a, %a; addc.cc.u32 %t1, %b, %b; addc.u32 %d, %c, %c;",
             "u32",
@@ -145,13 +157,23 @@ fn logic_and_shifts() {
         cases.push(case(&format!("shl.{ty} %d, %a, %b;"), ty, &[ty, "u32"], move |v| {
             if v[1] >= w { 0 } else { mask(ty, v[0] << v[1]) }
         }));
-        cases.push(case(&format!("shr.{ty} %d, %a, %b;"), ty, &[ty, "u32"], move |v| if v[1] >= w { 0 } else { v[0] >> v[1] }));
+        cases.push(case(&format!("shr.{ty} %d, %a, %b;"), ty, &[ty, "u32"], move |v| {
+            if v[1] >= w { 0 } else { v[0] >> v[1] }
+        }));
         let s: &'static str = ["s16", "s32", "s64"][(w / 32) as usize];
-        cases.push(case(&format!("shr.{s} %d, %a, %b;"), s, &[s, "u32"], move |v| put(s, sx(s, v[0]) >> v[1].min(w - 1))));
+        cases.push(case(&format!("shr.{s} %d, %a, %b;"), s, &[s, "u32"], move |v| {
+            put(s, sx(s, v[0]) >> v[1].min(w - 1))
+        }));
         for n in [0u64, 1, 7, 15, 16, 31, 32, 63, 64, 200] {
-            cases.push(case(&format!("shl.{ty} %d, %a, {n};"), ty, &[ty], move |v| if n >= w { 0 } else { mask(ty, v[0] << n) }));
-            cases.push(case(&format!("shr.{s} %d, %a, {n};"), s, &[s], move |v| put(s, sx(s, v[0]) >> n.min(w - 1))));
-            cases.push(case(&format!("shr.{ty} %d, %a, {n};"), ty, &[ty], move |v| if n >= w { 0 } else { v[0] >> n }));
+            cases.push(case(&format!("shl.{ty} %d, %a, {n};"), ty, &[ty], move |v| {
+                if n >= w { 0 } else { mask(ty, v[0] << n) }
+            }));
+            cases.push(case(&format!("shr.{s} %d, %a, {n};"), s, &[s], move |v| {
+                put(s, sx(s, v[0]) >> n.min(w - 1))
+            }));
+            cases.push(case(&format!("shr.{ty} %d, %a, {n};"), ty, &[ty], move |v| {
+                if n >= w { 0 } else { v[0] >> n }
+            }));
         }
     }
     for op in ["and", "or", "xor"] {
@@ -165,16 +187,27 @@ fn logic_and_shifts() {
     let both = |v: &[u64]| v[0] | v[1] << 32;
     let abc = ["b32", "b32", "u32"];
     cases.push(case("shf.l.wrap.b32 %d, %a, %b, %c;", "b32", &abc, move |v| (both(v) << (v[2] & 31)) >> 32));
-    cases.push(case("shf.l.clamp.b32 %d, %a, %b, %c;", "b32", &abc, move |v| mask("b32", (both(v) << v[2].min(32)) >> 32)));
-    cases.push(case("shf.r.wrap.b32 %d, %a, %b, %c;", "b32", &abc, move |v| mask("b32", both(v) >> (v[2] & 31))));
-    cases.push(case("shf.r.clamp.b32 %d, %a, %b, %c;", "b32", &abc, move |v| mask("b32", both(v) >> v[2].min(32))));
+    cases.push(case("shf.l.clamp.b32 %d, %a, %b, %c;", "b32", &abc, move |v| {
+        mask("b32", (both(v) << v[2].min(32)) >> 32)
+    }));
+    cases.push(case("shf.r.wrap.b32 %d, %a, %b, %c;", "b32", &abc, move |v| {
+        mask("b32", both(v) >> (v[2] & 31))
+    }));
+    cases.push(case("shf.r.clamp.b32 %d, %a, %b, %c;", "b32", &abc, move |v| {
+        mask("b32", both(v) >> v[2].min(32))
+    }));
     for lut in 0..=255u64 {
-        cases.push(case(&format!("lop3.b32 %d, %a, %b, %c, {lut};"), "b32", &["b32", "b32", "b32"], move |v| {
-            (0..32).fold(0, |r, i| {
-                let index = (v[0] >> i & 1) << 2 | (v[1] >> i & 1) << 1 | (v[2] >> i & 1);
-                r | (lut >> index & 1) << i
-            })
-        }));
+        cases.push(case(
+            &format!("lop3.b32 %d, %a, %b, %c, {lut};"),
+            "b32",
+            &["b32", "b32", "b32"],
+            move |v| {
+                (0..32).fold(0, |r, i| {
+                    let index = (v[0] >> i & 1) << 2 | (v[1] >> i & 1) << 1 | (v[2] >> i & 1);
+                    r | (lut >> index & 1) << i
+                })
+            },
+        ));
     }
     check(&cases);
 }
@@ -206,10 +239,14 @@ fn bit_fields() {
         let w = u64::from(bits(ty));
         cases.push(case(&format!("bfi.{ty} %d, %a, %b, %c, %e;"), ty, &[ty, ty, "u32", "u32"], move |v| {
             let (pos, len) = (v[2] & 0xff, v[3] & 0xff);
-            (0..len).filter(|i| pos + i < w).fold(v[1], |r, i| r & !(1 << (pos + i)) | (v[0] >> i.min(63) & 1) << (pos + i))
+            (0..len)
+                .filter(|i| pos + i < w)
+                .fold(v[1], |r, i| r & !(1 << (pos + i)) | (v[0] >> i.min(63) & 1) << (pos + i))
         }));
         cases.push(case(&format!("popc.{ty} %d, %a;"), "u32", &[ty], |v| u64::from(v[0].count_ones())));
-        cases.push(case(&format!("clz.{ty} %d, %a;"), "u32", &[ty], move |v| u64::from(v[0].leading_zeros()) - (64 - w)));
+        cases.push(case(&format!("clz.{ty} %d, %a;"), "u32", &[ty], move |v| {
+            u64::from(v[0].leading_zeros()) - (64 - w)
+        }));
         cases.push(case(&format!("brev.{ty} %d, %a;"), ty, &[ty], move |v| v[0].reverse_bits() >> (64 - w)));
     }
     cases.push(case("bmsk.clamp.b32 %d, %a, %b;", "b32", &["u32", "u32"], |v| {
@@ -253,10 +290,15 @@ fn bytes() {
         ("rc16", [[1, 0, 1, 0], [3, 2, 3, 2], [1, 0, 1, 0], [3, 2, 3, 2]]),
     ];
     for (mode, table) in tables {
-        cases.push(case(&format!("prmt.b32.{mode} %d, %a, %b, %c;"), "b32", &["b32", "b32", "b32"], move |v| {
-            let row = table[(v[2] & 3) as usize];
-            row.iter().fold(0, |r, i| r << 8 | byte(v, *i))
-        }));
+        cases.push(case(
+            &format!("prmt.b32.{mode} %d, %a, %b, %c;"),
+            "b32",
+            &["b32", "b32", "b32"],
+            move |v| {
+                let row = table[(v[2] & 3) as usize];
+                row.iter().fold(0, |r, i| r << 8 | byte(v, *i))
+            },
+        ));
     }
     let part = |v: u64, at: u32, len: u32, signed: bool| {
         let x = (v >> at) & ((1 << len) - 1);
@@ -264,35 +306,59 @@ fn bytes() {
     };
     for (at, bt) in [("u32", "u32"), ("u32", "s32"), ("s32", "u32"), ("s32", "s32")] {
         let (sa, sb) = (at == "s32", bt == "s32");
-        cases.push(case(&format!("dp4a.{at}.{bt} %d, %a, %b, %c;"), "b32", &["b32", "b32", "b32"], move |v| {
-            let sum: i64 = (0..4).map(|i| part(v[0], 8 * i, 8, sa) * part(v[1], 8 * i, 8, sb)).sum();
-            mask("b32", (v[2] as i64 + sum) as u64)
-        }));
-        for (half, first) in [("lo", 0), ("hi", 2)] {
-            cases.push(case(&format!("dp2a.{half}.{at}.{bt} %d, %a, %b, %c;"), "b32", &["b32", "b32", "b32"], move |v| {
-                let sum: i64 = (0..2).map(|i| part(v[0], 16 * i, 16, sa) * part(v[1], 8 * (i + first), 8, sb)).sum();
+        cases.push(case(
+            &format!("dp4a.{at}.{bt} %d, %a, %b, %c;"),
+            "b32",
+            &["b32", "b32", "b32"],
+            move |v| {
+                let sum: i64 = (0..4).map(|i| part(v[0], 8 * i, 8, sa) * part(v[1], 8 * i, 8, sb)).sum();
                 mask("b32", (v[2] as i64 + sum) as u64)
-            }));
+            },
+        ));
+        for (half, first) in [("lo", 0), ("hi", 2)] {
+            cases.push(case(
+                &format!("dp2a.{half}.{at}.{bt} %d, %a, %b, %c;"),
+                "b32",
+                &["b32", "b32", "b32"],
+                move |v| {
+                    let sum: i64 =
+                        (0..2).map(|i| part(v[0], 16 * i, 16, sa) * part(v[1], 8 * (i + first), 8, sb)).sum();
+                    mask("b32", (v[2] as i64 + sum) as u64)
+                },
+            ));
         }
     }
     for ty in ["u16x2", "s16x2"] {
         let signed = ty == "s16x2";
         let lanes = move |v: &[u64], f: &dyn Fn(i64, i64) -> i64| {
-            let lane = |i: u32| f(part(v[0], 16 * i, 16, signed), part(v[1], 16 * i, 16, signed)) as u64 & 0xffff;
+            let lane =
+                |i: u32| f(part(v[0], 16 * i, 16, signed), part(v[1], 16 * i, 16, signed)) as u64 & 0xffff;
             lane(0) | lane(1) << 16
         };
-        cases.push(case(&format!("add.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a + b)));
-        cases.push(case(&format!("min.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.min(b))));
-        cases.push(case(&format!("max.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.max(b))));
+        cases.push(case(&format!("add.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| {
+            lanes(v, &|a, b| a + b)
+        }));
+        cases.push(case(&format!("min.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| {
+            lanes(v, &|a, b| a.min(b))
+        }));
+        cases.push(case(&format!("max.{ty} %d, %a, %b;"), "b32", &["b32", "b32"], move |v| {
+            lanes(v, &|a, b| a.max(b))
+        }));
         if signed {
-            cases.push(case("max.relu.s16x2 %d, %a, %b;", "b32", &["b32", "b32"], move |v| lanes(v, &|a, b| a.max(b).max(0))));
+            cases.push(case("max.relu.s16x2 %d, %a, %b;", "b32", &["b32", "b32"], move |v| {
+                lanes(v, &|a, b| a.max(b).max(0))
+            }));
         }
     }
     for (n, width) in [(4u32, 8u32), (2, 16)] {
         let lanes = move |v: &[u64], f: &dyn Fn(i64, i64) -> i64, signed: bool| -> Vec<i64> {
-            (0..n).map(|i| f(part(v[0], i * width, width, signed), part(v[1], i * width, width, signed))).collect()
+            (0..n)
+                .map(|i| f(part(v[0], i * width, width, signed), part(v[1], i * width, width, signed)))
+                .collect()
         };
-        let join = move |l: Vec<i64>| l.iter().rev().fold(0u64, |r, x| r << width | (*x as u64 & ((1 << width) - 1)));
+        let join = move |l: Vec<i64>| {
+            l.iter().rev().fold(0u64, |r, x| r << width | (*x as u64 & ((1 << width) - 1)))
+        };
         let abc = ["b32", "b32", "b32"];
         cases.push(case(&format!("vabsdiff{n}.u32.u32.u32.add %d, %a, %b, %c;"), "b32", &abc, move |v| {
             mask("b32", v[2].wrapping_add(lanes(v, &|a, b| (a - b).abs(), false).iter().sum::<i64>() as u64))
@@ -306,8 +372,12 @@ fn bytes() {
         cases.push(case(&format!("vsub{n}.u32.u32.u32.sat %d, %a, %b, %c;"), "b32", &abc, move |v| {
             join(lanes(v, &|a, b| (a - b).max(0), false))
         }));
-        cases.push(case(&format!("vmax{n}.s32.s32.s32 %d, %a, %b, %c;"), "b32", &abc, move |v| join(lanes(v, &|a, b| a.max(b), true))));
-        cases.push(case(&format!("vmin{n}.u32.u32.u32 %d, %a, %b, %c;"), "b32", &abc, move |v| join(lanes(v, &|a, b| a.min(b), false))));
+        cases.push(case(&format!("vmax{n}.s32.s32.s32 %d, %a, %b, %c;"), "b32", &abc, move |v| {
+            join(lanes(v, &|a, b| a.max(b), true))
+        }));
+        cases.push(case(&format!("vmin{n}.u32.u32.u32 %d, %a, %b, %c;"), "b32", &abc, move |v| {
+            join(lanes(v, &|a, b| a.min(b), false))
+        }));
     }
     check(&cases);
 }
@@ -335,12 +405,18 @@ fn comparisons_and_selections() {
                         "or" => p || c,
                         _ => p != c,
                     };
-                    cases.push(case(&format!("setp.{cmp}.{combine}.s32 %p|%d, %a, %b, !%c;"), "pred", &[ty, ty, "pred"], move |v| {
-                        u64::from(g(!f(num(ty, v[0]), num(ty, v[1])), v[2] == 0))
-                    }));
-                    cases.push(case(&format!("setp.{cmp}.{combine}.s32 %d|%p, %a, %b, %c;"), "pred", &[ty, ty, "pred"], move |v| {
-                        u64::from(g(f(num(ty, v[0]), num(ty, v[1])), v[2] == 1))
-                    }));
+                    cases.push(case(
+                        &format!("setp.{cmp}.{combine}.s32 %p|%d, %a, %b, !%c;"),
+                        "pred",
+                        &[ty, ty, "pred"],
+                        move |v| u64::from(g(!f(num(ty, v[0]), num(ty, v[1])), v[2] == 0)),
+                    ));
+                    cases.push(case(
+                        &format!("setp.{cmp}.{combine}.s32 %d|%p, %a, %b, %c;"),
+                        "pred",
+                        &[ty, ty, "pred"],
+                        move |v| u64::from(g(f(num(ty, v[0]), num(ty, v[1])), v[2] == 1)),
+                    ));
                 }
                 cases.push(case(&format!("set.{cmp}.u32.s32 %d, %a, %b;"), "u32", &[ty, ty], move |v| {
                     if f(num(ty, v[0]), num(ty, v[1])) { 0xffff_ffff } else { 0 }
@@ -350,7 +426,9 @@ fn comparisons_and_selections() {
                 }));
             }
         }
-        cases.push(case(&format!("selp.{ty} %d, %a, %b, %c;"), ty, &[ty, ty, "pred"], |v| if v[2] == 1 { v[0] } else { v[1] }));
+        cases.push(case(&format!("selp.{ty} %d, %a, %b, %c;"), ty, &[ty, ty, "pred"], |v| {
+            if v[2] == 1 { v[0] } else { v[1] }
+        }));
         cases.push(case(&format!("slct.{ty}.s32 %d, %a, %b, %c;"), ty, &[ty, ty, "s32"], |v| {
             if v[2] as u32 as i32 >= 0 { v[0] } else { v[1] }
         }));
@@ -372,7 +450,9 @@ fn comparisons_and_selections() {
 fn moves() {
     let cases = vec![
         case("mov.b64 %d, {%a, %b};", "b64", &["b32", "b32"], |v| v[0] | v[1] << 32),
-        case("mov.b64 %d, {%a, %b, %c, %e};", "b64", &["b16", "b16", "b16", "b16"], |v| v[0] | v[1] << 16 | v[2] << 32 | v[3] << 48),
+        case("mov.b64 %d, {%a, %b, %c, %e};", "b64", &["b16", "b16", "b16", "b16"], |v| {
+            v[0] | v[1] << 16 | v[2] << 32 | v[3] << 48
+        }),
         case("mov.b32 %d, {%a, %b};", "b32", &["b16", "b16"], |v| v[0] | v[1] << 16),
         case("mov.b64 {%t0, %d}, %a;", "b32", &["b64"], |v| v[0] >> 32),
         case("mov.b64 {%d, _}, %a;", "b32", &["b64"], |v| v[0] & 0xffff_ffff),
@@ -387,14 +467,24 @@ fn moves() {
         case("mov.u32 %d, -1;", "u32", &["b32"], |_| 0xffff_ffff),
         case("mov.pred %d, %a;", "pred", &["pred"], |v| v[0]),
         // A guard that is false keeps the old value.
-        case("mov.u32 %d, 7; @%a mov.u32 %d, %b; @!%a add.u32 %d, %d, 1;", "u32", &["pred", "u32"], |v| if v[0] == 1 { v[1] } else { 8 }),
-        case("setp.ne.u32 %p, %a, 0; @%p mul.lo.u32 %t1, %a, 3; @!%p mov.u32 %t1, 99; mov.u32 %d, %t1;", "u32", &["u32"], |v| {
-            if v[0] == 0 { 99 } else { v[0] * 3 & 0xffff_ffff }
+        case("mov.u32 %d, 7; @%a mov.u32 %d, %b; @!%a add.u32 %d, %d, 1;", "u32", &["pred", "u32"], |v| {
+            if v[0] == 1 { v[1] } else { 8 }
         }),
+        case(
+            "setp.ne.u32 %p, %a, 0; @%p mul.lo.u32 %t1, %a, 3; @!%p mov.u32 %t1, 99; mov.u32 %d, %t1;",
+            "u32",
+            &["u32"],
+            |v| {
+                if v[0] == 0 { 99 } else { v[0] * 3 & 0xffff_ffff }
+            },
+        ),
         // Floats in registers of bit type, as compilers for sm_100 write them.
-        case("mov.b32 %t0, %a; mov.b32 %t1, %b; add.rn.f32 %t2, %t0, %t1; mov.b32 %d, %t2;", "f32", &["f32", "f32"], |v| {
-            u64::from((f32::from_bits(v[0] as u32) + f32::from_bits(v[1] as u32)).to_bits())
-        }),
+        case(
+            "mov.b32 %t0, %a; mov.b32 %t1, %b; add.rn.f32 %t2, %t0, %t1; mov.b32 %d, %t2;",
+            "f32",
+            &["f32", "f32"],
+            |v| u64::from((f32::from_bits(v[0] as u32) + f32::from_bits(v[1] as u32)).to_bits()),
+        ),
     ];
     check(&cases);
 }

@@ -72,7 +72,10 @@ impl Gen<'_, '_> {
                 self.builtin(builtin, &site.args, &site.rets);
                 return Ok(());
             }
-            return Err(format!("call of a function that is not part of kernel `{}`", self.cx.unit.kernel.name));
+            return Err(format!(
+                "call of a function that is not part of kernel `{}`",
+                self.cx.unit.kernel.name
+            ));
         };
         let base = match self.out_args {
             Some(slot) => self.b.ins().stack_addr(types::I64, slot, 0),
@@ -410,4 +413,3 @@ impl Gen<'_, '_> {
         self.b.ins().iadd(v, imm)
     }
 }
-

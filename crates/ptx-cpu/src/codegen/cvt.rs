@@ -14,7 +14,16 @@ use crate::ir::{CvtRnd, Rnd, Val};
 impl Gen<'_, '_> {
     /// The result in [`value_type`] of `dst`.
     #[allow(clippy::too_many_arguments)]
-    pub fn cvt(&mut self, dst: ScalarType, src: ScalarType, rnd: CvtRnd, ftz: bool, sat: bool, relu: bool, s: Val) -> Value {
+    pub fn cvt(
+        &mut self,
+        dst: ScalarType,
+        src: ScalarType,
+        rnd: CvtRnd,
+        ftz: bool,
+        sat: bool,
+        relu: bool,
+        s: Val,
+    ) -> Value {
         let v = self.read(s, value_type(src));
         match (src.is_float(), dst.is_float()) {
             (false, false) => self.int_to_int(dst, src, sat, v),
@@ -32,8 +41,11 @@ impl Gen<'_, '_> {
         // Clamp in 64 bits: only u64 does not fit there as a signed number, and it has no lower bound to respect.
         let v = self.coerce(v, types::I64, src.is_signed());
         let bits = dst.bits();
-        let (low, high) =
-            if dst.is_signed() { (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)) } else { (0, (u64::MAX >> (64 - bits)) as i64) };
+        let (low, high) = if dst.is_signed() {
+            (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits))
+        } else {
+            (0, (u64::MAX >> (64 - bits)) as i64)
+        };
         let v = if src.is_signed() {
             let low = self.iconst(types::I64, low as u64);
             let v = self.min_max(v, low, true, false);
@@ -77,7 +89,11 @@ impl Gen<'_, '_> {
 
     /// Truncated to f32, with the last digit set if anything was lost.
     fn int_to_f32_odd(&mut self, v: Value, signed: bool) -> Value {
-        let exact = if signed { self.b.ins().fcvt_from_sint(types::F64, v) } else { self.b.ins().fcvt_from_uint(types::F64, v) };
+        let exact = if signed {
+            self.b.ins().fcvt_from_sint(types::F64, v)
+        } else {
+            self.b.ins().fcvt_from_uint(types::F64, v)
+        };
         let bits = self.bitcast(types::I64, exact);
         // 29 digits do not fit f32: replace them by one that says whether any is set.
         let lost = self.b.ins().band_imm_u(bits, (1 << 29) - 1);
@@ -118,7 +134,8 @@ impl Gen<'_, '_> {
         };
         if dst.size() < 4 {
             let bits = dst.bits();
-            let (low, high) = if signed { (-(1i64 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+            let (low, high) =
+                if signed { (-(1i64 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
             let low = self.iconst(types::I32, low as u64);
             let high = self.iconst(types::I32, high as u64);
             r = self.min_max(r, low, true, false);
@@ -134,7 +151,16 @@ impl Gen<'_, '_> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn float_to_float(&mut self, dst: ScalarType, src: ScalarType, rnd: CvtRnd, ftz: bool, sat: bool, relu: bool, v: Value) -> Value {
+    fn float_to_float(
+        &mut self,
+        dst: ScalarType,
+        src: ScalarType,
+        rnd: CvtRnd,
+        ftz: bool,
+        sat: bool,
+        relu: bool,
+        v: Value,
+    ) -> Value {
         if dst == ScalarType::Tf32 {
             return self.to_tf32(rnd, relu, v);
         }

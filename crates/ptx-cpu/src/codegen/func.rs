@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use cranelift_codegen::ir::{
-    AliasRegion, AliasRegionData, Block, BlockArg, FuncRef, InstBuilder, JumpTableData, MemFlagsData, StackSlot, StackSlotData,
-    StackSlotKind, TrapCode, Type, Value, condcodes::IntCC, immediates::{Ieee32, Ieee64}, types,
+    AliasRegion, AliasRegionData, Block, BlockArg, FuncRef, InstBuilder, JumpTableData, MemFlagsData,
+    StackSlot, StackSlotData, StackSlotKind, TrapCode, Type, Value,
+    condcodes::IntCC,
+    immediates::{Ieee32, Ieee64},
+    types,
 };
 use cranelift_frontend::{FunctionBuilder, Variable};
 use cranelift_jit::JITModule;
@@ -72,9 +75,23 @@ pub struct Gen<'a, 'b> {
     pub resume_blocks: Vec<Block>,
     pub next_resume: usize,
     pub frame_len: u32,
+    /// Threads of a row run in a loop inside of a kernel that does not suspend.
+    pub row: Option<Row>,
+    row_start: Option<Block>,
     heap: AliasRegion,
     state: AliasRegion,
     frame: AliasRegion,
+}
+
+/// The loop over the threads of a row.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// `%tid.x`
+    pub x: Variable,
+    /// Index in the block.
+    pub linear: Variable,
+    /// Where a thread goes when it ends.
+    done: Block,
 }
 
 /// Emits a function; returns the length of a kernel's frame.
@@ -115,6 +132,8 @@ pub fn translate(
         resume_blocks: Vec::new(),
         next_resume: 0,
         frame_len: 0,
+        row: None,
+        row_start: None,
         heap,
         state,
         frame,
@@ -177,6 +196,7 @@ impl<'a> Gen<'a, '_> {
             self.b.switch_to_block(self.blocks[i]);
             self.b.ins().trap(unreachable_code());
         }
+        self.end_row();
         self.cold_blocks();
         self.b.seal_all_blocks();
         Ok(())
@@ -249,6 +269,9 @@ impl<'a> Gen<'a, '_> {
             self.b.switch_to_block(start);
             self.b.seal_block(start);
         }
+        if self.is_kernel && !parks {
+            self.begin_row();
+        }
         self.clear_objects();
         if !self.is_kernel {
             self.copy_params_in();
@@ -256,6 +279,52 @@ impl<'a> Gen<'a, '_> {
         self.b.ins().jump(self.blocks[0], &[]);
         self.arrived(0);
         Ok(())
+    }
+
+    /// Begins the loop over the threads of the row that the current one is in.
+    fn begin_row(&mut self) {
+        let flags = self.state_flags();
+        let (x, linear) = (self.b.declare_var(types::I32), self.b.declare_var(types::I32));
+        let first = self.b.ins().load(types::I32, flags, self.thread, offset_of!(Thread, tid) as i32);
+        let index = self.b.ins().load(types::I32, flags, self.thread, offset_of!(Thread, linear) as i32);
+        self.b.def_var(x, first);
+        self.b.def_var(linear, index);
+        let (again, done) = (self.b.create_block(), self.b.create_block());
+        self.row = Some(Row { x, linear, done });
+        self.b.ins().jump(again, &[]);
+        self.b.switch_to_block(again);
+        self.row_start = Some(again);
+        let current = self.b.use_var(x);
+        self.b.ins().store(flags, current, self.thread, offset_of!(Thread, tid) as i32);
+        // Nothing is carried from one thread to the next.
+        let zeros = [types::I8, types::I16, types::I32, types::I64, types::F32, types::F64]
+            .map(|t| (t, self.constant(t, 0)));
+        for (var, class) in self.vars.iter().zip(&self.func.regs) {
+            if let Some((_, zero)) = zeros.iter().find(|(t, _)| *t == class_type(*class)) {
+                self.b.def_var(*var, *zero);
+            }
+        }
+    }
+
+    /// The end of a thread in a row: the next one, or the return.
+    fn end_row(&mut self) {
+        let (Some(Row { x, linear, done }), Some(again)) = (self.row, self.row_start) else { return };
+        self.b.switch_to_block(done);
+        let flags = self.const_flags();
+        let width =
+            self.b.ins().load(types::I32, flags, self.block, offset_of!(crate::abi::Block, ntid) as i32);
+        let (next, index) = (self.b.use_var(x), self.b.use_var(linear));
+        let (next, index) = (self.add_imm(next, 1), self.add_imm(index, 1));
+        self.b.def_var(x, next);
+        self.b.def_var(linear, index);
+        let more = self.below(next, width);
+        let end = self.b.create_block();
+        self.b.ins().brif(more, again, &[], end, &[]);
+        self.b.seal_block(again);
+        self.b.switch_to_block(end);
+        self.b.seal_block(end);
+        let value = self.iconst(types::I32, Outcome::Done as u64);
+        self.b.ins().return_(&[value]);
     }
 
     pub fn stack_slot(&mut self, len: u32) -> StackSlot {
@@ -275,10 +344,13 @@ impl<'a> Gen<'a, '_> {
             Term::Switch { index, targets } => {
                 let index = self.read(*index, types::I32);
                 let default = self.fault_block();
-                let args = [self.iconst(types::I32, FaultKind::Trap as u64), self.iconst(types::I64, 0)].map(BlockArg::from);
+                let args = [self.iconst(types::I32, FaultKind::Trap as u64), self.iconst(types::I64, 0)]
+                    .map(BlockArg::from);
                 let default = self.b.func.dfg.block_call(default, &args);
-                let calls: Vec<_> =
-                    targets.iter().map(|t| self.b.func.dfg.block_call(self.blocks[*t as usize], &[])).collect();
+                let calls: Vec<_> = targets
+                    .iter()
+                    .map(|t| self.b.func.dfg.block_call(self.blocks[*t as usize], &[]))
+                    .collect();
                 let table = self.b.create_jump_table(JumpTableData::new(default, &calls));
                 self.b.ins().br_table(index, table);
             }
@@ -301,6 +373,10 @@ impl<'a> Gen<'a, '_> {
     }
 
     pub fn return_outcome(&mut self, outcome: Outcome) {
+        if let (Some(row), Outcome::Done) = (self.row, outcome) {
+            self.b.ins().jump(row.done, &[]);
+            return;
+        }
         let value = self.iconst(types::I32, outcome as u64);
         self.b.ins().return_(&[value]);
     }
@@ -424,7 +500,8 @@ impl<'a> Gen<'a, '_> {
         let ty = int_type(u32::from(part) * dsts.len() as u32);
         let whole = self.read(s, ty);
         for (i, d) in dsts.iter().enumerate() {
-            let v = if i == 0 { whole } else { self.b.ins().ushr_imm_u(whole, i64::from(part) * 8 * i as i64) };
+            let v =
+                if i == 0 { whole } else { self.b.ins().ushr_imm_u(whole, i64::from(part) * 8 * i as i64) };
             let v = self.b.ins().ireduce(int_type(u32::from(part)), v);
             self.def(*d, v, false);
         }

@@ -21,7 +21,9 @@ impl Gen<'_, '_> {
             IntOp::Prmt(mode) => return self.prmt(mode, s),
             IntOp::Dp4a(..) | IntOp::Dp2a(..) => return self.dot(op, s),
             IntOp::Shl | IntOp::Shr => return self.shift(op, t, signed, s),
-            IntOp::ShfLeftWrap | IntOp::ShfLeftClamp | IntOp::ShfRightWrap | IntOp::ShfRightClamp => return self.funnel(op, s),
+            IntOp::ShfLeftWrap | IntOp::ShfLeftClamp | IntOp::ShfRightWrap | IntOp::ShfRightClamp => {
+                return self.funnel(op, s);
+            }
             _ => {}
         }
         let a = self.read(s[0], t);
@@ -219,7 +221,8 @@ impl Gen<'_, '_> {
     }
 
     fn abs_diff(&mut self, a: Value, b: Value, signed: bool) -> Value {
-        let less = self.b.ins().icmp(if signed { IntCC::SignedLessThan } else { IntCC::UnsignedLessThan }, a, b);
+        let less =
+            self.b.ins().icmp(if signed { IntCC::SignedLessThan } else { IntCC::UnsignedLessThan }, a, b);
         let (ab, ba) = (self.b.ins().isub(a, b), self.b.ins().isub(b, a));
         self.select(less, ba, ab)
     }

@@ -3,9 +3,7 @@
 use std::mem::offset_of;
 
 use cranelift_codegen::ir::{
-    AtomicRmwOp, BlockArg, InstBuilder, MemFlagsData, Type, Value,
-    condcodes::IntCC,
-    types,
+    AtomicRmwOp, BlockArg, InstBuilder, MemFlagsData, Type, Value, condcodes::IntCC, types,
 };
 use ptx::ScalarType;
 
@@ -36,7 +34,8 @@ impl Gen<'_, '_> {
             Space::Local => {
                 let at = self.window_offset(base, offset, size, Space::Local);
                 let flags = self.const_flags();
-                let start = self.b.ins().load(types::I64, flags, self.thread, offset_of!(Thread, local_base) as i32);
+                let start =
+                    self.b.ins().load(types::I64, flags, self.thread, offset_of!(Thread, local_base) as i32);
                 let base = self.b.ins().iadd(start, at);
                 Place { base, offset: 0, flags: heap.with_trap_code(None) }
             }
@@ -178,7 +177,9 @@ impl Gen<'_, '_> {
         }
         // All elements are read before the first register is written: a destination may be the base.
         let values: Vec<Value> = (0..inst.dsts.len())
-            .map(|i| self.b.ins().load(elem_ty, place.flags, place.base, place.offset + i as i32 * element as i32))
+            .map(|i| {
+                self.b.ins().load(elem_ty, place.flags, place.base, place.offset + i as i32 * element as i32)
+            })
             .collect();
         for (d, v) in inst.dsts.iter().zip(values) {
             self.def(*d, v, ty.is_signed());
@@ -232,7 +233,8 @@ impl Gen<'_, '_> {
             for (i, v) in group.iter().enumerate() {
                 let v = self.coerce(*v, int_type(element), false);
                 let v = self.coerce(v, chunk_ty, false);
-                let v = if i == 0 { v } else { self.b.ins().ishl_imm_u(v, i64::from(element) * 8 * i as i64) };
+                let v =
+                    if i == 0 { v } else { self.b.ins().ishl_imm_u(v, i64::from(element) * 8 * i as i64) };
                 chunk = Some(match chunk {
                     None => v,
                     Some(c) => self.b.ins().bor(c, v),
@@ -292,7 +294,13 @@ impl Gen<'_, '_> {
         self.def(d, old, ty.is_signed());
     }
 
-    fn cas_loop(&mut self, flags: MemFlagsData, address: Value, ty: Type, new: impl Fn(&mut Self, Value) -> Value) -> Value {
+    fn cas_loop(
+        &mut self,
+        flags: MemFlagsData,
+        address: Value,
+        ty: Type,
+        new: impl Fn(&mut Self, Value) -> Value,
+    ) -> Value {
         let first = self.b.ins().load(ty, flags, address, 0);
         let (again, done) = (self.b.create_block(), self.b.create_block());
         let old = self.b.append_block_param(again, ty);

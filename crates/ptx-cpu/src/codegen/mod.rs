@@ -186,7 +186,9 @@ impl Compiler {
         let mut module = JITModule::new(builder);
         let result = self.compile_into(unit, &mut module);
         match result {
-            Ok((entry, frame_len, table)) => Ok(Code { entry, frame_len, module: Some(module), _table: table }),
+            Ok((entry, frame_len, table)) => {
+                Ok(Code { entry, frame_len, module: Some(module), _table: table })
+            }
             Err(e) => {
                 // SAFETY: no pointer into this module has left the function.
                 unsafe { module.free_memory() };
@@ -195,7 +197,11 @@ impl Compiler {
         }
     }
 
-    fn compile_into(&self, unit: &UnitIr<'_>, module: &mut JITModule) -> Result<(KernelFn, u32, Box<[TableEntry]>), String> {
+    fn compile_into(
+        &self,
+        unit: &UnitIr<'_>,
+        module: &mut JITModule,
+    ) -> Result<(KernelFn, u32, Box<[TableEntry]>), String> {
         let mut ids: HashMap<u32, FuncId> = HashMap::new();
         let mut numbers: Vec<u32> = unit.functions.keys().copied().collect();
         numbers.sort_unstable();
@@ -232,7 +238,8 @@ impl Compiler {
             .declare_function("kernel", Linkage::Local, &kernel_signature(&*self.isa))
             .map_err(|e| e.to_string())?;
         let mut frame_len = 0;
-        let all = numbers.iter().map(|n| (ids[n], &unit.functions[n], false)).chain([(kernel, &unit.kernel, true)]);
+        let all =
+            numbers.iter().map(|n| (ids[n], &unit.functions[n], false)).chain([(kernel, &unit.kernel, true)]);
         for (id, func, is_kernel) in all {
             context.func.signature =
                 if is_kernel { kernel_signature(&*self.isa) } else { device_signature(&*self.isa) };
@@ -248,8 +255,11 @@ impl Compiler {
         }
         module.finalize_definitions().map_err(|e| e.to_string())?;
         for (number, signature) in &unit.indirect {
-            table[*number as usize] =
-                TableEntry { code: module.get_finalized_function(ids[number]), signature: *signature, reserved: 0 };
+            table[*number as usize] = TableEntry {
+                code: module.get_finalized_function(ids[number]),
+                signature: *signature,
+                reserved: 0,
+            };
         }
         let entry = module.get_finalized_function(kernel);
         // SAFETY: the function was compiled with `kernel_signature`, which is the C signature of `KernelFn`.
@@ -260,7 +270,9 @@ impl Compiler {
 
 fn describe(name: &str, error: cranelift_module::ModuleError) -> String {
     match error {
-        cranelift_module::ModuleError::Compilation(e) => format!("code generation for `{name}` failed: {e:?}"),
+        cranelift_module::ModuleError::Compilation(e) => {
+            format!("code generation for `{name}` failed: {e:?}")
+        }
         e => format!("code generation for `{name}` failed: {e}"),
     }
 }

@@ -98,7 +98,16 @@ impl Gen<'_, '_> {
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub fn set(&mut self, cmp: Cmp, ty: ScalarType, dst: ScalarType, ftz: bool, op: Option<BoolOp>, d: Reg, s: &[Val]) {
+    pub fn set(
+        &mut self,
+        cmp: Cmp,
+        ty: ScalarType,
+        dst: ScalarType,
+        ftz: bool,
+        op: Option<BoolOp>,
+        d: Reg,
+        s: &[Val],
+    ) {
         let lanes = self.compare(cmp, ty, ftz, s);
         let (bits, yes): (u32, u64) = match dst {
             ScalarType::F32 => (32, u64::from(1f32.to_bits())),
@@ -138,7 +147,11 @@ impl Gen<'_, '_> {
     pub fn testp(&mut self, op: TestOp, ty: ScalarType, d: Reg, s: Val) {
         let t = int_type(ty.size() as u32);
         let bits = self.read(s, t);
-        let (exponent, mantissa) = if ty == ScalarType::F64 { (0x7ffu64 << 52, (1u64 << 52) - 1) } else { (0xff << 23, (1 << 23) - 1) };
+        let (exponent, mantissa) = if ty == ScalarType::F64 {
+            (0x7ffu64 << 52, (1u64 << 52) - 1)
+        } else {
+            (0xff << 23, (1 << 23) - 1)
+        };
         let mask = self.iconst(t, exponent | mantissa);
         let magnitude = self.b.ins().band(bits, mask);
         let infinity = self.iconst(t, exponent);

@@ -14,6 +14,16 @@ impl Gen<'_, '_> {
         self.b.ins().load(types::I32, flags, self.thread, offset as i32)
     }
 
+    fn lane_id(&mut self) -> Value {
+        match self.row {
+            None => self.thread_word(offset_of!(Thread, lane)),
+            Some(row) => {
+                let linear = self.b.use_var(row.linear);
+                self.b.ins().band_imm_u(linear, 31)
+            }
+        }
+    }
+
     fn block_word(&mut self, offset: usize) -> Value {
         let flags = self.const_flags();
         self.b.ins().load(types::I32, flags, self.block, offset as i32)
@@ -38,8 +48,12 @@ impl Gen<'_, '_> {
             Special::Tid(dim) => (component(offset_of!(Thread, tid), dim), true),
             Special::Ntid(dim) => (component(offset_of!(Block, ntid), dim), false),
             // Every block is a cluster of its own.
-            Special::Ctaid(dim) | Special::Clusterid(dim) => (component(offset_of!(Block, ctaid), dim), false),
-            Special::Nctaid(dim) | Special::Nclusterid(dim) => (component(offset_of!(Block, nctaid), dim), false),
+            Special::Ctaid(dim) | Special::Clusterid(dim) => {
+                (component(offset_of!(Block, ctaid), dim), false)
+            }
+            Special::Nctaid(dim) | Special::Nclusterid(dim) => {
+                (component(offset_of!(Block, nctaid), dim), false)
+            }
             Special::ClusterCtaid(_) => (None, false),
             Special::ClusterNctaid(Dim::W | Dim::All) => (None, false),
             Special::ClusterNctaid(_) => return self.iconst(types::I32, 1),
@@ -50,6 +64,9 @@ impl Gen<'_, '_> {
             Special::Pm64(_) => return self.iconst(types::I64, 0),
             Special::Plain(plain) => return self.plain(plain),
         };
+        if let (Special::Tid(Dim::X), Some(row)) = (special, self.row) {
+            return self.b.use_var(row.x);
+        }
         match (offset, in_thread) {
             (None, _) => self.iconst(types::I32, 0),
             (Some(offset), true) => self.thread_word(offset),
@@ -59,8 +76,14 @@ impl Gen<'_, '_> {
 
     fn plain(&mut self, sreg: Sreg) -> Value {
         match sreg {
-            Sreg::Laneid => self.thread_word(offset_of!(Thread, lane)),
-            Sreg::Warpid => self.thread_word(offset_of!(Thread, warp)),
+            Sreg::Laneid => self.lane_id(),
+            Sreg::Warpid => match self.row {
+                None => self.thread_word(offset_of!(Thread, warp)),
+                Some(row) => {
+                    let linear = self.b.use_var(row.linear);
+                    self.b.ins().ushr_imm_u(linear, 5)
+                }
+            },
             Sreg::Nwarpid => {
                 let base = offset_of!(Block, ntid);
                 let (x, y, z) = (self.block_word(base), self.block_word(base + 4), self.block_word(base + 8));
@@ -71,7 +94,7 @@ impl Gen<'_, '_> {
             }
             Sreg::Gridid => self.block_word(offset_of!(Block, grid_id)),
             Sreg::LanemaskEq | Sreg::LanemaskLt | Sreg::LanemaskLe | Sreg::LanemaskGe | Sreg::LanemaskGt => {
-                let lane = self.thread_word(offset_of!(Thread, lane));
+                let lane = self.lane_id();
                 let one = self.iconst(types::I32, 1);
                 let eq = self.b.ins().ishl(one, lane);
                 let lt = self.add_imm(eq, -1);

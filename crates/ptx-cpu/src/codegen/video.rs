@@ -7,7 +7,15 @@ use crate::ir::{Val, VideoOp};
 
 impl Gen<'_, '_> {
     /// Two or four lanes of a and b; the lanes' results, or their sum added to c. `signed` is that of a, b and the result.
-    pub fn video(&mut self, op: VideoOp, lane: u8, signed: [bool; 3], sat: bool, accumulate: bool, s: &[Val]) -> Value {
+    pub fn video(
+        &mut self,
+        op: VideoOp,
+        lane: u8,
+        signed: [bool; 3],
+        sat: bool,
+        accumulate: bool,
+        s: &[Val],
+    ) -> Value {
         let bits = i64::from(lane) * 8;
         let a = self.read(s[0], types::I32);
         let b = self.read(s[1], types::I32);
@@ -33,7 +41,11 @@ impl Gen<'_, '_> {
                 }
             };
             let v = if sat {
-                let (low, high) = if signed[2] { (-(1i64 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+                let (low, high) = if signed[2] {
+                    (-(1i64 << (bits - 1)), (1 << (bits - 1)) - 1)
+                } else {
+                    (0, (1 << bits) - 1)
+                };
                 let low = self.iconst(types::I32, low as u64);
                 let high = self.iconst(types::I32, high as u64);
                 let v = self.min_max(v, low, true, false);

@@ -364,9 +364,11 @@ impl Engine {
         let idle = self.idle_params.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let arena = match idle {
             Some(arena) => arena,
-            None => self.pool.region.arena((MAX_PARAMS_LEN + GRID_WORKSPACE_LEN) as u64).map_err(|error| {
-                LaunchError::OutOfResources { kernel: kernel.name.clone(), reason: error.to_string() }
-            })?,
+            None => {
+                self.pool.region.arena((MAX_PARAMS_LEN + GRID_WORKSPACE_LEN) as u64).map_err(|error| {
+                    LaunchError::OutOfResources { kernel: kernel.name.clone(), reason: error.to_string() }
+                })?
+            }
         };
         // SAFETY: the arena is mapped, long enough (checked by `check`), and nobody else's until it is given back.
         unsafe {

@@ -162,8 +162,10 @@ impl Worker {
                 for z in 0..depth {
                     for y in 0..height {
                         thread.tid = [0, y, z];
-                        for x in 0..width {
-                            thread.tid[0] = x;
+                        let row = thread.linear;
+                        // A call may run more threads of the row than the one it starts with.
+                        while thread.tid[0] < width {
+                            thread.linear = row + thread.tid[0];
                             thread.lane = thread.linear & 31;
                             thread.warp = thread.linear >> 5;
                             thread.resume = 0;
@@ -177,8 +179,9 @@ impl Worker {
                                 };
                                 return hold.fail_fault(fault, &block, &thread, String::new());
                             }
-                            thread.linear += 1;
+                            thread.tid[0] += 1;
                         }
+                        thread.linear = row + width;
                     }
                 }
             }

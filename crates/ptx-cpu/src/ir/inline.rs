@@ -25,7 +25,9 @@ pub fn inline_parking(root: &mut Func, parking: &HashMap<u32, &Func>) -> Result<
             None => block += 1,
             Some(at) => {
                 let Op::Call(site) = root.blocks[block].insts[at].op else { unreachable!("found as a call") };
-                let Target::Direct(callee) = root.calls[site as usize].target else { unreachable!("found as direct") };
+                let Target::Direct(callee) = root.calls[site as usize].target else {
+                    unreachable!("found as direct")
+                };
                 total += parking[&callee].insts().count() + 1;
                 if total > MAX_INSTS {
                     return Err(format!("kernel `{}` is too large after inlining", root.name));
@@ -48,7 +50,8 @@ fn splice(root: &mut Func, block: usize, at: usize, site: usize, callee: &Func) 
     // Formal parameters stand for the caller's objects themselves.
     let call = root.calls[site].clone();
     let mut objs = vec![u32::MAX; callee.objs.len()];
-    for (formal, actual) in callee.params.iter().zip(&call.args).chain(callee.returns.iter().zip(&call.rets)) {
+    for (formal, actual) in callee.params.iter().zip(&call.args).chain(callee.returns.iter().zip(&call.rets))
+    {
         objs[*formal as usize] = *actual;
     }
     for (i, slot) in objs.iter_mut().enumerate() {

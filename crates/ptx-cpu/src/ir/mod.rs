@@ -312,52 +312,119 @@ pub enum Op {
     /// Copies bits (`mov`), truncating or extending by the type.
     Mov(ScalarType),
     /// `mov.b32 d, {a, b}`: `n` parts of `part` bytes.
-    Pack { part: u8 },
-    Unpack { part: u8 },
+    Pack {
+        part: u8,
+    },
+    Unpack {
+        part: u8,
+    },
     Int(IntOp, ScalarType),
     Carry(CarryOp, ScalarType),
     Float(FloatOp, ScalarType, FloatMode),
     /// Sources a, b and, if combined, the predicate c. Destinations p, q (q: negated comparison). For packed types p and q are
     /// the lanes' results.
-    Setp { cmp: Cmp, ty: ScalarType, ftz: bool, combine: Option<BoolOp> },
+    Setp {
+        cmp: Cmp,
+        ty: ScalarType,
+        ftz: bool,
+        combine: Option<BoolOp>,
+    },
     /// As `Setp`, with a value result: all ones / 1.0 for true.
-    Set { cmp: Cmp, ty: ScalarType, dst: ScalarType, ftz: bool, combine: Option<BoolOp> },
+    Set {
+        cmp: Cmp,
+        ty: ScalarType,
+        dst: ScalarType,
+        ftz: bool,
+        combine: Option<BoolOp>,
+    },
     /// Predicate logic on `.pred`.
     Selp(ScalarType),
     /// `slct`: c >= 0 selects a.
-    Slct { ty: ScalarType, cond: ScalarType, ftz: bool },
+    Slct {
+        ty: ScalarType,
+        cond: ScalarType,
+        ftz: bool,
+    },
     Testp(TestOp, ScalarType),
-    Cvt { dst: ScalarType, src: ScalarType, rnd: CvtRnd, ftz: bool, sat: bool, relu: bool },
+    Cvt {
+        dst: ScalarType,
+        src: ScalarType,
+        rnd: CvtRnd,
+        ftz: bool,
+        sat: bool,
+        relu: bool,
+    },
     /// `cvt.rn.f16x2.f32 d, a, b`: a in the upper half.
-    CvtPair { dst: ScalarType, rnd: Rnd, relu: bool },
+    CvtPair {
+        dst: ScalarType,
+        rnd: Rnd,
+        relu: bool,
+    },
     /// `cvt.pack.sat.{u16,s16,u8,s8,u4...}.s32{.b32} d, a, b, c`
-    CvtPack { dst: ScalarType, with_c: bool },
+    CvtPack {
+        dst: ScalarType,
+        with_c: bool,
+    },
     /// Sources: address base; the offset is [`Inst::offset`]. Destinations: 1, 2, 4 or 8 elements.
-    Ld { space: Space, ty: ScalarType, order: Order },
+    Ld {
+        space: Space,
+        ty: ScalarType,
+        order: Order,
+    },
     /// Sources: address base, then the elements.
-    St { space: Space, ty: ScalarType, order: Order },
+    St {
+        space: Space,
+        ty: ScalarType,
+        order: Order,
+    },
     /// Sources: address base, b, (c for cas). Destination: old value, or none for `red`.
-    Atom { space: Space, op: AtomOp, ty: ScalarType },
+    Atom {
+        space: Space,
+        op: AtomOp,
+        ty: ScalarType,
+    },
     /// Copy of `len` bytes (4, 8, 16): sources: shared destination, global source, optional number of bytes to copy.
     /// [`Inst::offset`] belongs to the destination, the second offset is in the operation.
-    CpAsync { len: u8, src_offset: i32, ignore: bool },
+    CpAsync {
+        len: u8,
+        src_offset: i32,
+        ignore: bool,
+    },
     /// Reads a constant offset ([`Inst::offset`]) of a parameter object.
-    LdObj { obj: u32, ty: ScalarType },
+    LdObj {
+        obj: u32,
+        ty: ScalarType,
+    },
     /// Writes a constant offset of a parameter object.
-    StObj { obj: u32, ty: ScalarType },
+    StObj {
+        obj: u32,
+        ty: ScalarType,
+    },
     /// Generic address from an address in a space.
     CvtaTo(Space),
     /// Address in a space from a generic address.
     CvtaFrom(Space),
-    IsSpace { space: ptx::Space },
+    IsSpace {
+        space: ptx::Space,
+    },
     /// `alloca`: sources size in bytes and stack pointer; destinations address in `.local` and new stack pointer.
-    Alloca { align: u32 },
+    Alloca {
+        align: u32,
+    },
     /// `stackrestore`: the source becomes the stack pointer if it can be one.
     SetSp,
     /// Full fence.
     Fence,
     /// Lane-wise video operation: element bytes, signedness of a and b, saturation type, accumulate (sources a, b, c).
-    Video { op: VideoOp, lane: u8, a_signed: bool, b_signed: bool, d_signed: bool, sat: bool, accumulate: bool },
+    Video {
+        op: VideoOp,
+        lane: u8,
+        a_signed: bool,
+        b_signed: bool,
+        d_signed: bool,
+        sat: bool,
+        accumulate: bool,
+    },
     /// A suspension point: sources mask, a, b, c; destinations result, predicate. The number is one of [`crate::abi::op`].
     Park(u32),
     /// Index into [`Func::calls`]. Sources: promoted argument pieces (and first the function id of an indirect call); destinations:
@@ -385,9 +452,16 @@ pub struct Inst {
 #[derive(Clone, Debug)]
 pub enum Term {
     Jump(u32),
-    Branch { cond: Guard, then: u32, or: u32 },
+    Branch {
+        cond: Guard,
+        then: u32,
+        or: u32,
+    },
     /// `brx.idx`: out of range is undefined in PTX, here it is a fault.
-    Switch { index: Val, targets: Vec<u32> },
+    Switch {
+        index: Val,
+        targets: Vec<u32>,
+    },
     /// Return from the function; in a kernel the end of the thread.
     Ret,
     /// End of the thread.

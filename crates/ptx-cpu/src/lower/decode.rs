@@ -6,7 +6,9 @@ use ptx::{Form, ScalarType, ScalarType::*};
 
 use super::mods::Mods;
 use crate::abi::{FaultKind, op as park};
-use crate::ir::{AtomOp, BoolOp, CarryOp, Cmp, CvtRnd, FloatMode, FloatOp, IntOp, Op, Order, Rnd, Space, TestOp, VideoOp};
+use crate::ir::{
+    AtomOp, BoolOp, CarryOp, Cmp, CvtRnd, FloatMode, FloatOp, IntOp, Op, Order, Rnd, Space, TestOp, VideoOp,
+};
 
 /// How operands are bound to the operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,22 +16,42 @@ pub enum Bind {
     /// Destination, then exactly these sources.
     Alu(Srcs),
     /// As `Alu`, with the carry register as last source and/or second destination.
-    Carry { srcs: Srcs, cin: bool, cout: bool },
+    Carry {
+        srcs: Srcs,
+        cin: bool,
+        cout: bool,
+    },
     /// `p|q, a, b, {!}c`
-    Compare { ty: ScalarType, combine: bool },
+    Compare {
+        ty: ScalarType,
+        combine: bool,
+    },
     /// `mov`, with symbols, vectors and special registers.
     Mov(ScalarType),
     /// Destination(s), address. The space may depend on the symbol.
-    Load { vector: u8 },
+    Load {
+        vector: u8,
+    },
     /// Address, source(s).
-    Store { vector: u8 },
+    Store {
+        vector: u8,
+    },
     /// Destination (unless `red`), address, `n` values.
-    Atom { ty: ScalarType, red: bool, vector: u8 },
+    Atom {
+        ty: ScalarType,
+        red: bool,
+        vector: u8,
+    },
     CpAsync,
     /// `d|p` and operands of a suspension point, by their place: `a`, `b`, `c`, mask.
-    Park { ty: ScalarType, order: &'static [Slot] },
+    Park {
+        ty: ScalarType,
+        order: &'static [Slot],
+    },
     /// `bar` and `barrier`.
-    Barrier { op: u32 },
+    Barrier {
+        op: u32,
+    },
     Bra,
     BrxIdx,
     Call,
@@ -87,7 +109,8 @@ pub struct Template {
 
 type Decoded = Option<(Op, Bind)>;
 
-const FENCE_WORDS: &[&str] = &["cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "alias", "async"];
+const FENCE_WORDS: &[&str] =
+    &["cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "alias", "async"];
 
 /// Decodes a form; `None` if any part of it is not supported.
 pub fn decode(form: &Form) -> Option<Template> {
@@ -98,10 +121,14 @@ pub fn decode(form: &Form) -> Option<Template> {
             space_open = form.space.is_none();
             memory(&mut m)?
         }
-        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "addc" | "subc" | "madc" | "abs" | "neg" | "min" | "max" => arith(&mut m)?,
-        "rem" | "sad" | "mul24" | "mad24" | "popc" | "clz" | "brev" | "bfind" | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a"
-        | "dp2a" | "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt" => integer(&mut m)?,
-        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign" | "testp" => float(&mut m)?,
+        "add" | "sub" | "mul" | "mad" | "fma" | "div" | "addc" | "subc" | "madc" | "abs" | "neg" | "min"
+        | "max" => arith(&mut m)?,
+        "rem" | "sad" | "mul24" | "mad24" | "popc" | "clz" | "brev" | "bfind" | "bfe" | "bfi" | "bmsk"
+        | "szext" | "dp4a" | "dp2a" | "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf"
+        | "lop3" | "prmt" => integer(&mut m)?,
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign" | "testp" => {
+            float(&mut m)?
+        }
         "setp" | "set" | "selp" | "slct" => compare(&mut m)?,
         "mov" => {
             let ty = m.ty()?;
@@ -112,7 +139,16 @@ pub fn decode(form: &Form) -> Option<Template> {
         "cvta" => cvta(&mut m)?,
         "isspacep" => {
             let space = form.space?;
-            let which = m.take_any(&["global", "shared", "shared::cta", "shared::cluster", "local", "const", "param", "param::entry"])?;
+            let which = m.take_any(&[
+                "global",
+                "shared",
+                "shared::cta",
+                "shared::cluster",
+                "local",
+                "const",
+                "param",
+                "param::entry",
+            ])?;
             let _ = which;
             (Op::IsSpace { space }, Bind::Alu(Srcs::new(&[B64])))
         }
@@ -147,8 +183,20 @@ pub fn decode(form: &Form) -> Option<Template> {
         }
         "exit" => (Op::Fence, Bind::Exit),
         "trap" | "brkpt" => (Op::Fault(FaultKind::Trap as u32), Bind::Trap),
-        "prefetch" | "prefetchu" | "discard" | "applypriority" | "pmevent" | "griddepcontrol" | "setmaxnreg" => {
-            m.ignore(&["global", "local", "const", "param", "tensormap", "L1", "L2", "mask", "wait", "launch_dependents"]);
+        "prefetch" | "prefetchu" | "discard" | "applypriority" | "pmevent" | "griddepcontrol"
+        | "setmaxnreg" => {
+            m.ignore(&[
+                "global",
+                "local",
+                "const",
+                "param",
+                "tensormap",
+                "L1",
+                "L2",
+                "mask",
+                "wait",
+                "launch_dependents",
+            ]);
             m.ignore(&["inc", "dec", "sync", "aligned", "L2::128B", "u32"]);
             m.ignore_prefix("L2::evict");
             (Op::Fence, Bind::Nop)
@@ -168,8 +216,8 @@ pub fn decode(form: &Form) -> Option<Template> {
                 _ => (Op::SetSp, Bind::StackRestore),
             }
         }
-        "vadd2" | "vsub2" | "vabsdiff2" | "vmin2" | "vmax2" | "vavrg2" | "vadd4" | "vsub4" | "vabsdiff4" | "vmin4" | "vmax4"
-        | "vavrg4" => video(&mut m)?,
+        "vadd2" | "vsub2" | "vabsdiff2" | "vmin2" | "vmax2" | "vavrg2" | "vadd4" | "vsub4" | "vabsdiff4"
+        | "vmin4" | "vmax4" | "vavrg4" => video(&mut m)?,
         _ => return None,
     };
     m.done().then_some(Template { op, bind, space_open })
@@ -215,7 +263,10 @@ fn arith(m: &mut Mods<'_>) -> Decoded {
     let cc = m.take("cc");
     let ty = m.ty()?;
     let pair = matches!(ty, U16x2 | S16x2) && matches!(opcode, "add" | "min" | "max") && !cc;
-    if !(is_int(ty) || pair) || (sat && ty != S32) || (relu && !matches!((opcode, ty), ("min" | "max", S32 | S16x2))) {
+    if !(is_int(ty) || pair)
+        || (sat && ty != S32)
+        || (relu && !matches!((opcode, ty), ("min" | "max", S32 | S16x2)))
+    {
         return None;
     }
     let multiply = matches!(opcode, "mul" | "mad" | "madc");
@@ -271,7 +322,12 @@ fn float_arith(m: &mut Mods<'_>) -> Decoded {
     let rnd = m.rnd();
     let approx = m.take_any(&["approx", "full"]).is_some();
     m.ignore(&["noftz"]);
-    let mode = FloatMode { rnd: rnd.unwrap_or(Rnd::Near), ftz: m.take("ftz"), sat: m.take("sat"), relu: m.take("relu") };
+    let mode = FloatMode {
+        rnd: rnd.unwrap_or(Rnd::Near),
+        ftz: m.take("ftz"),
+        sat: m.take("sat"),
+        relu: m.take("relu"),
+    };
     let nan = m.take("NaN");
     let xorsign = m.take("xorsign") & m.take("abs");
     let ty = m.ty()?;
@@ -424,8 +480,14 @@ fn float(m: &mut Mods<'_>) -> Decoded {
     let opcode = &*m.form().opcode;
     if opcode == "testp" {
         const NAMES: [&str; 6] = ["finite", "infinite", "number", "notanumber", "normal", "subnormal"];
-        const OPS: [TestOp; 6] =
-            [TestOp::Finite, TestOp::Infinite, TestOp::Number, TestOp::NotANumber, TestOp::Normal, TestOp::Subnormal];
+        const OPS: [TestOp; 6] = [
+            TestOp::Finite,
+            TestOp::Infinite,
+            TestOp::Number,
+            TestOp::NotANumber,
+            TestOp::Normal,
+            TestOp::Subnormal,
+        ];
         let op = OPS[m.take_any(&NAMES)?];
         let ty = m.ty().filter(|t| matches!(t, F32 | F64))?;
         return alu(Op::Testp(op, ty), &[ty]);
@@ -450,8 +512,10 @@ fn float(m: &mut Mods<'_>) -> Decoded {
     alu(Op::Float(op, ty, mode), &[ty; 2][..n])
 }
 
-const CMP_NAMES: [&str; 18] =
-    ["eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"];
+const CMP_NAMES: [&str; 18] = [
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu",
+    "num", "nan",
+];
 const CMPS: [Cmp; 18] = [
     Cmp::Eq,
     Cmp::Ne,
@@ -478,7 +542,8 @@ fn compare(m: &mut Mods<'_>) -> Decoded {
     match opcode {
         "setp" | "set" => {
             let cmp = CMPS[m.take_any(&CMP_NAMES)?];
-            let combine = m.take_any(&["and", "or", "xor"]).map(|i| [BoolOp::And, BoolOp::Or, BoolOp::Xor][i]);
+            let combine =
+                m.take_any(&["and", "or", "xor"]).map(|i| [BoolOp::And, BoolOp::Or, BoolOp::Xor][i]);
             let ftz = m.take("ftz");
             let dst = if opcode == "set" { Some(m.ty()?) } else { None };
             let ty = m.ty()?;
@@ -500,7 +565,8 @@ fn compare(m: &mut Mods<'_>) -> Decoded {
                         F16x2 | Bf16x2 => packed,
                         _ => false,
                     };
-                    (fits && !(packed && combine.is_some())).then_some((Op::Set { cmp, ty, dst, ftz, combine }, bind))
+                    (fits && !(packed && combine.is_some()))
+                        .then_some((Op::Set { cmp, ty, dst, ftz, combine }, bind))
                 }
             }
         }
@@ -550,7 +616,10 @@ fn cvt(m: &mut Mods<'_>) -> Decoded {
         return None;
     }
     if dst == Tf32 {
-        let ok = src == F32 && !sat && !ftz && matches!(rnd, CvtRnd::NearAway | CvtRnd::Float(Rnd::Near | Rnd::Zero));
+        let ok = src == F32
+            && !sat
+            && !ftz
+            && matches!(rnd, CvtRnd::NearAway | CvtRnd::Float(Rnd::Near | Rnd::Zero));
         return if ok { alu(Op::Cvt { dst, src, rnd, ftz, sat, relu }, &[src]) } else { None };
     }
     if !plain(dst) || !plain(src) || rnd == CvtRnd::NearAway {
@@ -562,7 +631,8 @@ fn cvt(m: &mut Mods<'_>) -> Decoded {
         (false, true) => {
             matches!(rnd, CvtRnd::Float(_))
                 && !relu
-                && !(dst == Bf16 && (src.size() == 8 || !matches!(rnd, CvtRnd::Float(Rnd::Near)) && src.size() > 1))
+                && !(dst == Bf16
+                    && (src.size() == 8 || !matches!(rnd, CvtRnd::Float(Rnd::Near)) && src.size() > 1))
         }
         (true, false) => matches!(rnd, CvtRnd::Int(_) | CvtRnd::Float(_)) && !relu,
         (true, true) => match rnd {
@@ -590,8 +660,18 @@ fn space_of(space: ptx::Space) -> Option<Space> {
     })
 }
 
-const SPACES: &[&str] =
-    &["global", "const", "const[0]", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry", "param::func"];
+const SPACES: &[&str] = &[
+    "global",
+    "const",
+    "const[0]",
+    "shared",
+    "shared::cta",
+    "shared::cluster",
+    "local",
+    "param",
+    "param::entry",
+    "param::func",
+];
 
 fn cvta(m: &mut Mods<'_>) -> Decoded {
     let to = m.take("to");
@@ -617,7 +697,8 @@ fn memory(m: &mut Mods<'_>) -> Decoded {
     m.ignore(&["nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "unified", "weak"]);
     m.ignore_prefix("L1::");
     m.ignore_prefix("L2::");
-    let strong = ["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc"].iter().any(|w| m.take(w));
+    let strong =
+        ["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc"].iter().any(|w| m.take(w));
     let order = if strong { Order::Strong } else { Order::Weak };
     let vector = m.form().vector;
     m.ignore(&["v2", "v4", "v8"]);
@@ -665,7 +746,26 @@ fn memory(m: &mut Mods<'_>) -> Decoded {
 }
 
 fn data_type(ty: ScalarType) -> bool {
-    matches!(ty, B8 | B16 | B32 | B64 | U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64 | F16 | F16x2 | Bf16 | Bf16x2 | F32 | F64)
+    matches!(
+        ty,
+        B8 | B16
+            | B32
+            | B64
+            | U8
+            | U16
+            | U32
+            | U64
+            | S8
+            | S16
+            | S32
+            | S64
+            | F16
+            | F16x2
+            | Bf16
+            | Bf16x2
+            | F32
+            | F64
+    )
 }
 
 fn cp(m: &mut Mods<'_>) -> Decoded {
@@ -691,7 +791,8 @@ fn barrier(m: &mut Mods<'_>) -> Decoded {
         0 => park::BARRIER_SYNC,
         1 => park::BARRIER_ARRIVE,
         _ => {
-            let op = [park::BARRIER_RED_POPC, park::BARRIER_RED_AND, park::BARRIER_RED_OR][m.take_any(&["popc", "and", "or"])?];
+            let op = [park::BARRIER_RED_POPC, park::BARRIER_RED_AND, park::BARRIER_RED_OR]
+                [m.take_any(&["popc", "and", "or"])?];
             m.ty().filter(|t| *t == if op == park::BARRIER_RED_POPC { U32 } else { Pred })?;
             op
         }
@@ -705,13 +806,16 @@ fn warp(m: &mut Mods<'_>) -> Decoded {
     let bound = |op, ty, order| Some((Op::Park(op), Bind::Park { ty, order }));
     match opcode {
         "shfl" => {
-            let op = [park::SHFL_UP, park::SHFL_DOWN, park::SHFL_BFLY, park::SHFL_IDX][m.take_any(&["up", "down", "bfly", "idx"])?];
+            let op = [park::SHFL_UP, park::SHFL_DOWN, park::SHFL_BFLY, park::SHFL_IDX]
+                [m.take_any(&["up", "down", "bfly", "idx"])?];
             m.ty().filter(|t| matches!(t, B32 | U32 | S32 | F32))?;
-            let order: &[Slot] = if sync { &[Slot::A, Slot::B, Slot::C, Slot::Mask] } else { &[Slot::A, Slot::B, Slot::C] };
+            let order: &[Slot] =
+                if sync { &[Slot::A, Slot::B, Slot::C, Slot::Mask] } else { &[Slot::A, Slot::B, Slot::C] };
             bound(op, B32, order)
         }
         "vote" => {
-            let op = [park::VOTE_ALL, park::VOTE_ANY, park::VOTE_UNI, park::VOTE_BALLOT][m.take_any(&["all", "any", "uni", "ballot"])?];
+            let op = [park::VOTE_ALL, park::VOTE_ANY, park::VOTE_UNI, park::VOTE_BALLOT]
+                [m.take_any(&["all", "any", "uni", "ballot"])?];
             m.ty().filter(|t| *t == if op == park::VOTE_BALLOT { B32 } else { Pred })?;
             let order: &[Slot] = if sync { &[Slot::APred, Slot::Mask] } else { &[Slot::APred] };
             bound(op, B32, order)

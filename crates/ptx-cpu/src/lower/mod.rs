@@ -15,7 +15,9 @@ use ptx::ast::{Body, Function, Instruction, Operand, Statement};
 use ptx::{Form, Name, ScalarType};
 
 use crate::abi::op as park;
-use crate::ir::{Block, Builtin, CallSite, Class, Func, Guard, Inst, Obj, Op, Reg, SINK, Space, Storage, Target, Term, Val};
+use crate::ir::{
+    Block, Builtin, CallSite, Class, Func, Guard, Inst, Obj, Op, Reg, SINK, Space, Storage, Target, Term, Val,
+};
 use crate::program::index::{Index, Sym};
 use decode::{Bind, Slot, Template};
 
@@ -87,7 +89,12 @@ const MAX_OBJECT: u64 = 64 << 10;
 ///
 /// # Errors
 /// Everything that is not supported, in order.
-pub fn lower(index: &Index, unit: &mut Unit, forms: &mut FormCache, number: u32) -> Result<Func, Vec<Problem>> {
+pub fn lower(
+    index: &Index,
+    unit: &mut Unit,
+    forms: &mut FormCache,
+    number: u32,
+) -> Result<Func, Vec<Problem>> {
     let ast = index.function(number);
     let Some(body) = &ast.body else {
         return Err(vec![Problem { line: ast.line, what: format!("function `{}` has no body", ast.name) }]);
@@ -142,7 +149,10 @@ enum Local {
     KernelParam(u32),
     Obj(u32),
     Depot(u32),
-    Shared { size: u64, align: u32 },
+    Shared {
+        size: u64,
+        align: u32,
+    },
     /// Has an address of its own, see the index.
     Static,
 }
@@ -180,17 +190,23 @@ impl<'a> Lowerer<'a> {
             });
             self.func.regs.push(class);
         }
-        let mut offset = 0;
         let ast = self.ast;
-        for (is_return, param) in ast.returns.iter().map(|p| (true, p)).chain(ast.params.iter().map(|p| (false, p))) {
-            if ast.is_entry {
-                offset = u64::next_multiple_of(offset, u64::from(param.align()));
-                self.locals.insert(&param.name, Local::KernelParam(offset as u32));
-                offset = offset.saturating_add(param.size()).min(u64::from(u32::MAX / 2));
-                continue;
+        if ast.is_entry {
+            let slots = ptx::layout::params(&ast.params).unwrap_or_default().slots;
+            for (param, slot) in ast.params.iter().zip(slots) {
+                self.locals.insert(&param.name, Local::KernelParam(slot.offset));
             }
+        }
+        let formals: &[ptx::Param] = if ast.is_entry { &[] } else { &ast.params };
+        let returns: &[ptx::Param] = if ast.is_entry { &[] } else { &ast.returns };
+        for (is_return, param) in returns.iter().map(|p| (true, p)).chain(formals.iter().map(|p| (false, p)))
+        {
             let obj = self.object(param.size(), param.align());
-            if is_return { self.func.returns.push(obj) } else { self.func.params.push(obj) }
+            if is_return {
+                self.func.returns.push(obj)
+            } else {
+                self.func.params.push(obj)
+            }
             match param.reg {
                 // Parameters in registers are copied from the object on entry, and to it at returns.
                 Some(reg) if !is_return => {
@@ -239,7 +255,12 @@ impl<'a> Lowerer<'a> {
             self.problem(format!("a parameter of {size} bytes is too large"));
         }
         let size = size.min(MAX_OBJECT) as u32;
-        self.func.objs.push(Obj { size, align: align.clamp(1, 128), address_taken: false, storage: Storage::Pieces(Vec::new()) });
+        self.func.objs.push(Obj {
+            size,
+            align: align.clamp(1, 128),
+            address_taken: false,
+            storage: Storage::Pieces(Vec::new()),
+        });
         (self.func.objs.len() - 1) as u32
     }
 
@@ -308,7 +329,9 @@ impl<'a> Lowerer<'a> {
     /// Starts the stack pointer behind the depot, and gives it to all calls.
     fn finish_stack_pointer(&mut self) {
         let Some(sp) = self.func.sp else { return };
-        self.func.blocks[0].insts.insert(0, Inst::new(Op::Mov(ScalarType::U64), vec![sp], vec![Val::LocalEnd]));
+        self.func.blocks[0]
+            .insts
+            .insert(0, Inst::new(Op::Mov(ScalarType::U64), vec![sp], vec![Val::LocalEnd]));
         self.func.calls.iter_mut().for_each(|c| c.sp = Some(sp));
         for inst in self.func.blocks.iter_mut().flat_map(|b| &mut b.insts) {
             if let Op::Call(_) = inst.op {
@@ -354,7 +377,11 @@ impl<'a> Lowerer<'a> {
             Some(_) => return Err(format!("guard of `{}` is no predicate", inst.form.text)),
         };
         self.bind(inst, template, guard).map_err(|why| {
-            if why.is_empty() { format!("unsupported operands of PTX instruction `{}`", inst.form.text) } else { why }
+            if why.is_empty() {
+                format!("unsupported operands of PTX instruction `{}`", inst.form.text)
+            } else {
+                why
+            }
         })
     }
 
@@ -451,7 +478,10 @@ impl<'a> Lowerer<'a> {
                     [d, size, Operand::Int(align)] => (d, size, *align),
                     _ => return Err(String::new()),
                 };
-                let align = u32::try_from(align).ok().filter(|a| a.is_power_of_two() && *a <= 128).ok_or_else(String::new)?;
+                let align = u32::try_from(align)
+                    .ok()
+                    .filter(|a| a.is_power_of_two() && *a <= 128)
+                    .ok_or_else(String::new)?;
                 let (d, size) = (self.dst(d)?, self.val(size, ScalarType::U64)?);
                 let sp = self.stack_pointer();
                 self.push(Inst::new(Op::Alloca { align }, vec![d, sp], vec![size, Val::Reg(sp)]), guard);
@@ -475,7 +505,14 @@ impl<'a> Lowerer<'a> {
         Ok(())
     }
 
-    fn park(&mut self, op: Op, ops: &[Operand], ty: ScalarType, order: &[Slot], guard: Option<Guard>) -> Res<()> {
+    fn park(
+        &mut self,
+        op: Op,
+        ops: &[Operand],
+        ty: ScalarType,
+        order: &[Slot],
+        guard: Option<Guard>,
+    ) -> Res<()> {
         let Op::Park(number) = op else { return Err(String::new()) };
         let has_result = !matches!(number, park::WARP_SYNC | park::YIELD);
         let (mut result, mut predicate) = (SINK, SINK);
@@ -521,7 +558,11 @@ impl<'a> Lowerer<'a> {
             let [d, middle @ .., p] = ops else { return Err(String::new()) };
             rest = middle;
             let d = self.dst(d)?;
-            if op == park::BARRIER_RED_POPC { result = d } else { predicate = d }
+            if op == park::BARRIER_RED_POPC {
+                result = d
+            } else {
+                predicate = d
+            }
             input = self.val(p, ScalarType::Pred)?;
         }
         let (number, count) = match rest {
@@ -532,7 +573,10 @@ impl<'a> Lowerer<'a> {
         };
         let narrow = |v| if let Val::Imm(bits) = v { Val::Imm(bits & 0xffff_ffff) } else { v };
         let (number, count) = (narrow(number), narrow(count));
-        self.push(Inst::new(Op::Park(op), vec![result, predicate], vec![number, count, input, Val::Imm(0)]), guard);
+        self.push(
+            Inst::new(Op::Park(op), vec![result, predicate], vec![number, count, input, Val::Imm(0)]),
+            guard,
+        );
         Ok(())
     }
 
@@ -542,7 +586,10 @@ impl<'a> Lowerer<'a> {
         let mut srcs = Vec::new();
         match call.target {
             Operand::Symbol { name, offset: 0 } => {
-                let callee = self.index.resolve_function(name).ok_or_else(|| format!("call of unknown function `{name}`"))?;
+                let callee = self
+                    .index
+                    .resolve_function(name)
+                    .ok_or_else(|| format!("call of unknown function `{name}`"))?;
                 let ast = self.index.function(callee);
                 (returns, params) = (&ast.returns, &ast.params);
                 target = if ast.is_entry {
@@ -565,7 +612,9 @@ impl<'a> Lowerer<'a> {
                     (returns, params) = (&prototype.returns, &prototype.params);
                 } else {
                     let first = self.body.call_table(name).and_then(|t| t.targets.first());
-                    let callee = first.and_then(|f| self.index.resolve_function(f)).ok_or("indirect call without targets")?;
+                    let callee = first
+                        .and_then(|f| self.index.resolve_function(f))
+                        .ok_or("indirect call without targets")?;
                     let ast = self.index.function(callee);
                     (returns, params) = (&ast.returns, &ast.params);
                 }
@@ -655,7 +704,15 @@ impl<'a> Lowerer<'a> {
         Ok(())
     }
 
-    fn load(&mut self, op: Op, vector: u8, d: &Operand, address: &Operand, open: bool, guard: Option<Guard>) -> Res<()> {
+    fn load(
+        &mut self,
+        op: Op,
+        vector: u8,
+        d: &Operand,
+        address: &Operand,
+        open: bool,
+        guard: Option<Guard>,
+    ) -> Res<()> {
         let Op::Ld { space, ty, order } = op else { return Err(String::new()) };
         let dsts = self.dst_list(d, vector)?;
         if let Some((obj, offset)) = self.object_access(address, space, open, ty, vector)? {
@@ -673,7 +730,15 @@ impl<'a> Lowerer<'a> {
         Ok(())
     }
 
-    fn store(&mut self, op: Op, vector: u8, address: &Operand, value: &Operand, open: bool, guard: Option<Guard>) -> Res<()> {
+    fn store(
+        &mut self,
+        op: Op,
+        vector: u8,
+        address: &Operand,
+        value: &Operand,
+        open: bool,
+        guard: Option<Guard>,
+    ) -> Res<()> {
         let Op::St { space, ty, order } = op else { return Err(String::new()) };
         let values = self.val_list(value, ty, vector)?;
         if let Some((obj, offset)) = self.object_access(address, space, open, ty, vector)? {
@@ -705,7 +770,9 @@ impl<'a> Lowerer<'a> {
         ty: ScalarType,
         vector: u8,
     ) -> Res<Option<(u32, u32)>> {
-        let Operand::Address(ptx::ast::Address { base: ptx::ast::AddressBase::Symbol(name), offset }) = address else {
+        let Operand::Address(ptx::ast::Address { base: ptx::ast::AddressBase::Symbol(name), offset }) =
+            address
+        else {
             return Ok(None);
         };
         let Some(Local::Obj(obj)) = self.locals.get(&**name) else { return Ok(None) };
@@ -730,4 +797,3 @@ impl<'a> Lowerer<'a> {
 pub(crate) fn decode_op(text: &str) -> Option<Op> {
     decode::decode(&Form::new(text)).map(|t| t.op)
 }
-

@@ -32,7 +32,8 @@ impl<'a> Mods<'a> {
 
     /// Consumes the first of these that is present; its index.
     pub fn take_any(&mut self, names: &[&str]) -> Option<usize> {
-        let (at, which) = self.left.iter().enumerate().find_map(|(i, m)| Some((i, names.iter().position(|n| n == m)?)))?;
+        let (at, which) =
+            self.left.iter().enumerate().find_map(|(i, m)| Some((i, names.iter().position(|n| n == m)?)))?;
         self.left.remove(at);
         Some(which)
     }

@@ -35,7 +35,9 @@ impl Lowerer<'_> {
 
     pub(super) fn dst_list(&self, operand: &Operand, vector: u8) -> Res<Vec<Reg>> {
         match operand {
-            Operand::Vector(list) if list.len() == usize::from(vector) => list.iter().map(|o| self.dst(o)).collect(),
+            Operand::Vector(list) if list.len() == usize::from(vector) => {
+                list.iter().map(|o| self.dst(o)).collect()
+            }
             other if vector == 1 => Ok(vec![self.dst(other)?]),
             _ => Err(String::new()),
         }
@@ -43,7 +45,9 @@ impl Lowerer<'_> {
 
     pub(super) fn val_list(&mut self, operand: &Operand, ty: ScalarType, vector: u8) -> Res<Vec<Val>> {
         match operand {
-            Operand::Vector(list) if list.len() == usize::from(vector) => list.iter().map(|o| self.val(o, ty)).collect(),
+            Operand::Vector(list) if list.len() == usize::from(vector) => {
+                list.iter().map(|o| self.val(o, ty)).collect()
+            }
             other if vector == 1 => Ok(vec![self.val(other, ty)?]),
             _ => Err(String::new()),
         }
@@ -99,7 +103,10 @@ impl Lowerer<'_> {
             }
             Some(Local::Depot(at)) => {
                 let at = i64::from(at).checked_add(offset).and_then(|a| u32::try_from(a).ok());
-                return Ok((Space::Local, Val::Local(at.ok_or_else(|| format!("address outside of `{name}`"))?)));
+                return Ok((
+                    Space::Local,
+                    Val::Local(at.ok_or_else(|| format!("address outside of `{name}`"))?),
+                ));
             }
             Some(Local::Shared { size, align }) => {
                 let at = self.unit.shared(self.number, name, size, align);
@@ -136,7 +143,9 @@ impl Lowerer<'_> {
         // In a device function `.param` is its own parameters, in a kernel the kernel's.
         let space = if space == Space::Param && !self.ast.is_entry { Space::Object } else { space };
         match base {
-            AddressBase::Reg(r) if matches!(self.class(r.0), Class::I32 | Class::I64) => Ok((space, Val::Reg(r.0), *offset)),
+            AddressBase::Reg(r) if matches!(self.class(r.0), Class::I32 | Class::I64) => {
+                Ok((space, Val::Reg(r.0), *offset))
+            }
             AddressBase::Reg(_) => Err(String::new()),
             AddressBase::Absolute => Ok((space, Val::Imm(*offset as u64), 0)),
             AddressBase::Symbol(name) => {
@@ -152,7 +161,11 @@ impl Lowerer<'_> {
     pub(super) fn mov(&mut self, ops: &[Operand], ty: ScalarType, guard: Option<Guard>) -> Res<()> {
         let part = |n: usize| {
             let size = ty.size() as usize;
-            if matches!((size, n), (2, 2) | (4, 2 | 4) | (8, 2 | 4 | 8)) { Ok((size / n) as u8) } else { Err(String::new()) }
+            if matches!((size, n), (2, 2) | (4, 2 | 4) | (8, 2 | 4 | 8)) {
+                Ok((size / n) as u8)
+            } else {
+                Err(String::new())
+            }
         };
         match ops {
             [Operand::Vector(list), src] => {

@@ -9,9 +9,18 @@ fn forms_of_real_programs() {
         .lines()
         .filter(|form| decode_op(form).is_none())
         .filter(|form| {
-            !["tex.", "sust.", "suld.", "wmma.", "mbarrier.", "barrier.cluster.", "cp.async.bulk.", "cp.async.mbarrier."]
-                .iter()
-                .any(|group| form.starts_with(group))
+            ![
+                "tex.",
+                "sust.",
+                "suld.",
+                "wmma.",
+                "mbarrier.",
+                "barrier.cluster.",
+                "cp.async.bulk.",
+                "cp.async.mbarrier.",
+            ]
+            .iter()
+            .any(|group| form.starts_with(group))
         })
         .collect();
     assert!(unsupported.is_empty(), "{unsupported:#?}");

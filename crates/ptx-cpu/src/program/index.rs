@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ptx::ast::{Function, Init, Item, Linkage, Module, Variable};
+use ptx::ast::{Function, Init, InitAddress, Item, Linkage, Module, Variable};
 use ptx::{Name, Space};
 
 use super::{GlobalMemory, LoadError, MemoryKind};
@@ -57,7 +57,11 @@ const MAX_BYTES: u64 = 1 << 40;
 
 impl Index {
     /// Indexes the module and lays out its variables in memory, initialised.
-    pub fn new(module: Module, memory: &dyn GlobalMemory, allocations: &mut Allocations) -> Result<Self, LoadError> {
+    pub fn new(
+        module: Module,
+        memory: &dyn GlobalMemory,
+        allocations: &mut Allocations,
+    ) -> Result<Self, LoadError> {
         let mut functions = Vec::new();
         let mut by_name: HashMap<Name, u32> = HashMap::new();
         for (i, item) in module.items.iter().enumerate() {
@@ -113,7 +117,10 @@ impl Index {
 
     /// A variable with static storage, as seen from a function.
     pub fn variable(&self, function: u32, name: &str) -> Option<&Sym> {
-        self.function_vars.get(&function).and_then(|vars| vars.get(name)).or_else(|| self.module_vars.get(name))
+        self.function_vars
+            .get(&function)
+            .and_then(|vars| vars.get(name))
+            .or_else(|| self.module_vars.get(name))
     }
 
     /// Functions whose address is stored in initialised variables.
@@ -143,7 +150,10 @@ impl Index {
         let local = (0..self.function_count()).flat_map(|n| {
             let body = self.function(n).body.as_ref();
             let variables = body.map_or(&[][..], |b| &b.variables);
-            variables.iter().filter(|v| matches!(v.space, Space::Global | Space::Const)).map(move |v| (Some(n), v))
+            variables
+                .iter()
+                .filter(|v| matches!(v.space, Space::Global | Space::Const))
+                .map(move |v| (Some(n), v))
         });
         module.chain(local)
     }
@@ -191,15 +201,16 @@ impl Index {
             let (list, len, bank_align) = &mut banks[bank];
             // Variables start on their own 16 bytes: a copy to one never shares a word with the next.
             let offset = len.next_multiple_of(u64::from(align.max(16)));
-            *len = offset.checked_add(size).filter(|l| *l <= MAX_BYTES).ok_or_else(|| LoadError::Variable {
-                name: v.name.clone(),
-                why: "it is too large".into(),
-            })?;
+            *len = offset
+                .checked_add(size)
+                .filter(|l| *l <= MAX_BYTES)
+                .ok_or_else(|| LoadError::Variable { name: v.name.clone(), why: "it is too large".into() })?;
             *bank_align = (*bank_align).max(align);
             list.push(Pending { scope, name: v.name.clone(), size, align, offset });
         }
         let mut place = |kind, len: u64, align: u32| -> Result<u64, LoadError> {
-            let address = memory.allocate(kind, len.max(1), u64::from(align.max(256))).map_err(LoadError::Memory)?;
+            let address =
+                memory.allocate(kind, len.max(1), u64::from(align.max(256))).map_err(LoadError::Memory)?;
             allocations.0.push(address);
             Ok(address)
         };
@@ -214,13 +225,21 @@ impl Index {
             for p in list {
                 let address = base + p.offset;
                 self.globals.push((p.name.clone(), address, p.size));
-                placed.push((p.scope, p.name, Sym { place: Place::Address(address), size: p.size, align: p.align }));
+                placed.push((
+                    p.scope,
+                    p.name,
+                    Sym { place: Place::Address(address), size: p.size, align: p.align },
+                ));
             }
         }
         for p in managed {
             let address = place(MemoryKind::Managed, p.size, p.align)?;
             self.globals.push((p.name.clone(), address, p.size));
-            placed.push((p.scope, p.name, Sym { place: Place::Address(address), size: p.size, align: p.align }));
+            placed.push((
+                p.scope,
+                p.name,
+                Sym { place: Place::Address(address), size: p.size, align: p.align },
+            ));
         }
         for (scope, name, sym) in placed {
             let table = match scope {
@@ -240,87 +259,41 @@ impl Index {
 
     fn initialise(&self, memory: &dyn GlobalMemory) -> Result<(), LoadError> {
         for (scope, v) in self.static_variables() {
-            let Some(init) = &v.init else { continue };
+            if v.init.is_none() {
+                continue;
+            }
             let sym = match scope {
                 None => self.module_vars.get(&v.name),
                 Some(f) => self.function_vars.get(&f).and_then(|vars| vars.get(&v.name)),
             };
             let Some(Sym { place: Place::Address(address), size, .. }) = sym else { continue };
-            let mut bytes = Vec::new();
-            let dims: Vec<u64> = v.dims.iter().map(|d| d.unwrap_or(1)).chain((v.vector > 1).then_some(u64::from(v.vector))).collect();
             let error = |why: String| LoadError::Variable { name: v.name.clone(), why };
-            self.flatten(init, &dims, v.ty, 0, &mut bytes, *size, 0).map_err(error)?;
-            if !bytes.is_empty() {
-                memory.write(*address, &bytes).map_err(LoadError::Memory)?;
+            let mut image = ptx::layout::image(v, MAX_INITIALISED.min(*size)).map_err(error)?;
+            for relocation in &image.relocations {
+                let value = self.address_of(&relocation.target).map_err(error)?;
+                let value = (value & relocation.mask) >> relocation.shift;
+                let at = relocation.offset as usize;
+                let len = relocation.size as usize;
+                image.bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+            }
+            if !image.bytes.is_empty() {
+                memory.write(*address, &image.bytes).map_err(LoadError::Memory)?;
             }
         }
         Ok(())
     }
 
-    /// Writes an initializer at `offset`; nothing beyond `limit`. Memory grows with the initializer, not with the declared size.
-    #[allow(clippy::too_many_arguments)]
-    fn flatten(
-        &self,
-        init: &Init,
-        dims: &[u64],
-        ty: ptx::ScalarType,
-        offset: u64,
-        bytes: &mut Vec<u8>,
-        limit: u64,
-        depth: u32,
-    ) -> Result<(), String> {
-        let size = ty.size();
-        let value = match init {
-            Init::List(list) => {
-                if depth > 32 {
-                    return Err("its initializer is nested too deeply".into());
-                }
-                let inner = if dims.is_empty() { dims } else { &dims[1..] };
-                let stride: u64 = inner.iter().try_fold(size, |s, d| s.checked_mul(*d)).unwrap_or(u64::MAX);
-                let mut at = offset;
-                for item in list {
-                    self.flatten(item, inner, ty, at, bytes, limit, depth + 1)?;
-                    // Plain values inside an outer dimension follow each other.
-                    at = at.saturating_add(if matches!(item, Init::List(_)) { stride } else { size });
-                }
-                return Ok(());
-            }
-            Init::Field(_) | Init::Word(_) => return Ok(()),
-            Init::Int(i) => match ty {
-                ptx::ScalarType::F32 => u64::from((*i as f32).to_bits()),
-                ptx::ScalarType::F64 => (*i as f64).to_bits(),
-                _ => *i as u64,
+    /// The value of an address in an initializer: generic addresses of variables, ids of functions.
+    fn address_of(&self, target: &InitAddress) -> Result<u64, String> {
+        let base = match self.module_vars.get(&target.symbol).map(|s| s.place) {
+            Some(Place::Address(address)) => address,
+            Some(_) => return Err(format!("its initializer needs the address of `{}`", target.symbol)),
+            None => match self.resolve_function(&target.symbol) {
+                Some(function) => function_id(function),
+                None => return Err(format!("unknown symbol `{}` in its initializer", target.symbol)),
             },
-            Init::F32(bits) if size == 8 => f64::from(f32::from_bits(*bits)).to_bits(),
-            Init::F32(bits) => u64::from(*bits),
-            Init::F64(bits) if size == 4 => u64::from((f64::from_bits(*bits) as f32).to_bits()),
-            Init::F64(bits) => *bits,
-            Init::Address(a) => {
-                let address = match self.module_vars.get(&a.symbol).map(|s| s.place) {
-                    Some(Place::Address(address)) => address,
-                    Some(_) => return Err(format!("its initializer needs the address of `{}`", a.symbol)),
-                    None => function_id(
-                        self.resolve_function(&a.symbol).ok_or_else(|| format!("unknown symbol `{}` in its initializer", a.symbol))?,
-                    ),
-                };
-                let address = address.wrapping_add_signed(a.offset);
-                match a.mask {
-                    None => address,
-                    Some(mask) => (address & mask).checked_shr(mask.trailing_zeros()).unwrap_or(0),
-                }
-            }
         };
-        let end = offset.checked_add(size).filter(|e| *e <= limit).ok_or("its initializer is longer than the variable")?;
-        // Distance between written elements is bounded by the padding of nested lists.
-        if end > bytes.len() as u64 {
-            if end > MAX_INITIALISED {
-                return Err("its initializer is too large".into());
-            }
-            bytes.resize(end as usize, 0);
-        }
-        let written = size.min(8) as usize;
-        bytes[offset as usize..offset as usize + written].copy_from_slice(&value.to_le_bytes()[..written]);
-        Ok(())
+        Ok(base.wrapping_add_signed(target.offset))
     }
 }
 

@@ -2,16 +2,20 @@
 //!
 //! Locks: each kernel has one, held while it is compiled; nothing else is locked.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod index;
 mod memory;
 mod unit;
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ptx::Name;
 use ptx::ast::{Directive, Module};
+use ptx::layout::ParamLayout;
 use thiserror::Error;
 
 use crate::codegen::{Code, Compiler};
@@ -62,7 +66,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let helpers = crate::helpers::table().iter().map(|(name, address)| (*name, *address as usize)).collect();
+        let helpers =
+            crate::helpers::table().iter().map(|(name, address)| (*name, *address as usize)).collect();
         Self { helpers, recursion_local_len: 16 << 10 }
     }
 }
@@ -139,17 +144,6 @@ fn describe(problems: &[ProblemAt]) -> String {
     text
 }
 
-/// A kernel parameter's place in the parameter buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParamLayout {
-    /// In bytes.
-    pub offset: u32,
-    /// In bytes.
-    pub size: u32,
-    /// In bytes, a power of two.
-    pub align: u32,
-}
-
 /// A kernel with its machine code, which lives as long as this does. Derefs to the engine's [`Kernel`]; whoever launches a clone of that must
 /// hold the `Arc<CompiledKernel>` until the launch is over.
 pub struct CompiledKernel {
@@ -170,10 +164,8 @@ impl Deref for CompiledKernel {
 pub struct KernelInfo {
     /// Name as in the PTX.
     pub name: Name,
-    /// Parameters in order.
-    pub params: Vec<ParamLayout>,
-    /// Bytes of the parameter buffer.
-    pub param_len: u32,
+    /// The parameter buffer.
+    pub params: ParamLayout,
     /// `.maxntid`
     pub max_ntid: Option<[u32; 3]>,
     /// `.reqntid`
@@ -188,6 +180,9 @@ impl KernelInfo {
         self.req_ntid.or(self.max_ntid).map_or(1024, product).min(1024)
     }
 }
+
+/// Most bytes of kernel parameters: beyond PTX's own limit of 32764.
+const MAX_PARAM_LEN: u32 = 64 << 10;
 
 type Slot = Mutex<Option<Result<Arc<CompiledKernel>, LoadError>>>;
 
@@ -214,7 +209,8 @@ impl Program {
         if module.address_size != 64 {
             return Err(LoadError::AddressSize(module.address_size));
         }
-        let compiler = Compiler::new(options.helpers).map_err(|why| LoadError::Compile { kernel: "".into(), why })?;
+        let compiler =
+            Compiler::new(options.helpers).map_err(|why| LoadError::Compile { kernel: "".into(), why })?;
         let mut allocations = Allocations::default();
         let loaded = Index::new(module, &*memory, &mut allocations).and_then(|index| {
             let address_taken = unit::check(&index)?;
@@ -232,11 +228,19 @@ impl Program {
         for number in 0..index.function_count() {
             let f = index.function(number);
             if f.is_entry && f.body.is_some() {
+                let Some(info) = kernel_info(f, number) else {
+                    allocations.0.iter().for_each(|a| memory.free(*a));
+                    return Err(LoadError::Compile {
+                        kernel: f.name.clone(),
+                        why: "its parameters are too large".into(),
+                    });
+                };
                 kernel_order.push(f.name.clone());
-                kernels.insert(f.name.clone(), (kernel_info(f, number), Slot::default()));
+                kernels.insert(f.name.clone(), (info, Slot::default()));
             }
         }
-        let globals = index.globals.iter().map(|(name, address, len)| (name.clone(), (*address, *len))).collect();
+        let globals =
+            index.globals.iter().map(|(name, address, len)| (name.clone(), (*address, *len))).collect();
         Ok(Self {
             index,
             kernels,
@@ -258,7 +262,17 @@ impl Program {
         let (info, slot) = self.kernels.get(name).ok_or_else(|| LoadError::NoKernel(name.into()))?;
         // The slot is only written when its content is complete: a panic elsewhere leaves nothing half done.
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.get_or_insert_with(|| self.compile(info)).clone()
+        slot.get_or_insert_with(|| {
+            // A defect of the code generator must not take the other kernels of the process with it.
+            let compiled = std::panic::catch_unwind(AssertUnwindSafe(|| self.compile(info)));
+            compiled.unwrap_or_else(|_| {
+                Err(LoadError::Compile {
+                    kernel: info.name.clone(),
+                    why: "internal error of the code generator".into(),
+                })
+            })
+        })
+        .clone()
     }
 
     /// What is known of a kernel without compiling it.
@@ -289,7 +303,7 @@ impl Program {
             static_shared_len: built.static_shared_len,
             dyn_shared: built.dyn_shared,
             local_len: built.local_len,
-            param_len: info.param_len,
+            param_len: info.params.size,
             const_range: self.index.const_range,
             function_count: self.index.function_count(),
             recursive: built.recursive,
@@ -324,16 +338,9 @@ impl Drop for Program {
     }
 }
 
-fn kernel_info(f: &ptx::Function, number: u32) -> KernelInfo {
-    let mut params = Vec::with_capacity(f.params.len());
-    let mut end = 0u64;
-    for p in &f.params {
-        let offset = end.next_multiple_of(u64::from(p.align().max(1)));
-        end = offset.saturating_add(p.size()).min(u64::from(u32::MAX / 2));
-        params.push(ParamLayout { offset: offset as u32, size: (end - offset) as u32, align: p.align() });
-    }
-    let mut info =
-        KernelInfo { name: f.name.clone(), params, param_len: end as u32, max_ntid: None, req_ntid: None, number };
+fn kernel_info(f: &ptx::Function, number: u32) -> Option<KernelInfo> {
+    let params = ptx::layout::params(&f.params).filter(|layout| layout.size <= MAX_PARAM_LEN)?;
+    let mut info = KernelInfo { name: f.name.clone(), params, max_ntid: None, req_ntid: None, number };
     for directive in &f.directives {
         match directive {
             Directive::MaxNTid(d) => info.max_ntid = Some(*d),
@@ -341,12 +348,17 @@ fn kernel_info(f: &ptx::Function, number: u32) -> KernelInfo {
             _ => {}
         }
     }
-    info
+    Some(info)
 }
 
 fn located(function: &ptx::Function, problems: Vec<Problem>) -> Vec<ProblemAt> {
     problems
         .into_iter()
-        .map(|p| ProblemAt { function: function.name.clone(), is_entry: function.is_entry, line: p.line, what: p.what })
+        .map(|p| ProblemAt {
+            function: function.name.clone(),
+            is_entry: function.is_entry,
+            line: p.line,
+            what: p.what,
+        })
         .collect()
 }

@@ -30,7 +30,8 @@ pub fn check(index: &Index) -> Result<Vec<u32>, LoadError> {
     let count = index.function_count();
     let mut taken: Vec<u32> = index.functions_in_initialisers();
     let mut summaries: HashMap<u32, Summary> = HashMap::new();
-    let mut queue: Vec<u32> = (0..count).filter(|n| index.function(*n).is_entry && index.function(*n).body.is_some()).collect();
+    let mut queue: Vec<u32> =
+        (0..count).filter(|n| index.function(*n).is_entry && index.function(*n).body.is_some()).collect();
     let mut problems = Vec::new();
     let mut next = 0;
     let mut queued: HashSet<u32> = queue.iter().copied().collect();
@@ -41,7 +42,8 @@ pub fn check(index: &Index) -> Result<Vec<u32>, LoadError> {
         let mut unit = Unit::default();
         match lower(index, &mut unit, &mut forms, number) {
             Ok(func) => {
-                let mut summary = Summary { parks: func.parks(), callees: func.callees().collect(), indirect: false };
+                let mut summary =
+                    Summary { parks: func.parks(), callees: func.callees().collect(), indirect: false };
                 summary.indirect = func.calls.iter().any(|c| matches!(c.target, Target::Indirect(_)));
                 taken.extend(function_ids(index, &func));
                 summaries.insert(number, summary);
@@ -86,7 +88,13 @@ fn suspending_recursion(summaries: &HashMap<u32, Summary>, number: u32, index: &
     while let Some(f) = work.pop() {
         if f == number {
             let line = index.function(number).line;
-            return Some(Problem { line, what: format!("recursive function `{}` synchronises with other threads", index.function(number).name) });
+            return Some(Problem {
+                line,
+                what: format!(
+                    "recursive function `{}` synchronises with other threads",
+                    index.function(number).name
+                ),
+            });
         }
         if seen.insert(f) {
             work.extend(summaries.get(&f).into_iter().flat_map(|s| s.callees.iter().copied()));
@@ -99,10 +107,14 @@ fn suspending_recursion(summaries: &HashMap<u32, Summary>, number: u32, index: &
 /// indirect calls that is of no harm to reach.
 fn function_ids(index: &Index, func: &Func) -> Vec<u32> {
     let stride = super::index::FUNCTION_STRIDE;
-    let ids = func.insts().filter(|i| matches!(i.op, Op::Mov(_) | Op::St { .. } | Op::StObj { .. } | Op::Selp(_) | Op::CvtaTo(_)));
+    let ids = func.insts().filter(|i| {
+        matches!(i.op, Op::Mov(_) | Op::St { .. } | Op::StObj { .. } | Op::Selp(_) | Op::CvtaTo(_))
+    });
     ids.flat_map(|i| &i.srcs)
         .filter_map(|v| match v {
-            Val::Imm(id) if *id > 0 && id % stride == 0 && id / stride <= u64::from(index.function_count()) => {
+            Val::Imm(id)
+                if *id > 0 && id % stride == 0 && id / stride <= u64::from(index.function_count()) =>
+            {
                 Some((id / stride - 1) as u32)
             }
             _ => None,
@@ -125,8 +137,9 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
         if funcs.contains_key(&number) {
             continue;
         }
-        let func = lower(index, &mut unit, &mut forms, number)
-            .map_err(|problems| LoadError::Unsupported { problems: located(index.function(number), problems) })?;
+        let func = lower(index, &mut unit, &mut forms, number).map_err(|problems| {
+            LoadError::Unsupported { problems: located(index.function(number), problems) }
+        })?;
         work.extend(func.callees());
         any_indirect |= func.calls.iter().any(|c| matches!(c.target, Target::Indirect(_)));
         funcs.insert(number, func);
@@ -134,7 +147,10 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
             // Callable are the functions with a signature that some call uses.
             for f in taken {
                 let ast = index.function(*f);
-                if ast.body.is_some() && !ast.is_entry && unit.signatures.contains(&signature_of(&ast.returns, &ast.params)) {
+                if ast.body.is_some()
+                    && !ast.is_entry
+                    && unit.signatures.contains(&signature_of(&ast.returns, &ast.params))
+                {
                     work.push(*f);
                 }
             }
@@ -145,7 +161,9 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
         for f in taken {
             let ast = index.function(*f);
             let signature = signature_of(&ast.returns, &ast.params);
-            if let (true, Some(s)) = (funcs.contains_key(f), unit.signatures.iter().position(|have| *have == signature)) {
+            if let (true, Some(s)) =
+                (funcs.contains_key(f), unit.signatures.iter().position(|have| *have == signature))
+            {
                 indirect.push((*f, s as u32));
             }
         }
@@ -169,20 +187,25 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
         .collect();
     let recursive = cyclic(&graph);
     if let Some((f, _)) = indirect.iter().find(|(f, _)| parks.contains(f)) {
-        return Err(error(format!("function `{}`, called through a pointer, synchronises with other threads", funcs[f].name)));
+        return Err(error(format!(
+            "function `{}`, called through a pointer, synchronises with other threads",
+            funcs[f].name
+        )));
     }
     if let Some(f) = parks.iter().find(|f| recursive.contains(f)) {
         return Err(error(format!("recursive function `{}` synchronises with other threads", funcs[f].name)));
     }
 
     let Some(mut root) = funcs.remove(&kernel) else { return Err(error("not lowered".into())) };
-    let parking: HashMap<u32, &Func> = funcs.iter().filter(|(n, _)| parks.contains(n)).map(|(n, f)| (*n, f)).collect();
+    let parking: HashMap<u32, &Func> =
+        funcs.iter().filter(|(n, _)| parks.contains(n)).map(|(n, f)| (*n, f)).collect();
     inline::inline_parking(&mut root, &parking).map_err(error)?;
     funcs.retain(|n, _| !parks.contains(n));
 
     // How much local memory is needed is not known with recursion or dynamic allocation.
     let allocates = |f: &Func| f.insts().any(|i| matches!(i.op, Op::Alloca { .. }));
-    let is_recursive = funcs.keys().any(|f| recursive.contains(f)) || allocates(&root) || funcs.values().any(allocates);
+    let is_recursive =
+        funcs.keys().any(|f| recursive.contains(f)) || allocates(&root) || funcs.values().any(allocates);
     let local = u64::from(root.local_len)
         + deepest(&graph_of(&root, &indirect), &graph, &funcs, &recursive)
         + if is_recursive { u64::from(recursion_local) } else { 0 };
@@ -255,7 +278,12 @@ fn cyclic(graph: &HashMap<u32, Vec<u32>>) -> HashSet<u32> {
 }
 
 /// Most bytes of local memory that a chain of calls below `callees` needs; cycles count once (their rest is dynamic).
-fn deepest(callees: &[u32], graph: &HashMap<u32, Vec<u32>>, funcs: &HashMap<u32, Func>, recursive: &HashSet<u32>) -> u64 {
+fn deepest(
+    callees: &[u32],
+    graph: &HashMap<u32, Vec<u32>>,
+    funcs: &HashMap<u32, Func>,
+    recursive: &HashSet<u32>,
+) -> u64 {
     fn depth(
         f: u32,
         graph: &HashMap<u32, Vec<u32>>,
@@ -271,7 +299,12 @@ fn deepest(callees: &[u32], graph: &HashMap<u32, Vec<u32>>, funcs: &HashMap<u32,
             return 0;
         }
         let own = funcs.get(&f).map_or(0, |f| u64::from(f.local_len));
-        let below = graph.get(&f).into_iter().flatten().map(|c| depth(*c, graph, funcs, recursive, known, open)).max();
+        let below = graph
+            .get(&f)
+            .into_iter()
+            .flatten()
+            .map(|c| depth(*c, graph, funcs, recursive, known, open))
+            .max();
         open.remove(&f);
         let total = own + below.unwrap_or(0);
         if !recursive.contains(&f) {

@@ -6,7 +6,9 @@ pub mod table;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ptx_cpu::engine::{CancelToken, Engine, EngineConfig, LaunchConfig, LaunchError, LaunchStats, OutputSink, OutputStream};
+use ptx_cpu::engine::{
+    CancelToken, Engine, EngineConfig, LaunchConfig, LaunchError, LaunchStats, OutputSink, OutputStream,
+};
 use ptx_cpu::program::{LoadError, Options, Program, RegionMemory};
 use ptx_cpu::region::{Region, RegionConfig};
 
@@ -21,7 +23,8 @@ pub fn machine() -> &'static Machine {
     MACHINE.get_or_init(|| {
         ptx_cpu::fault::install().unwrap();
         let region = Arc::new(Region::reserve_any(RegionConfig::default()).unwrap());
-        let engine = Engine::new(region.clone(), EngineConfig { threads: 2, ..EngineConfig::default() }).unwrap();
+        let engine =
+            Engine::new(region.clone(), EngineConfig { threads: 2, ..EngineConfig::default() }).unwrap();
         Machine { region, engine }
     })
 }

@@ -22,8 +22,19 @@ pub struct Case {
     pub compare: Match,
 }
 
-pub fn case(text: &str, dst: &'static str, srcs: &[&'static str], reference: impl Fn(&[u64]) -> u64 + 'static) -> Case {
-    Case { text: text.into(), dst, srcs: srcs.to_vec(), reference: Box::new(reference), compare: Match::Exact }
+pub fn case(
+    text: &str,
+    dst: &'static str,
+    srcs: &[&'static str],
+    reference: impl Fn(&[u64]) -> u64 + 'static,
+) -> Case {
+    Case {
+        text: text.into(),
+        dst,
+        srcs: srcs.to_vec(),
+        reference: Box::new(reference),
+        compare: Match::Exact,
+    }
 }
 
 pub fn near(text: &str, srcs: &[&'static str], error: f32, reference: impl Fn(f32) -> f32 + 'static) -> Case {
@@ -62,39 +73,120 @@ fn reg(ty: &str) -> String {
 pub fn edges(ty: &str) -> Vec<u64> {
     let f = |list: &[f64]| -> Vec<f64> { list.to_vec() };
     let floats = f(&[
-        0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, 0.1, -0.3, 3.141592653589793, 100.25, -1000.75, 65504.0, 65520.0, 1e10,
-        -3e9, 2147483648.0, 4294967296.0, 9.2e18, 1.9e19, -1e30, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-8, -1e-5,
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        3.0,
+        0.1,
+        -0.3,
+        3.141592653589793,
+        100.25,
+        -1000.75,
+        65504.0,
+        65520.0,
+        1e10,
+        -3e9,
+        2147483648.0,
+        4294967296.0,
+        9.2e18,
+        1.9e19,
+        -1e30,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        1e-8,
+        -1e-5,
     ]);
     let mut list: Vec<u64> = match ty {
         "f32" => {
-            let special = [1u32, 0x8000_0001, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff, 0xff7f_ffff, 0x3f80_0001, 0x3f7f_ffff, 0x33800000];
+            let special = [
+                1u32,
+                0x8000_0001,
+                0x007f_ffff,
+                0x0080_0000,
+                0x7f7f_ffff,
+                0xff7f_ffff,
+                0x3f80_0001,
+                0x3f7f_ffff,
+                0x33800000,
+            ];
             let own = special.into_iter().map(u64::from);
             floats.iter().map(|v| u64::from((*v as f32).to_bits())).chain(own).collect()
         }
         "f64" => {
-            let special =
-                [1u64, 0x8000_0000_0000_0001, 0x000f_ffff_ffff_ffff, 0x0010_0000_0000_0000, 0x7fef_ffff_ffff_ffff, 0x3ff0_0000_0000_0001];
+            let special = [
+                1u64,
+                0x8000_0000_0000_0001,
+                0x000f_ffff_ffff_ffff,
+                0x0010_0000_0000_0000,
+                0x7fef_ffff_ffff_ffff,
+                0x3ff0_0000_0000_0001,
+            ];
             floats.iter().map(|v| v.to_bits()).chain(special).collect()
         }
         "f16" | "f16x2" => {
             let one: Vec<u64> = [
-                0u64, 0x8000, 1, 0x8001, 0x3ff, 0x400, 0x3c00, 0xbc00, 0x3c01, 0x3bff, 0x3800, 0x4200, 0x4248, 0x7bff, 0xfbff, 0x7c00,
-                0xfc00, 0x7e00, 0x1400, 0xc900, 0x2e66,
+                0u64, 0x8000, 1, 0x8001, 0x3ff, 0x400, 0x3c00, 0xbc00, 0x3c01, 0x3bff, 0x3800, 0x4200,
+                0x4248, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00, 0x1400, 0xc900, 0x2e66,
             ]
             .to_vec();
-            if ty == "f16" { one } else { one.iter().enumerate().map(|(i, v)| v | one[(i * 7 + 3) % one.len()] << 16).collect() }
+            if ty == "f16" {
+                one
+            } else {
+                one.iter().enumerate().map(|(i, v)| v | one[(i * 7 + 3) % one.len()] << 16).collect()
+            }
         }
         "bf16" | "bf16x2" => {
-            let one: Vec<u64> =
-                [0u64, 0x8000, 1, 0x7f, 0x80, 0x3f80, 0xbf80, 0x3f81, 0x3f7f, 0x4049, 0x7f7f, 0xff7f, 0x7f80, 0xff80, 0x7fc0, 0x4300]
-                    .to_vec();
-            if ty == "bf16" { one } else { one.iter().enumerate().map(|(i, v)| v | one[(i * 5 + 3) % one.len()] << 16).collect() }
+            let one: Vec<u64> = [
+                0u64, 0x8000, 1, 0x7f, 0x80, 0x3f80, 0xbf80, 0x3f81, 0x3f7f, 0x4049, 0x7f7f, 0xff7f, 0x7f80,
+                0xff80, 0x7fc0, 0x4300,
+            ]
+            .to_vec();
+            if ty == "bf16" {
+                one
+            } else {
+                one.iter().enumerate().map(|(i, v)| v | one[(i * 5 + 3) % one.len()] << 16).collect()
+            }
         }
         "pred" => vec![0, 1],
         _ => {
             let mut list: Vec<u64> = vec![
-                0, 1, 2, 3, 5, 7, 15, 24, 31, 32, 33, 40, 63, 64, 65, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff,
-                0x8000_0000, 0x8000_0001, 0xffff_fffe, 0xffff_ffff, 0x1234_5678, 0xdead_beef, 0x00ff_00ff,
+                0,
+                1,
+                2,
+                3,
+                5,
+                7,
+                15,
+                24,
+                31,
+                32,
+                33,
+                40,
+                63,
+                64,
+                65,
+                0x7f,
+                0x80,
+                0xff,
+                0x100,
+                0x7fff,
+                0x8000,
+                0xffff,
+                0x7fff_ffff,
+                0x8000_0000,
+                0x8000_0001,
+                0xffff_fffe,
+                0xffff_ffff,
+                0x1234_5678,
+                0xdead_beef,
+                0x00ff_00ff,
             ];
             if bits(ty) == 64 {
                 list.extend([
@@ -180,7 +272,9 @@ fn kernel(number: usize, case: &Case) -> String {
             "pred" => format!("ld.global.u64 %w, [%at+{offset}]; setp.ne.u64 %{name}, %w, 0;\n"),
             "f32" | "f64" => format!("ld.global.{ty} %{name}, [%at+{offset}];\n"),
             // Whatever is above the low 8 bits must not matter.
-            "s8" | "u8" | "b8" => format!("ld.global.b16 %{name}, [%at+{offset}]; or.b16 %{name}, %{name}, 0x5500;\n"),
+            "s8" | "u8" | "b8" => {
+                format!("ld.global.b16 %{name}, [%at+{offset}]; or.b16 %{name}, %{name}, 0x5500;\n")
+            }
             t => format!("ld.global.b{} %{name}, [%at+{offset}];\n", bits(t)),
         };
     }
@@ -211,7 +305,9 @@ fn same(case: &Case, got: u64, want: u64) -> bool {
             (g.is_nan() && w.is_nan()) || g == w || (g - w).abs() <= error * w.abs().max(1.0)
         }
         (_, "f16x2") => (0..2).all(|i| lane_same("f16", got >> (16 * i) & 0xffff, want >> (16 * i) & 0xffff)),
-        (_, "bf16x2") => (0..2).all(|i| lane_same("bf16", got >> (16 * i) & 0xffff, want >> (16 * i) & 0xffff)),
+        (_, "bf16x2") => {
+            (0..2).all(|i| lane_same("bf16", got >> (16 * i) & 0xffff, want >> (16 * i) & 0xffff))
+        }
         (_, ty) => lane_same(ty, got, want),
     }
 }
@@ -222,7 +318,8 @@ fn lane_same(ty: &str, got: u64, want: u64) -> bool {
 
 /// Runs all cases; panics with the first differences of every case that fails.
 pub fn check(cases: &[Case]) {
-    let text: String = HEADER.to_string() + &cases.iter().enumerate().map(|(i, c)| kernel(i, c)).collect::<String>();
+    let text: String =
+        HEADER.to_string() + &cases.iter().enumerate().map(|(i, c)| kernel(i, c)).collect::<String>();
     let program = load(&text).unwrap_or_else(|e| panic!("{e}"));
     let mut failures = Vec::new();
     for (i, case) in cases.iter().enumerate() {
@@ -234,7 +331,11 @@ pub fn check(cases: &[Case]) {
         let params = [input.address, output.address, n].iter().flat_map(|p| p.to_le_bytes()).collect();
         let kernel = format!("k{i}");
         let grid = tuples.len().div_ceil(256) as u32;
-        launch(&program, &Launch { kernel: &kernel, grid, block: 256, shared: 0, cooperative: false, params }).unwrap();
+        launch(
+            &program,
+            &Launch { kernel: &kernel, grid, block: 256, shared: 0, cooperative: false, params },
+        )
+        .unwrap();
         let wrong: Vec<String> = tuples
             .iter()
             .zip(output.words())
@@ -244,8 +345,20 @@ pub fn check(cases: &[Case]) {
             })
             .collect();
         if !wrong.is_empty() {
-            failures.push(format!("{}  ({} of {}): {}", case.text, wrong.len(), tuples.len(), wrong[..wrong.len().min(3)].join("; ")));
+            failures.push(format!(
+                "{}  ({} of {}): {}",
+                case.text,
+                wrong.len(),
+                tuples.len(),
+                wrong[..wrong.len().min(3)].join("; ")
+            ));
         }
     }
-    assert!(failures.is_empty(), "{} of {} cases fail:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} cases fail:\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
 }
