@@ -162,7 +162,7 @@ fn what_cannot_be_done_is_said() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("no CUDA backend"));
     let output =
         Command::new(HOST_VMM).args(["run", "--shim", "/no/shim.so", "--", "true"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(125));
     assert!(String::from_utf8(output.stderr).unwrap().contains("/no/shim.so"));
     let output = Command::new(HOST_VMM).args(["serve", "--listen", "relative"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -16,8 +16,8 @@ Examples:
   host-vmm run --backend cpu --memory 8G --compute-capability 8.6 -- ./app
   host-vmm run --preload -- ./app-with-rpath
 
-The exit code is the program's; 128 + N if signal N ended it; 125 if it could not be started by host-vmm,
-126 if it is not executable, 127 if it was not found.";
+Exit code: the program's, or 128 + N if signal N ended it; 125 if host-vmm failed, 126 if the program
+is not executable, 127 if it was not found; 2 for wrong arguments.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:

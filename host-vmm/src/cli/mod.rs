@@ -20,7 +20,13 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("host-vmm: error: {error:#}");
-            ExitCode::from(error.downcast_ref::<UsageError>().map_or(1, |_| EXIT_USAGE))
+            let usage = error.downcast_ref::<UsageError>().is_some();
+            ExitCode::from(match cli.command {
+                _ if usage => EXIT_USAGE,
+                // 1 would look like the program's own.
+                Command::Run(_) => runner::EXIT_NOT_STARTED,
+                _ => 1,
+            })
         }
     }
 }

@@ -25,7 +25,7 @@ use signals::Signals;
 use transport::Address;
 
 /// Exit codes when the program did not run, as `env`, `timeout` and shells have them.
-const EXIT_NOT_STARTED: u8 = 125;
+pub const EXIT_NOT_STARTED: u8 = 125;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
 
