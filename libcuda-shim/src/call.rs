@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use protocol::Flags;
-use protocol::ops::OpInfo;
+use protocol::ops::{self, OpInfo};
 use protocol::status::{CuResult, Status};
 use protocol::wire::{Reader, WireError, Writer};
 
@@ -170,12 +170,18 @@ fn decode_reply(
 }
 
 /// Sends an operation without waiting for it; what goes wrong on the host is reported by a later call.
+///
+/// Parts of a longer exchange, which ends with a reply before its call returns, need not be announced to other threads.
 #[inline]
 pub fn posted(op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> CuResult {
     thread::with(|thread| {
         let lane = thread.lane()?;
         lane.post(op, encode)?;
-        lane.take_latched().map_or(Ok(()), Err)
+        let latched = lane.take_latched();
+        if !matches!(op, ops::stage_in | ops::stage_out | ops::image_chunk) {
+            thread.posted();
+        }
+        latched.map_or(Ok(()), Err)
     })
 }
 

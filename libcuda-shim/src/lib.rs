@@ -6,7 +6,7 @@
 //! | `custom/` | calls written by hand, one file per spec file |
 //! | `private/` | `cuGetExportTable`'s tables and the validity handshake |
 //! | `call`, `marshal`, `pointer`, `types` | the C boundary: guard, tracing, pointers, C types |
-//! | `process`, `thread`, `session` | who owns what: per process, per thread, the connection |
+//! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
 //! | `context`, `function`, `module`, `image`, `local_storage` | what the guest knows without asking |
 //! | `copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
 //!
@@ -25,6 +25,7 @@ mod local_storage;
 mod log;
 mod marshal;
 mod module;
+mod order;
 mod output;
 mod pointer;
 mod private;

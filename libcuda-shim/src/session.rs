@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::order::{Order, Place};
 use protocol::Flags;
 use protocol::handshake::{Capabilities, Hello, Limits, RefusalCode, Token};
 use protocol::ops;
@@ -58,6 +59,7 @@ pub struct Session {
     control: Connection,
     /// Lanes of threads that have ended, for threads to come.
     idle: Mutex<Vec<Lane>>,
+    pub order: Order,
     /// Descriptors of all lanes, for a forked child to close.
     descriptors: Mutex<Vec<RawFd>>,
 }
@@ -99,6 +101,7 @@ impl Session {
                         window: Arc::new(window),
                         control,
                         idle: Mutex::default(),
+                        order: Order::default(),
                         descriptors: Mutex::default(),
                     });
                 }
@@ -141,7 +144,8 @@ impl Session {
             })?;
         let descriptor = guest.as_fd().as_raw_fd();
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
-        Ok(Lane::new(guest))
+        let place = self.order.enter(guest.progress());
+        Ok(Lane::new(guest, place))
     }
 
     /// Takes the lane of a thread that ends.
@@ -199,6 +203,7 @@ pub struct Lane {
     /// Last request that used each slot.
     slots: [u64; SLOTS as usize],
     next: usize,
+    place: Place,
 }
 
 fn failed(error: &transport::Error) -> Status {
@@ -211,15 +216,28 @@ fn failed(error: &transport::Error) -> Status {
 }
 
 impl Lane {
-    fn new(guest: GuestLane) -> Lane {
+    fn new(guest: GuestLane, place: Place) -> Lane {
         Lane {
             guest,
+            place,
             request: Vec::new(),
             reply: Vec::new(),
             context: 0,
             slots: [0; SLOTS as usize],
             next: 0,
         }
+    }
+
+    /// Waits until the host has taken up what other threads have posted.
+    #[inline]
+    pub fn follow(&mut self, order: &Order) -> CuResult {
+        order.follow(&mut self.place, || self.guest.is_closed())
+    }
+
+    /// Tells other threads of the request that was posted last, as its call returns.
+    #[inline]
+    pub fn posted(&mut self, order: &Order) {
+        order.posted(&mut self.place, self.guest.last_seq());
     }
 
     /// Tells the host which context is current, if that has changed.

@@ -132,15 +132,24 @@ impl Thread {
         self.stack.pop().ok_or(Status::INVALID_CONTEXT)
     }
 
+    /// To be called when a call returns whose last request was posted.
+    #[inline]
+    pub fn posted(&mut self) {
+        if let (Some(session), Some(lane)) = (self.process.session.get(), &mut self.lane) {
+            lane.posted(&session.order);
+        }
+    }
+
     /// The thread's lane, opened on first use, with the host told of the current context.
     #[inline]
     pub fn lane(&mut self) -> Result<&mut Lane, Status> {
         let current = self.current();
-        if self.lane.is_none() {
-            let session = self.process.session.get().ok_or(Status::NOT_INITIALIZED)?;
-            self.lane = Some(session.lane()?);
-        }
-        let lane = self.lane.as_mut().ok_or(Status::UNKNOWN)?;
+        let session = self.process.session.get().ok_or(Status::NOT_INITIALIZED)?;
+        let lane = match &mut self.lane {
+            Some(lane) => lane,
+            none => none.insert(session.lane()?),
+        };
+        lane.follow(&session.order)?;
         lane.set_context(current)?;
         Ok(lane)
     }

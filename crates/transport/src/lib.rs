@@ -35,7 +35,7 @@ mod window;
 pub use {
     address::{Address, AddressError},
     error::Error,
-    lane::{GuestLane, HostLane, HostSignals, Reply},
+    lane::{GuestLane, HostLane, HostSignals, Progress, Reply},
     unix::{Connection, Credentials, Listener, MAX_DESCRIPTORS, Received},
     window::{Placement, Reservation, Window, WindowFile},
 };

@@ -11,7 +11,7 @@ use protocol::frame::{Flags, FrameHeader, Kind};
 use protocol::lane::words;
 use protocol::{LanePlacement, Status};
 
-use super::memory::LaneMemory;
+use super::memory::{LaneMemory, Progress};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::park::{Counter, Waiter, notify};
@@ -36,7 +36,7 @@ pub struct Reply {
 pub struct GuestLane {
     requests: Producer,
     replies: Consumer,
-    memory: LaneMemory,
+    memory: Arc<LaneMemory>,
     bell: Doorbell,
     waiter: Waiter,
     max_body_len: u32,
@@ -58,7 +58,7 @@ impl GuestLane {
         placement: LanePlacement,
         max_body_len: u32,
     ) -> Result<GuestLane, Error> {
-        let memory = LaneMemory::new(window, placement)?;
+        let memory = Arc::new(LaneMemory::new(window, placement)?);
         Ok(GuestLane {
             requests: Producer::new(memory.request_ring()?),
             replies: Consumer::new(memory.reply_ring()?),
@@ -177,6 +177,11 @@ impl GuestLane {
     #[inline]
     pub fn completed(&self) -> u64 {
         self.memory.word(words::COMPLETED).load(Ordering::Acquire)
+    }
+
+    /// The lane's progress, to be watched by other threads.
+    pub fn progress(&self) -> Progress {
+        self.memory.progress()
     }
 
     /// Waits until [`GuestLane::completed`] has reached `seq`.

@@ -12,6 +12,20 @@ use crate::ring::RingMemory;
 use crate::sync::{AtomicU64, Ordering};
 use crate::window::{Window, check_bounds, copy_shared};
 
+/// How far a lane is, for threads that do not own it.
+#[derive(Clone)]
+pub struct Progress {
+    memory: Arc<LaneMemory>,
+}
+
+impl Progress {
+    /// As [`GuestLane::completed`](crate::GuestLane::completed).
+    #[inline]
+    pub fn completed(&self) -> u64 {
+        self.memory.word(words::COMPLETED).load(Ordering::Acquire)
+    }
+}
+
 /// Names the parts of the block; keeps the window mapped.
 pub(super) struct LaneMemory {
     window: Arc<Window>,
@@ -51,6 +65,11 @@ impl LaneMemory {
         ] {
             self.word(offset).store(0, Ordering::Release);
         }
+    }
+
+    /// The lane's progress, which keeps the block's memory mapped.
+    pub(super) fn progress(self: &Arc<Self>) -> Progress {
+        Progress { memory: Arc::clone(self) }
     }
 
     /// A word of the header page.

@@ -10,3 +10,4 @@ mod memory;
 
 pub use guest::{GuestLane, Reply};
 pub use host::{HostLane, HostSignals};
+pub use memory::Progress;

@@ -1,0 +1,91 @@
+//! Order between lanes.
+//!
+//! A posted request is carried out some time after its call has returned. What the same thread asks next goes over the same lane, behind it. But
+//! another thread may learn (by joining the first, by a mutex) that the call has returned, and may ask for what depends on it over a lane of its own. The driver
+//! promises that order, so before a request is sent, all posted requests of other lanes whose calls have returned must have been taken up by the host.
+//!
+//! The check costs one load as long as no other thread has posted anything since the last one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use protocol::status::{CuResult, Status};
+use transport::Progress;
+
+/// How far a lane is.
+pub struct Mark {
+    /// Number of the last posted request whose call has returned.
+    posted: AtomicU64,
+    progress: Progress,
+}
+
+/// All lanes of the session.
+#[derive(Default)]
+pub struct Order {
+    /// Posted requests of all lanes whose calls have returned.
+    posts: AtomicU64,
+    marks: RwLock<Vec<Arc<Mark>>>,
+}
+
+/// A lane's view of the others.
+pub struct Place {
+    mark: Arc<Mark>,
+    /// Value of `posts` up to which the others are known to have been taken up, or were this lane's own.
+    seen: u64,
+}
+
+/// Looks at another lane's progress between two naps.
+const LOOKS: u32 = 2000;
+const NAP: Duration = Duration::from_micros(50);
+
+impl Order {
+    /// Enters a new lane.
+    pub fn enter(&self, progress: Progress) -> Place {
+        let mark = Arc::new(Mark { posted: AtomicU64::new(0), progress });
+        self.marks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&mark));
+        Place { mark, seen: 0 }
+    }
+
+    /// To be called before a request is sent on `place`'s lane. `is_closed` tells that the host is gone, so that waiting has no end.
+    #[inline]
+    pub fn follow(&self, place: &mut Place, is_closed: impl Fn() -> bool) -> CuResult {
+        let now = self.posts.load(Ordering::Acquire);
+        if now == place.seen {
+            return Ok(());
+        }
+        self.wait(place, is_closed)?;
+        place.seen = now;
+        Ok(())
+    }
+
+    #[cold]
+    fn wait(&self, place: &Place, is_closed: impl Fn() -> bool) -> CuResult {
+        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        for mark in marks.iter().filter(|mark| !Arc::ptr_eq(mark, &place.mark)) {
+            let posted = mark.posted.load(Ordering::Acquire);
+            let mut looks = 0;
+            while mark.progress.completed() < posted {
+                std::hint::spin_loop();
+                looks += 1;
+                if looks % LOOKS == 0 {
+                    if is_closed() {
+                        return Err(Status::UNKNOWN);
+                    }
+                    std::thread::sleep(NAP);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// To be called when a call returns whose last request, number `seq`, was posted.
+    #[inline]
+    pub fn posted(&self, place: &mut Place, seq: u64) {
+        place.mark.posted.store(seq, Ordering::Release);
+        let before = self.posts.fetch_add(1, Ordering::AcqRel);
+        if before == place.seen {
+            place.seen = before + 1;
+        }
+    }
+}
