@@ -80,8 +80,11 @@ impl MemoryCalls for CpuBackend {
         dptr: u64,
     ) -> CuResult {
         self.live(call)?;
+        // Either may be NULL; the driver looks at the pointer only if there is something to answer.
+        if pbase.is_none() && psize.is_none() {
+            return Ok(());
+        }
         let allocation = self.memory.find(dptr).ok_or(Status::NOT_FOUND)?;
-        // Either may be NULL.
         if let Some(base) = pbase {
             *base = allocation.base;
         }
