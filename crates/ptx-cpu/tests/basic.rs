@@ -559,3 +559,29 @@ fn rows_of_threads() {
         assert_eq!(*w, [i as u32, last]);
     }
 }
+
+/// Accesses through one register share a check, which must not accept or refuse anything else than single checks would.
+#[test]
+fn grouped_shared_accesses() {
+    let out = Buffer::zeroed(8);
+    let body = "ld.shared.u32 %r9, [s]; cvt.u32.u64 %r1, %arg1; st.shared.u32 [%r1+8], 1; st.shared.u32 [%r1], 2; st.shared.u32 [%r1+-4], 3; ld.shared.u32 %r2, [%r1+8];\n\
+         ld.shared.u32 %r3, [%r1]; ld.shared.v2.u32 {%r4, %r5}, [%r1+-4]; ld.shared.u8 %r6, [%r1+9]; add.u32 %r1, %r1, 4; ld.shared.u32 %r7, [%r1+4];\n\
+         st.global.v4.u32 [%out], {%r2, %r3, %r4, %r5}; st.global.v2.u32 [%out+16], {%r6, %r7};";
+    let run = |at: u64| run_body(".shared .align 16 .b8 s[64];\n", body, 1, &out, [at, 0]);
+    for at in [4, 12, 52] {
+        run(at).unwrap();
+        assert_eq!(out.words32()[..6], [1, 2, 3, 2, 0, 1]);
+    }
+    for at in [0, 60, 56 + 8, u64::from(u32::MAX) - 3, 1 << 20] {
+        assert_eq!(fault_kind(run(at)), FaultKind::IllegalAddress, "{at}");
+    }
+    for at in [5, 6, 8] {
+        assert_eq!(fault_kind(run(at)), FaultKind::MisalignedAddress, "{at}");
+    }
+    // A barrier, a call that may not return, or a branch lies between: the first access must still be done.
+    let apart = "ld.shared.u32 %r9, [s]; cvt.u32.u64 %r1, %arg1; mov.u32 %r2, 5; st.shared.u32 [%r1], %r2; ld.shared.u32 %r3, [%r1]; st.global.u32 [%out], %r3; bar.sync 0;\n\
+         setp.eq.u32 %p1, %r3, 5; @%p1 bra END; ld.shared.u32 %r4, [%r1+4096]; END: @!%p1 ld.shared.u32 %r4, [%r1+4096]; call stop; ld.shared.u32 %r4, [%r1+4096];";
+    let before = format!("{FUNCTIONS}.shared .align 16 .b8 s[64];\n");
+    run_body(&before, apart, 1, &out, [16, 0]).unwrap();
+    assert_eq!(out.words32()[0], 5);
+}

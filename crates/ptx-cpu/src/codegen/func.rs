@@ -16,6 +16,7 @@ use cranelift_module::{FuncId, Module};
 use ptx::ScalarType;
 
 use super::UnitIr;
+use super::group::Groups;
 use crate::abi::{FaultKind, Outcome, Thread};
 use crate::ir::{Class, Func, Guard, Inst, Op, Reg, SINK, Storage, Term, Val, live};
 
@@ -66,11 +67,12 @@ pub struct Gen<'a, 'b> {
     pub out_args: Option<StackSlot>,
     helper_refs: HashMap<&'static str, FuncRef>,
     function_refs: HashMap<u32, FuncRef>,
-    /// Faults with a kind, and failed region checks with the alignment mask.
+    /// Faults with a kind, and failed region checks by the log2 of the access size.
     fault_block: Option<Block>,
-    region_block: Option<Block>,
+    region_blocks: [Option<Block>; 6],
     /// Bases that were checked against the region in this block, with the log2 of the checked alignment.
     pub checked: Vec<(Value, u32)>,
+    pub groups: Groups,
     pub parks: HashMap<(u32, u32), Vec<Reg>>,
     pub resume_blocks: Vec<Block>,
     pub next_resume: usize,
@@ -126,8 +128,9 @@ pub fn translate(
         helper_refs: HashMap::new(),
         function_refs: HashMap::new(),
         fault_block: None,
-        region_block: None,
+        region_blocks: [None; 6],
         checked: Vec::new(),
+        groups: Groups::default(),
         parks,
         resume_blocks: Vec::new(),
         next_resume: 0,
@@ -183,7 +186,9 @@ impl<'a> Gen<'a, '_> {
             }
             self.b.switch_to_block(self.blocks[i]);
             self.checked.clear();
+            self.groups = Groups::of(block);
             for (n, inst) in block.insts.iter().enumerate() {
+                self.groups.at = n;
                 self.guarded(inst, (i as u32, n as u32))?;
             }
             self.terminator(&block.term)?;
@@ -706,21 +711,20 @@ impl<'a> Gen<'a, '_> {
         self.branch_to_cold(ok, fault, &args);
     }
 
-    /// Goes on only if `ok`; otherwise a misaligned access (low bits in `mask`) or one outside of the region.
-    pub fn require_region(&mut self, ok: Value, address: Value, mask: u64) {
-        let block = match self.region_block {
+    /// Goes on only if `ok`; otherwise a misaligned access of `1 << align` bytes or one outside of the region.
+    pub fn require_region(&mut self, ok: Value, address: Value, align: u32) {
+        let slot = align as usize;
+        let block = match self.region_blocks[slot] {
             Some(b) => b,
             None => {
                 let block = self.b.create_block();
                 self.b.set_cold_block(block);
                 self.b.append_block_param(block, types::I64);
-                self.b.append_block_param(block, types::I32);
-                self.region_block = Some(block);
+                self.region_blocks[slot] = Some(block);
                 block
             }
         };
-        let args = [address, self.iconst(types::I32, mask)].map(BlockArg::from);
-        self.branch_to_cold(ok, block, &args);
+        self.branch_to_cold(ok, block, &[BlockArg::from(address)]);
     }
 
     fn branch_to_cold(&mut self, ok: Value, cold: Block, args: &[BlockArg]) {
@@ -731,11 +735,11 @@ impl<'a> Gen<'a, '_> {
     }
 
     fn cold_blocks(&mut self) {
-        if let Some(block) = self.region_block {
+        for (align, block) in self.region_blocks.into_iter().enumerate() {
+            let Some(block) = block else { continue };
             self.b.switch_to_block(block);
-            let [address, mask] = self.b.block_params(block)[..] else { return };
-            let mask = self.b.ins().uextend(types::I64, mask);
-            let low = self.b.ins().band(address, mask);
+            let [address] = self.b.block_params(block)[..] else { return };
+            let low = self.b.ins().band_imm_u(address, (1 << align) - 1);
             let tag = self.b.ins().ushr_imm_u(address, i64::from(crate::abi::REGION_SHIFT));
             let inside = self.icmp_imm(IntCC::Equal, tag, self.cx.unit.layout.region_tag);
             let odd = self.icmp_imm(IntCC::NotEqual, low, 0);

@@ -25,6 +25,7 @@ impl Gen<'_, '_> {
         let heap = self.heap_flags();
         match space {
             Space::Region => self.region_place(base, offset, size),
+            Space::Shared if self.groups.current().is_some() => self.group_place(base, offset, size),
             Space::Shared => {
                 let at = self.window_offset(base, offset, size, Space::Shared);
                 let start = self.block_address(offset_of!(Block, shared_base));
@@ -61,6 +62,44 @@ impl Gen<'_, '_> {
         }
     }
 
+    /// An access that shares its check with others of the block.
+    fn group_place(&mut self, base: Val, offset: i64, size: u32) -> Place {
+        let flags = self.heap_flags().with_trap_code(None);
+        let Some(group) = self.groups.current() else { unreachable!("the caller has seen a group") };
+        let (least, greatest, known) = (group.least, group.greatest, group.address);
+        let address = match known {
+            Some(address) => address,
+            None => {
+                let align = size.trailing_zeros();
+                let first = self.read(base, types::I32);
+                let first = self.add_imm(first, least);
+                let units = self.shared_units(align);
+                // The last access must be inside, too: at most `units - more` units lie before the first.
+                let more = (greatest - least) as u64 >> align;
+                let limit = if more == 0 {
+                    units
+                } else {
+                    let more = self.iconst(types::I32, more);
+                    let enough = self.min_max(units, more, false, false);
+                    self.b.ins().isub(enough, more)
+                };
+                let at = self.checked_offset(first, limit, size);
+                let start = self.block_address(offset_of!(Block, shared_base));
+                let address = self.b.ins().iadd(start, at);
+                self.groups.set_address(address);
+                address
+            }
+        };
+        Place { base: address, offset: (offset - least) as i32, flags }
+    }
+
+    /// Length of shared memory in units of `1 << align` bytes.
+    fn shared_units(&mut self, align: u32) -> Value {
+        let flags = self.const_flags();
+        let len = self.b.ins().load(types::I32, flags, self.block, offset_of!(Block, shared_len) as i32);
+        if align == 0 { len } else { self.b.ins().ushr_imm_u(len, i64::from(align)) }
+    }
+
     /// A constant offset, which needed no check.
     fn is_const(&self, offset: Value) -> bool {
         let inst = self.b.func.dfg.value_def(offset).inst();
@@ -93,7 +132,7 @@ impl Gen<'_, '_> {
             let rotated = if align == 0 { value } else { self.b.ins().rotr_imm_u(value, i64::from(align)) };
             let high = self.b.ins().ushr_imm_u(rotated, i64::from(REGION_SHIFT - align));
             let ok = self.icmp_imm(IntCC::Equal, high, tag);
-            self.require_region(ok, value, u64::from(size) - 1);
+            self.require_region(ok, value, align);
             self.checked.push((value, align));
         }
         // Within a quarter of the margin the offset fits 32 bits.
@@ -131,17 +170,18 @@ impl Gen<'_, '_> {
         }
         let value = self.read(base, types::I32);
         let value = self.add_imm(value, offset);
-        let rotated = if align == 0 { value } else { self.b.ins().rotr_imm_u(value, i64::from(align)) };
-        let ok = if space == Space::Shared {
-            let flags = self.const_flags();
-            let len = self.b.ins().load(types::I32, flags, self.block, offset_of!(Block, shared_len) as i32);
-            let units = if align == 0 { len } else { self.b.ins().ushr_imm_u(len, i64::from(align)) };
-            self.below(rotated, units)
-        } else {
-            self.icmp_imm(IntCC::UnsignedLessThan, rotated, u64::from(limit >> align))
+        let units = match space {
+            Space::Shared => self.shared_units(align),
+            _ => self.iconst(types::I32, u64::from(limit >> align)),
         };
-        let low = self.b.ins().band_imm_u(value, i64::from(size - 1));
-        let aligned = self.icmp_imm(IntCC::Equal, low, 0);
+        self.checked_offset(value, units, size)
+    }
+
+    /// An offset (32 bits) that must be a multiple of `size` below `units * size`, extended to 64 bits.
+    fn checked_offset(&mut self, value: Value, units: Value, size: u32) -> Value {
+        let align = size.trailing_zeros();
+        let rotated = if align == 0 { value } else { self.b.ins().rotr_imm_u(value, i64::from(align)) };
+        let ok = self.below(rotated, units);
         let wide = self.b.ins().uextend(types::I64, value);
         // The reason is only looked for when the check has failed.
         let (bad, next) = (self.b.create_block(), self.b.create_block());
@@ -149,10 +189,13 @@ impl Gen<'_, '_> {
         self.b.ins().brif(ok, next, &[], bad, &[]);
         self.b.switch_to_block(bad);
         self.b.seal_block(bad);
-        self.require(aligned, FaultKind::MisalignedAddress, wide);
-        let never = self.iconst(types::I8, 0);
-        self.require(never, FaultKind::IllegalAddress, wide);
-        self.b.ins().jump(next, &[]);
+        let low = self.b.ins().band_imm_u(value, i64::from(size - 1));
+        let aligned = self.icmp_imm(IntCC::Equal, low, 0);
+        let misaligned = self.iconst(types::I32, FaultKind::MisalignedAddress as u64);
+        let illegal = self.iconst(types::I32, FaultKind::IllegalAddress as u64);
+        let kind = self.select(aligned, illegal, misaligned);
+        self.call_helper("rt_fault", &[self.thread, self.block, kind, wide]);
+        self.b.ins().trap(super::func::unreachable_code());
         self.b.switch_to_block(next);
         self.b.seal_block(next);
         wide

@@ -10,6 +10,7 @@ mod call;
 mod cvt;
 mod float;
 mod func;
+mod group;
 mod half;
 mod int;
 mod mem;
