@@ -221,7 +221,11 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CuResult {
     }
     wire::cuDevicePrimaryCtxReset_v2(device)?;
     process().contexts.primary_reset(device);
-    Ok(())
+    // An error of what was posted before belongs to the context that is gone.
+    thread::with(|thread| {
+        let _ = thread.lane()?.take_latched();
+        Ok(())
+    })
 }
 
 pub unsafe fn cuDevicePrimaryCtxGetState(
