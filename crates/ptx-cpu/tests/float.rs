@@ -211,25 +211,29 @@ fn double() {
     check(&cases);
 }
 
+fn unordered(a: f64, b: f64) -> bool {
+    a.is_nan() || b.is_nan()
+}
+
 #[test]
 fn comparisons() {
     let mut cases = Vec::new();
     type Test = fn(f64, f64) -> bool;
     let tests: [(&str, Test); 14] = [
         ("eq", |a, b| a == b),
-        ("ne", |a, b| a < b || a > b),
+        ("ne", |a, b| !unordered(a, b) && a != b),
         ("lt", |a, b| a < b),
         ("le", |a, b| a <= b),
         ("gt", |a, b| a > b),
         ("ge", |a, b| a >= b),
-        ("equ", |a, b| !(a < b || a > b)),
+        ("equ", |a, b| unordered(a, b) || a == b),
         ("neu", |a, b| a != b),
-        ("ltu", |a, b| !(a >= b)),
-        ("leu", |a, b| !(a > b)),
-        ("gtu", |a, b| !(a <= b)),
-        ("geu", |a, b| !(a < b)),
-        ("num", |a, b| !a.is_nan() && !b.is_nan()),
-        ("nan", |a, b| a.is_nan() || b.is_nan()),
+        ("ltu", |a, b| unordered(a, b) || a < b),
+        ("leu", |a, b| unordered(a, b) || a <= b),
+        ("gtu", |a, b| unordered(a, b) || a > b),
+        ("geu", |a, b| unordered(a, b) || a >= b),
+        ("num", |a, b| !unordered(a, b)),
+        ("nan", unordered),
     ];
     for (name, test) in tests {
         cases.push(case(&format!("setp.{name}.f32 %d, %a, %b;"), "pred", &["f32", "f32"], move |v| {
@@ -467,13 +471,7 @@ fn float_to_float() {
                 hb(f16::from_f32(h(v[0]).to_f32().floor()))
             }),
             case("cvt.rn.relu.f16.f32 %d, %a;", "f16", &["f32"], move |v| {
-                hb(f16::from_f32(if f(v[0]) < 0.0 {
-                    0.0
-                } else if f(v[0]) == 0.0 {
-                    0.0
-                } else {
-                    f(v[0])
-                }))
+                hb(f16::from_f32(if f(v[0]) <= 0.0 { 0.0 } else { f(v[0]) }))
             }),
             case("cvt.rn.sat.f16.f32 %d, %a;", "f16", &["f32"], move |v| hb(f16::from_f32(sat(f(v[0]))))),
             case("cvt.rn.f16x2.f32 %d, %a, %b;", "f16x2", &["f32", "f32"], move |v| {

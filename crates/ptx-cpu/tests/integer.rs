@@ -61,7 +61,7 @@ fn arithmetic() {
     cases.push(two("add.sat", "s32", move |a, b| clamp(a + b)));
     cases.push(two("sub.sat", "s32", move |a, b| clamp(a - b)));
     cases.push(case("mad.hi.sat.s32 %d, %a, %b, %c;", "s32", &["s32", "s32", "s32"], move |v| {
-        put("s32", clamp((num("s32", v[0]) * num("s32", v[1]) >> 32) + num("s32", v[2])))
+        put("s32", clamp(((num("s32", v[0]) * num("s32", v[1])) >> 32) + num("s32", v[2])))
     }));
     cases.push(two("min.relu", "s32", |a, b| a.min(b).max(0)));
     cases.push(two("max.relu", "s32", |a, b| a.max(b).max(0)));
@@ -73,7 +73,7 @@ fn arithmetic() {
             put(ty, low24(ty, v[0]) * low24(ty, v[1]))
         }));
         cases.push(case(&format!("mul24.hi.{ty} %d, %a, %b;"), ty, &[ty, ty], move |v| {
-            put(ty, low24(ty, v[0]) * low24(ty, v[1]) >> 16)
+            put(ty, (low24(ty, v[0]) * low24(ty, v[1])) >> 16)
         }));
         cases.push(case(&format!("mad24.lo.{ty} %d, %a, %b, %c;"), ty, &[ty, ty, ty], move |v| {
             put(ty, low24(ty, v[0]) * low24(ty, v[1]) + num(ty, v[2]))
@@ -475,7 +475,7 @@ fn moves() {
             "u32",
             &["u32"],
             |v| {
-                if v[0] == 0 { 99 } else { v[0] * 3 & 0xffff_ffff }
+                if v[0] == 0 { 99 } else { (v[0] * 3) & 0xffff_ffff }
             },
         ),
         // Floats in registers of bit type, as compilers for sm_100 write them.

@@ -8,7 +8,8 @@ use std::mem::offset_of;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, condcodes::IntCC, types};
 use cranelift_module::Module;
 
-use super::func::{Gen, ObjectMemory, class_type, int_type};
+use super::func::{Gen, ObjectMemory};
+use super::value::{class_type, int_type};
 use super::{TableEntry, device_signature};
 use crate::abi::{FaultKind, Thread};
 use crate::ir::{Builtin, Inst, Op, Piece, Storage, Target, Val};

@@ -7,8 +7,9 @@ use cranelift_codegen::ir::{
 };
 use ptx::ScalarType;
 
-use super::func::{Gen, int_type, value_type};
+use super::func::Gen;
 use super::half::lane_type;
+use super::value::{int_type, value_type};
 use crate::ir::{CvtRnd, Rnd, Val};
 
 impl Gen<'_, '_> {
@@ -162,7 +163,7 @@ impl Gen<'_, '_> {
         v: Value,
     ) -> Value {
         if dst == ScalarType::Tf32 {
-            return self.to_tf32(rnd, relu, v);
+            return self.round_tf32(rnd, relu, v);
         }
         let half = |t| matches!(t, ScalarType::F16 | ScalarType::Bf16);
         let mode = if let CvtRnd::Float(r) = rnd { r } else { Rnd::Near };
@@ -220,7 +221,7 @@ impl Gen<'_, '_> {
     }
 
     /// The low 13 digits of f32 rounded away.
-    fn to_tf32(&mut self, rnd: CvtRnd, relu: bool, v: Value) -> Value {
+    fn round_tf32(&mut self, rnd: CvtRnd, relu: bool, v: Value) -> Value {
         let v = if relu { self.relu(v) } else { v };
         let bits = self.bitcast(types::I32, v);
         let rounded = match rnd {

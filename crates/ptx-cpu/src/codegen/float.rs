@@ -7,8 +7,9 @@ use cranelift_codegen::ir::{
 };
 use ptx::ScalarType;
 
-use super::func::{Gen, int_type, value_type};
+use super::func::Gen;
 use super::half::lane_type;
+use super::value::{int_type, value_type};
 use crate::ir::{FloatMode, FloatOp, Rnd, Val};
 
 impl Gen<'_, '_> {

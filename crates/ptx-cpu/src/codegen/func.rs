@@ -4,21 +4,19 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use cranelift_codegen::ir::{
-    AliasRegion, AliasRegionData, Block, BlockArg, FuncRef, InstBuilder, JumpTableData, MemFlagsData,
-    StackSlot, StackSlotData, StackSlotKind, TrapCode, Type, Value,
-    condcodes::IntCC,
-    immediates::{Ieee32, Ieee64},
-    types,
+    AliasRegion, AliasRegionData, Block, BlockArg, FuncRef, InstBuilder, JumpTableData, StackSlot,
+    StackSlotData, StackSlotKind, Value, types,
 };
 use cranelift_frontend::{FunctionBuilder, Variable};
 use cranelift_jit::JITModule;
 use cranelift_module::{FuncId, Module};
-use ptx::ScalarType;
 
 use super::UnitIr;
+use super::fault::unreachable_code;
 use super::group::Groups;
+use super::value::{class_type, int_type, value_type};
 use crate::abi::{FaultKind, Outcome, Thread};
-use crate::ir::{Class, Func, Guard, Inst, Op, Reg, SINK, Storage, Term, Val, live};
+use crate::ir::{Func, Guard, Inst, Op, Reg, SINK, Term, Val, live};
 
 /// What all functions of a unit share.
 pub struct UnitCx<'a> {
@@ -52,7 +50,7 @@ pub struct Gen<'a, 'b> {
     pub b: FunctionBuilder<'b>,
     pub module: &'a mut JITModule,
     pub is_kernel: bool,
-    vars: Vec<Variable>,
+    pub vars: Vec<Variable>,
     blocks: Vec<Block>,
     /// Terminators that have yet to be emitted, per block.
     pending: Vec<u32>,
@@ -65,11 +63,11 @@ pub struct Gen<'a, 'b> {
     pub objects: ObjectMemory,
     /// Area for the arguments of calls.
     pub out_args: Option<StackSlot>,
-    helper_refs: HashMap<&'static str, FuncRef>,
-    function_refs: HashMap<u32, FuncRef>,
+    pub helper_refs: HashMap<&'static str, FuncRef>,
+    pub function_refs: HashMap<u32, FuncRef>,
     /// Faults with a kind, and failed region checks by the log2 of the access size.
-    fault_block: Option<Block>,
-    region_blocks: [Option<Block>; 6],
+    pub fault_block: Option<Block>,
+    pub region_blocks: [Option<Block>; 6],
     /// Bases that were checked against the region in this block, with the log2 of the checked alignment.
     pub checked: Vec<(Value, u32)>,
     pub groups: Groups,
@@ -80,9 +78,9 @@ pub struct Gen<'a, 'b> {
     /// Threads of a row run in a loop inside of a kernel that does not suspend.
     pub row: Option<Row>,
     row_start: Option<Block>,
-    heap: AliasRegion,
-    state: AliasRegion,
-    frame: AliasRegion,
+    pub heap: AliasRegion,
+    pub state: AliasRegion,
+    pub frame: AliasRegion,
 }
 
 /// The loop over the threads of a row.
@@ -511,263 +509,6 @@ impl<'a> Gen<'a, '_> {
             self.def(*d, v, false);
         }
     }
-
-    // Registers and operands.
-
-    pub fn use_reg(&mut self, reg: Reg) -> Value {
-        self.b.use_var(self.vars[reg as usize])
-    }
-
-    /// The operand as a value of this type: registers of other classes are reinterpreted, truncated or zero-extended.
-    pub fn read(&mut self, val: Val, want: Type) -> Value {
-        match val {
-            Val::Reg(r) => {
-                let v = self.use_reg(r);
-                self.coerce(v, want, false)
-            }
-            Val::NotReg(r) => {
-                let v = self.use_reg(r);
-                let v = self.b.ins().bxor_imm_u(v, 1);
-                self.coerce(v, want, false)
-            }
-            Val::Imm(bits) => self.constant(want, bits),
-            Val::Local(offset) => match self.local_sp {
-                None => self.constant(want, u64::from(offset)),
-                Some(sp) => {
-                    let v = self.b.ins().iadd_imm_u(sp, i64::from(offset));
-                    self.coerce(v, want, false)
-                }
-            },
-            Val::LocalEnd => {
-                let end = u64::from(self.func.local_len);
-                match self.local_sp {
-                    None => self.constant(want, end),
-                    Some(sp) => {
-                        let v = self.add_imm(sp, end as i64);
-                        self.coerce(v, want, false)
-                    }
-                }
-            }
-            Val::DynShared(offset) => {
-                self.constant(want, u64::from(self.cx.unit.layout.dyn_shared).wrapping_add_signed(offset))
-            }
-            Val::Obj(obj, offset) => {
-                let at = match self.func.objs[obj as usize].storage {
-                    Storage::Memory(at) => at,
-                    Storage::Pieces(_) => 0,
-                };
-                self.constant(want, u64::from(at).wrapping_add_signed(offset))
-            }
-            Val::Special(s) => {
-                let v = self.special(s);
-                self.coerce(v, want, false)
-            }
-        }
-    }
-
-    /// Writes a register, truncating or extending the value.
-    pub fn def(&mut self, reg: Reg, value: Value, signed: bool) {
-        if reg == SINK {
-            return;
-        }
-        let value = self.coerce(value, class_type(self.func.regs[reg as usize]), signed);
-        self.b.def_var(self.vars[reg as usize], value);
-    }
-
-    /// Converts between types by their bits.
-    pub fn coerce(&mut self, value: Value, want: Type, signed: bool) -> Value {
-        let have = self.type_of(value);
-        if have == want {
-            return value;
-        }
-        let bits = if have.is_float() { self.bitcast(int_type(have.bytes()), value) } else { value };
-        let sized = match have.bytes().cmp(&want.bytes()) {
-            std::cmp::Ordering::Equal => bits,
-            std::cmp::Ordering::Greater => self.b.ins().ireduce(int_type(want.bytes()), bits),
-            std::cmp::Ordering::Less if signed => self.b.ins().sextend(int_type(want.bytes()), bits),
-            std::cmp::Ordering::Less => self.b.ins().uextend(int_type(want.bytes()), bits),
-        };
-        if want.is_float() { self.bitcast(want, sized) } else { sized }
-    }
-
-    pub fn type_of(&self, value: Value) -> Type {
-        self.b.func.dfg.value_type(value)
-    }
-
-    pub fn bitcast(&mut self, ty: Type, value: Value) -> Value {
-        self.b.ins().bitcast(ty, MemFlagsData::new(), value)
-    }
-
-    pub fn iconst(&mut self, ty: Type, bits: u64) -> Value {
-        let bits = match ty.bytes() {
-            8 => bits,
-            n => bits & ((1 << (n * 8)) - 1),
-        };
-        self.b.ins().iconst(ty, bits as i64)
-    }
-
-    /// A constant of any type, by its bits.
-    pub fn constant(&mut self, ty: Type, bits: u64) -> Value {
-        match ty {
-            types::F32 => self.b.ins().f32const(Ieee32::with_bits(bits as u32)),
-            types::F64 => self.b.ins().f64const(Ieee64::with_bits(bits)),
-            ty => self.iconst(ty, bits),
-        }
-    }
-
-    pub fn select(&mut self, c: Value, a: Value, b: Value) -> Value {
-        self.b.ins().select(c, a, b)
-    }
-
-    // Memory flags.
-
-    /// Device memory: may fault.
-    pub fn heap_flags(&self) -> MemFlagsData {
-        MemFlagsData::new().with_aligned().with_alias_region(Some(self.heap))
-    }
-
-    /// [`Thread`] fields that code writes.
-    pub fn state_flags(&self) -> MemFlagsData {
-        MemFlagsData::trusted().with_alias_region(Some(self.state))
-    }
-
-    /// Fields that nobody writes while code runs.
-    pub fn const_flags(&self) -> MemFlagsData {
-        MemFlagsData::trusted().with_readonly().with_can_move()
-    }
-
-    pub fn frame_flags(&self) -> MemFlagsData {
-        MemFlagsData::trusted().with_alias_region(Some(self.frame))
-    }
-
-    // Calls and faults.
-
-    pub fn call_helper(&mut self, name: &'static str, args: &[Value]) -> Option<Value> {
-        let function = match self.helper_refs.get(name) {
-            Some(f) => *f,
-            None => {
-                let f = self.module.declare_func_in_func(self.cx.helper_ids[name], self.b.func);
-                self.helper_refs.insert(name, f);
-                f
-            }
-        };
-        let call = self.b.ins().call(function, args);
-        self.b.inst_results(call).first().copied()
-    }
-
-    /// A helper with a result.
-    pub fn helper(&mut self, name: &'static str, args: &[Value]) -> Value {
-        match self.call_helper(name, args) {
-            Some(v) => v,
-            None => unreachable!("the table of helpers gives {name} a result"),
-        }
-    }
-
-    pub fn function_ref(&mut self, number: u32) -> FuncRef {
-        match self.function_refs.get(&number) {
-            Some(f) => *f,
-            None => {
-                let f = self.module.declare_func_in_func(self.cx.ids[&number], self.b.func);
-                self.function_refs.insert(number, f);
-                f
-            }
-        }
-    }
-
-    /// Ends the block behind a call that does not return, and goes on in one that nothing reaches.
-    pub fn after_noreturn(&mut self) {
-        self.b.ins().trap(unreachable_code());
-        let next = self.b.create_block();
-        self.b.switch_to_block(next);
-        self.b.seal_block(next);
-    }
-
-    /// Calls `rt_fault`; the block is not ended.
-    fn fault(&mut self, kind: FaultKind) {
-        let kind = self.iconst(types::I32, kind as u64);
-        let zero = self.iconst(types::I64, 0);
-        self.call_helper("rt_fault", &[self.thread, self.block, kind, zero]);
-    }
-
-    /// The block that reports a fault: parameters kind and address.
-    fn fault_block(&mut self) -> Block {
-        match self.fault_block {
-            Some(b) => b,
-            None => {
-                let block = self.b.create_block();
-                self.b.set_cold_block(block);
-                self.b.append_block_param(block, types::I32);
-                self.b.append_block_param(block, types::I64);
-                self.fault_block = Some(block);
-                block
-            }
-        }
-    }
-
-    /// Goes on only if `ok`; otherwise a fault at `address`.
-    pub fn require(&mut self, ok: Value, kind: FaultKind, address: Value) {
-        let fault = self.fault_block();
-        let args = [self.iconst(types::I32, kind as u64), address].map(BlockArg::from);
-        self.branch_to_cold(ok, fault, &args);
-    }
-
-    /// Goes on only if `ok`; otherwise a misaligned access of `1 << align` bytes or one outside of the region.
-    pub fn require_region(&mut self, ok: Value, address: Value, align: u32) {
-        let slot = align as usize;
-        let block = match self.region_blocks[slot] {
-            Some(b) => b,
-            None => {
-                let block = self.b.create_block();
-                self.b.set_cold_block(block);
-                self.b.append_block_param(block, types::I64);
-                self.region_blocks[slot] = Some(block);
-                block
-            }
-        };
-        self.branch_to_cold(ok, block, &[BlockArg::from(address)]);
-    }
-
-    fn branch_to_cold(&mut self, ok: Value, cold: Block, args: &[BlockArg]) {
-        let next = self.b.create_block();
-        self.b.ins().brif(ok, next, &[], cold, args);
-        self.b.switch_to_block(next);
-        self.b.seal_block(next);
-    }
-
-    fn cold_blocks(&mut self) {
-        for (align, block) in self.region_blocks.into_iter().enumerate() {
-            let Some(block) = block else { continue };
-            self.b.switch_to_block(block);
-            let [address] = self.b.block_params(block)[..] else { return };
-            let low = self.b.ins().band_imm_u(address, (1 << align) - 1);
-            let tag = self.b.ins().ushr_imm_u(address, i64::from(crate::abi::REGION_SHIFT));
-            let inside = self.icmp_imm(IntCC::Equal, tag, self.cx.unit.layout.region_tag);
-            let odd = self.icmp_imm(IntCC::NotEqual, low, 0);
-            let misaligned = self.b.ins().band(inside, odd);
-            let a = self.iconst(types::I32, FaultKind::MisalignedAddress as u64);
-            let b = self.iconst(types::I32, FaultKind::IllegalAddress as u64);
-            let kind = self.select(misaligned, a, b);
-            self.call_helper("rt_fault", &[self.thread, self.block, kind, address]);
-            self.b.ins().trap(unreachable_code());
-        }
-        if let Some(block) = self.fault_block {
-            self.b.switch_to_block(block);
-            let [kind, address] = self.b.block_params(block)[..] else { return };
-            self.call_helper("rt_fault", &[self.thread, self.block, kind, address]);
-            self.b.ins().trap(unreachable_code());
-        }
-    }
-
-    pub fn icmp_imm(&mut self, cc: IntCC, a: Value, imm: u64) -> Value {
-        let ty = self.type_of(a);
-        let imm = self.iconst(ty, imm);
-        self.b.ins().icmp(cc, a, imm)
-    }
-}
-
-/// What follows calls that do not return: a trap that is never executed.
-pub fn unreachable_code() -> TrapCode {
-    TrapCode::unwrap_user(1)
 }
 
 fn distinct(term: &Term) -> Vec<u32> {
@@ -775,35 +516,4 @@ fn distinct(term: &Term) -> Vec<u32> {
     list.sort_unstable();
     list.dedup();
     list
-}
-
-pub fn class_type(class: Class) -> Type {
-    match class {
-        Class::Pred | Class::I8 => types::I8,
-        Class::I16 => types::I16,
-        Class::I32 => types::I32,
-        Class::I64 => types::I64,
-        Class::F32 => types::F32,
-        Class::F64 => types::F64,
-    }
-}
-
-/// The integer type of this many bytes (at most 8).
-pub fn int_type(bytes: u32) -> Type {
-    match bytes {
-        1 => types::I8,
-        2 => types::I16,
-        4 => types::I32,
-        _ => types::I64,
-    }
-}
-
-/// The type that a PTX type is computed in; 16-bit floats and packed types are integers.
-pub fn value_type(ty: ScalarType) -> Type {
-    match ty {
-        ScalarType::F32 => types::F32,
-        ScalarType::F64 => types::F64,
-        ScalarType::Pred => types::I8,
-        ty => int_type(ty.size() as u32),
-    }
 }

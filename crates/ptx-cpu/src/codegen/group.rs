@@ -53,7 +53,11 @@ impl Groups {
                     }
                     None => {
                         let group = result.groups.len() as u32;
-                        result.groups.push(Group { least: inst.offset, greatest: inst.offset, address: None });
+                        result.groups.push(Group {
+                            least: inst.offset,
+                            greatest: inst.offset,
+                            address: None,
+                        });
                         open.insert((reg, size), group);
                         result.of[i] = Some(group);
                     }

@@ -3,7 +3,8 @@
 use cranelift_codegen::ir::{InstBuilder, Type, Value, condcodes::IntCC, types};
 use ptx::ScalarType;
 
-use super::func::{Gen, int_type};
+use super::func::Gen;
+use super::value::int_type;
 use crate::ir::{CarryOp, IntOp, Reg, SINK, Val};
 
 impl Gen<'_, '_> {

@@ -7,7 +7,8 @@ use cranelift_codegen::ir::{
 };
 use ptx::ScalarType;
 
-use super::func::{Gen, int_type, value_type};
+use super::func::Gen;
+use super::value::{int_type, value_type};
 use crate::abi::{Block, FaultKind, REGION_MARGIN, REGION_SHIFT, Thread};
 use crate::ir::{AtomOp, FloatMode, FloatOp, Inst, Order, Reg, SINK, Space, Val};
 
@@ -155,10 +156,9 @@ impl Gen<'_, '_> {
             Space::Object => self.func.object_len,
             Space::Region => 0,
         };
-        if let Some(at) = fixed {
-            if at % size == 0 && u64::from(at) + u64::from(size) <= u64::from(limit) {
-                return self.iconst(types::I64, u64::from(at));
-            }
+        let fits = |at: &u32| at.is_multiple_of(size) && u64::from(*at) + u64::from(size) <= u64::from(limit);
+        if let Some(at) = fixed.filter(fits) {
+            return self.iconst(types::I64, u64::from(at));
         }
         // A function's own depot was checked on entry.
         if let (Val::Local(at), Space::Local) = (base, space) {
@@ -195,7 +195,7 @@ impl Gen<'_, '_> {
         let illegal = self.iconst(types::I32, FaultKind::IllegalAddress as u64);
         let kind = self.select(aligned, illegal, misaligned);
         self.call_helper("rt_fault", &[self.thread, self.block, kind, wide]);
-        self.b.ins().trap(super::func::unreachable_code());
+        self.b.ins().trap(super::fault::unreachable_code());
         self.b.switch_to_block(next);
         self.b.seal_block(next);
         wide

@@ -8,6 +8,7 @@
 
 mod call;
 mod cvt;
+mod fault;
 mod float;
 mod func;
 mod group;
@@ -17,6 +18,7 @@ mod mem;
 mod park;
 mod pred;
 mod special;
+mod value;
 mod video;
 
 use std::collections::HashMap;

@@ -4,7 +4,8 @@ use std::mem::offset_of;
 
 use cranelift_codegen::ir::{InstBuilder, types};
 
-use super::func::{Gen, class_type};
+use super::func::Gen;
+use super::value::class_type;
 use crate::abi::{Outcome, Park, Thread, op as park};
 use crate::ir::{Inst, SINK, Val};
 

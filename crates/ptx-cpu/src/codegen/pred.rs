@@ -7,7 +7,8 @@ use cranelift_codegen::ir::{
 };
 use ptx::ScalarType;
 
-use super::func::{Gen, int_type, value_type};
+use super::func::Gen;
+use super::value::{int_type, value_type};
 use crate::ir::{BoolOp, Cmp, Reg, SINK, TestOp, Val};
 
 fn float_cc(cmp: Cmp) -> FloatCC {

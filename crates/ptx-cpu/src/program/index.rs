@@ -80,10 +80,9 @@ impl Index {
             }
         }
         for item in &module.items {
-            if let Item::Alias { name, target } = item {
-                if let Some(number) = by_name.get(target).copied() {
-                    by_name.insert(name.clone(), number);
-                }
+            let Item::Alias { name, target } = item else { continue };
+            if let Some(number) = by_name.get(target).copied() {
+                by_name.insert(name.clone(), number);
             }
         }
         let mut index = Self {

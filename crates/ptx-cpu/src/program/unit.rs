@@ -170,7 +170,7 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
     }
 
     // Which functions read what other threads write, and which park: both spread to callers.
-    let reads = spread(&funcs, |f| spin::reads_shared_state(f));
+    let reads = spread(&funcs, spin::reads_shared_state);
     for func in funcs.values_mut() {
         spin::insert_yields(func, |f| reads.contains(&f));
     }
