@@ -13,7 +13,7 @@ fn header() {
     assert_eq!(module.address_size, 64);
     assert!(module.items.is_empty());
     // 32 bits unless said otherwise.
-    assert_eq!(parse(b".version 6.0 .target sm_30").unwrap().address_size, 32);
+    assert_eq!(parse(b".version 1.4 .target sm_10").unwrap().address_size, 64);
 }
 
 #[test]

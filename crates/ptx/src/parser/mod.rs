@@ -143,8 +143,9 @@ impl<'a> Parser<'a> {
         let mut module = Module {
             version: (0, 0),
             target: Target { sm: 0, suffix: None, options: Vec::new() },
-            // What the PTX ISA document gives as the default.
-            address_size: 32,
+            // The PTX ISA document says 32, but ptxas takes such modules, those of before PTX 2.3 in particular, as
+            // modules of its own machine, and no 32-bit ones are left.
+            address_size: 64,
             items: Vec::new(),
         };
         loop {
