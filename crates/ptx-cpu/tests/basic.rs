@@ -236,12 +236,12 @@ fn warp_operations() {
 #[test]
 fn atomics() {
     let out = Buffer::zeroed(64);
-    let body = "\
+    let body = "mov.u32 %r1, 0; st.shared.v4.u32 [cell], {%r1, %r1, %r1, %r1}; st.shared.v4.u32 [cell+16], {%r1, %r1, %r1, %r1}; bar.sync 0;\n\
          atom.global.add.u32 %r1, [%out], 1; red.global.add.u64 [%out+8], 3; atom.global.add.f32 %f1, [%out+16], 0f3F000000;\n\
          atom.add.f64 %fd1, [%out+24], 0d3FE0000000000000; atom.global.max.s32 %r2, [%out+32], %i; atom.global.min.s32 %r3, [%out+36], -5;\n\
          atom.global.inc.u32 %r4, [%out+40], 6; atom.global.dec.u32 %r5, [%out+44], 9; shl.b32 %r6, 1, %i; red.global.or.b32 [%out+48], %r6;\n\
          mov.b32 %r7, {0x3c00, 0x4000}; atom.global.add.noftz.f16x2 %r8, [%out+52], %r7;\n\
-         RETRY: atom.global.cas.b32 %r9, [%out+56], %i, 100; \n\
+         RETRY: atom.global.cas.b32 %r9, [%out+56], %i, 100; cvt.u16.u32 %h1, %i; add.u16 %h2, %h1, 1; atom.global.cas.b16 %h3, [%out+62], %h1, %h2;\n\
          cvta.shared.u64 %rd1, 0; atom.add.u32 %r10, [%rd1], 2; atom.shared.add.u32 %r11, [cell], 5; red.shared.max.u64 [cell+8], %out;\n\
          atom.shared.exch.b32 %r12, [cell+16], %i; atom.shared.add.f32 %f2, [cell+20], 0f3F800000; bar.sync 0;\n\
          setp.ne.u32 %p1, %i, 0; @%p1 bra END; ld.shared.u32 %r13, [cell]; st.global.u32 [%out+64], %r13; ld.shared.u64 %rd2, [cell+8];\n\
@@ -257,7 +257,8 @@ fn atomics() {
     assert_eq!((w[10], w[11]), (32 % 7, 10 - 32 % 10));
     assert_eq!(w[12], u32::MAX);
     assert_eq!(w[13], 0x5000 | 0x5400 << 16);
-    assert_eq!(w[14], 100);
+    // Threads run in order here, so that every exchange of i for i + 1 succeeds.
+    assert_eq!((w[14], w[15]), (100, 32 << 16));
     assert_eq!(w[16], 32 * 7);
     assert_eq!(out.words()[9], out.address);
     assert_eq!(f32::from_bits(w[20]), 32.0);
@@ -395,6 +396,9 @@ fn printf_and_assert() {
     assert_eq!(fault_kind(run_body(before, fail, 1, &out, [0, 0])), FaultKind::Assert);
 }
 
+const NEAR_ID: &str = "ld.global.u64 %rd1, [taken]; add.u64 %rd1, %rd1, %arg1; prototype: .callprototype _ (.param .b64 _);\n\
+    mov.u64 %rd2, 1; call %rd1, (%rd2), prototype;";
+
 #[test]
 fn hostile_addresses_fault() {
     let out = Buffer::zeroed(8);
@@ -435,6 +439,17 @@ fn hostile_addresses_fault() {
         ("prototype: .callprototype _ (); call %arg1, (), prototype;", host, FaultKind::InvalidPc),
         ("prototype: .callprototype _ (); call %arg1, (), prototype;", 0, FaultKind::InvalidPc),
         ("prototype: .callprototype _ (); call %arg1, (), prototype;", 16, FaultKind::InvalidPc),
+        // A function of another signature, and values near its id.
+        (
+            "ld.global.u64 %rd1, [taken]; prototype: .callprototype _ (); call %rd1, (), prototype;",
+            0,
+            FaultKind::InvalidPc,
+        ),
+        (NEAR_ID, 0, FaultKind::InvalidPc),
+        (NEAR_ID, 1, FaultKind::InvalidPc),
+        (NEAR_ID, 16, FaultKind::InvalidPc),
+        (NEAR_ID, 1 << 40, FaultKind::InvalidPc),
+        (NEAR_ID, (1 << 4) * (1 << 28), FaultKind::InvalidPc),
         ("prototype: .callprototype _ (); call %arg1, (), prototype;", 1 << 20, FaultKind::InvalidPc),
         ("trap;", 0, FaultKind::Trap),
     ];

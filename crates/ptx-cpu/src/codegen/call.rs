@@ -13,7 +13,7 @@ use super::value::{class_type, int_type};
 use super::{TableEntry, device_signature};
 use crate::abi::{FaultKind, Thread};
 use crate::ir::{Builtin, Inst, Op, Piece, Storage, Target, Val};
-use crate::program::index::FUNCTION_STRIDE;
+use crate::program::index::{FUNCTION_BASE, FUNCTION_STRIDE};
 
 /// Offsets of parameters and returns in the argument area, and its length.
 struct Area {
@@ -131,8 +131,8 @@ impl Gen<'_, '_> {
     fn indirect_target(&mut self, id: Value, signature: u32) -> Value {
         let shift = i64::from(FUNCTION_STRIDE.trailing_zeros());
         // Rotating makes an id that is no multiple of the stride out of bounds.
-        let number = self.b.ins().rotr_imm_u(id, shift);
-        let number = self.add_imm(number, -1);
+        let distance = self.add_imm(id, -(FUNCTION_BASE as i64));
+        let number = self.b.ins().rotr_imm_u(distance, shift);
         let in_table = self.icmp_imm(IntCC::UnsignedLessThan, number, u64::from(self.cx.table_len));
         self.require(in_table, FaultKind::InvalidPc, id);
         let offset = self.b.ins().imul_imm_u(number, size_of::<TableEntry>() as i64);

@@ -266,11 +266,12 @@ fn memory(m: &mut Mods<'_>) -> Decoded {
     m.take_any(SPACES);
     m.ignore(&["cta", "gpu", "sys", "cluster", "gl", "noftz"]);
     // Performance hints.
-    m.ignore(&["nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "unified", "weak"]);
+    m.ignore(&["nc", "ca", "cg", "cs", "lu", "wb", "wt", "unified", "weak"]);
     m.ignore_prefix("L1::");
     m.ignore_prefix("L2::");
-    let strong =
-        ["volatile", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc"].iter().any(|w| m.take(w));
+    let strong = ["volatile", "cv", "relaxed", "acquire", "release", "acq_rel", "mmio", "sc"]
+        .iter()
+        .any(|w| m.take(w));
     let order = if strong { Order::Strong } else { Order::Weak };
     let vector = m.form().vector;
     m.ignore(&["v2", "v4", "v8"]);

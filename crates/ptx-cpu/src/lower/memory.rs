@@ -6,6 +6,9 @@ use ptx::ast::{Instruction, Operand};
 use super::{Local, Lowerer, Res, signature_of};
 use crate::ir::{Builtin, CallSite, Class, Guard, Inst, Op, Space, Target, Val};
 
+/// Most bytes of parameters and results of one call, which travel on the host's stack.
+const MAX_CALL_BYTES: u64 = 128 << 10;
+
 impl<'a> Lowerer<'a> {
     pub(super) fn call(&mut self, inst: &'a Instruction, guard: Option<Guard>) -> Res<()> {
         let call = inst.call().ok_or_else(String::new)?;
@@ -52,6 +55,11 @@ impl<'a> Lowerer<'a> {
         }
         if returns.len() != call.returns.len() || params.len() != call.args.len() {
             return Err("call does not match the parameters of the function".into());
+        }
+        let total =
+            returns.iter().chain(params).fold(0u64, |sum, p| sum.saturating_add(p.size()).saturating_add(16));
+        if total > MAX_CALL_BYTES {
+            return Err(format!("{total} bytes of parameters of a call are too many"));
         }
         let mut args = Vec::with_capacity(params.len());
         for (operand, param) in call.args.iter().zip(params) {

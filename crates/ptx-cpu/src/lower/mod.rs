@@ -82,8 +82,10 @@ impl FormCache {
     }
 }
 
-/// Limit of one parameter object and of all of a function: far beyond PTX's 4 KiB (32 KiB for kernels).
+/// Limit of one parameter object: far beyond PTX's 4 KiB (32 KiB for kernels).
 const MAX_OBJECT: u64 = 64 << 10;
+/// Limit of all parameter objects of a function, with some bytes for each: a function with very many calls has very many.
+const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// Lowers function `number` of the index, which must have a body.
 ///
@@ -121,6 +123,7 @@ pub fn lower(
         labels: vec![None; body.labels.len()],
         current: 0,
         carry: None,
+        object_bytes: 0,
         line: ast.line,
         problems: Vec::new(),
     };
@@ -170,6 +173,8 @@ struct Lowerer<'a> {
     current: usize,
     /// Carry flag of the `.cc` instructions.
     carry: Option<Reg>,
+    /// Bytes of parameter objects so far.
+    object_bytes: u64,
     line: u32,
     problems: Vec<Problem>,
 }
@@ -251,7 +256,8 @@ impl<'a> Lowerer<'a> {
     }
 
     fn object(&mut self, size: u64, align: u32) -> u32 {
-        if size > MAX_OBJECT {
+        self.object_bytes = self.object_bytes.saturating_add(size).saturating_add(128);
+        if size > MAX_OBJECT || self.object_bytes > MAX_OBJECT_BYTES {
             self.problem(format!("a parameter of {size} bytes is too large"));
         }
         let size = size.min(MAX_OBJECT) as u32;

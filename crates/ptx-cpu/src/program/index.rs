@@ -29,8 +29,18 @@ pub struct Sym {
 
 /// The value that a function's address has in device code: an id that only indirect calls understand.
 pub fn function_id(number: u32) -> u64 {
-    (u64::from(number) + 1) * FUNCTION_STRIDE
+    FUNCTION_BASE + u64::from(number) * FUNCTION_STRIDE
 }
+
+/// The function with this id, if there can be one among `count`.
+pub fn function_of_id(id: u64, count: u32) -> Option<u32> {
+    let distance = id.checked_sub(FUNCTION_BASE)?;
+    let number = u32::try_from(distance / FUNCTION_STRIDE).ok()?;
+    (distance % FUNCTION_STRIDE == 0 && number < count).then_some(number)
+}
+
+/// Id of the first function: below every region, and no number that programs use for something else.
+pub const FUNCTION_BASE: u64 = (1 << 41) + (0xf << 32);
 
 /// Distance between function ids, so that they look like aligned addresses.
 pub const FUNCTION_STRIDE: u64 = 16;

@@ -103,24 +103,14 @@ fn suspending_recursion(summaries: &HashMap<u32, Summary>, number: u32, index: &
     None
 }
 
-/// Functions whose ids a function's instructions mention. An integer that happens to be an id only makes a function reachable by
-/// indirect calls that is of no harm to reach.
+/// Functions whose ids a function's instructions mention.
 fn function_ids(index: &Index, func: &Func) -> Vec<u32> {
-    let stride = super::index::FUNCTION_STRIDE;
-    let ids = func.insts().filter(|i| {
-        matches!(i.op, Op::Mov(_) | Op::St { .. } | Op::StObj { .. } | Op::Selp(_) | Op::CvtaTo(_))
+    let values = func.insts().flat_map(|i| &i.srcs);
+    let ids = values.filter_map(|v| match v {
+        Val::Imm(id) => super::index::function_of_id(*id, index.function_count()),
+        _ => None,
     });
-    ids.flat_map(|i| &i.srcs)
-        .filter_map(|v| match v {
-            Val::Imm(id)
-                if *id > 0 && id % stride == 0 && id / stride <= u64::from(index.function_count()) =>
-            {
-                Some((id / stride - 1) as u32)
-            }
-            _ => None,
-        })
-        .filter(|f| index.function(*f).body.is_some() && !index.function(*f).is_entry)
-        .collect()
+    ids.filter(|f| index.function(*f).body.is_some() && !index.function(*f).is_entry).collect()
 }
 
 /// Lowers a kernel with everything it can call.
