@@ -84,6 +84,23 @@ pub const SAMPLES: &[Sample] = &[
             },
         ],
     ),
+    driver(
+        "bad_images",
+        &["bad_images.cpp"],
+        &[
+            Data::Fatbin { from: "kernels.cu", to: "bad_images.fatbin", options: &[] },
+            Data::Fatbin {
+                from: "kernels.cu",
+                to: "bad_images.sm_75.fatbin",
+                options: &["-gencode=arch=compute_75,code=sm_75"],
+            },
+            Data::Fatbin {
+                from: "kernels.cu",
+                to: "bad_images.sm_90.fatbin",
+                options: &["-gencode=arch=compute_90,code=sm_90"],
+            },
+        ],
+    ),
     runtime("matmul_tiled", &["matmul_tiled.cu"]),
     runtime("reduction", &["reduction.cu"]),
     runtime("histogram", &["histogram.cu"]),
