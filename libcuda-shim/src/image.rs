@@ -87,7 +87,7 @@ pub unsafe fn images_at(code: *const c_void, device: &Device) -> Result<Vec<Imag
         ImageKind::Ptx => {
             // SAFETY: PTX text passed without a length ends with NUL.
             let text = unsafe { CStr::from_ptr(code.cast()) };
-            Ok(vec![Image::new(Form::Ptx, text.to_bytes().to_vec())])
+            ptx(text.to_bytes()).map(|image| vec![image])
         }
         other => Err(Refused {
             status: Status::INVALID_IMAGE,
@@ -110,15 +110,25 @@ pub fn images_in(bytes: &[u8], device: &Device) -> Result<Vec<Image>, Refused> {
             status: Status::NO_BINARY_FOR_GPU,
             reasons: "the image is machine code (a cubin), the device runs PTX only".into(),
         }),
-        ImageKind::Ptx => {
-            let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-            Ok(vec![Image::new(Form::Ptx, text.to_vec())])
-        }
+        ImageKind::Ptx => ptx(bytes).map(|image| vec![image]),
         other => Err(Refused {
             status: Status::INVALID_IMAGE,
             reasons: format!("neither a fat binary, an ELF file nor PTX text ({other:?})"),
         }),
     }
+}
+
+/// PTX text; a NUL, or several, may end it before the end of `bytes`. Text without a version is no PTX to NVIDIA's driver either.
+pub fn ptx(bytes: &[u8]) -> Result<Image, Refused> {
+    const VERSION: &[u8] = b".version";
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    if !text.windows(VERSION.len()).any(|part| part == VERSION) {
+        return Err(Refused {
+            status: Status::INVALID_IMAGE,
+            reasons: "neither a fat binary, an ELF file nor PTX text: there is no .version in it".into(),
+        });
+    }
+    Ok(Image::new(Form::Ptx, text.to_vec()))
 }
 
 /// Up to 8 bytes from `code`, ended early by a NUL.
@@ -213,9 +223,37 @@ unsafe fn container_at<'a>(address: *const c_void) -> Result<Container<'a>, Refu
     // SAFETY: a container starts with a header of 16 bytes.
     let header = unsafe { &*address.cast::<[u8; fatbin::raw::CONTAINER_HEADER_LEN]>() };
     let len = Container::total_len(header).map_err(|e| Refused::damaged("container", &e))?;
+    if !is_mapped(address.addr(), len) {
+        return Err(Refused {
+            status: Status::INVALID_IMAGE,
+            reasons: format!(
+                "container: declares {len:#x} bytes, but the program's memory at {address:p} ends before that"
+            ),
+        });
+    }
     // SAFETY: the program's container has the length that its header says, and registered code stays in place while it is loaded.
     let bytes = unsafe { slice::from_raw_parts(address.cast::<u8>(), len) };
     Container::parse(bytes).map_err(|e| Refused::damaged("container", &e))
+}
+
+/// Whether all pages of a range are mapped: a header that declares more than there is must not end the program.
+fn is_mapped(start: usize, len: usize) -> bool {
+    /// Pages asked for at a time: the kernel stops at the first gap, so that a huge range that is not there costs one call.
+    const PAGES: usize = 1024;
+    let page = rustix::param::page_size();
+    let Some(end) = start.checked_add(len) else { return false };
+    let mut residency = [0u8; PAGES];
+    let mut at = start & !(page - 1);
+    while at < end {
+        let part = (end - at).min(PAGES * page);
+        // SAFETY: the kernel reads no memory of the range, and writes one byte per page of it, at most `PAGES`.
+        let found = unsafe { libc::mincore(core::ptr::without_provenance_mut(at), part, residency.as_mut_ptr()) };
+        if found != 0 {
+            return false;
+        }
+        at += part;
+    }
+    true
 }
 
 /// # Safety

@@ -79,11 +79,7 @@ fn add(state: CUlinkState, kind: CUjitInputType, data: &[u8], name: &CStr) -> Cu
     let target = module::target(device::current()?)?;
     process().links.with(state, |link| {
         let images = match kind {
-            // Text may come with its NUL, or several.
-            INPUT_PTX => {
-                let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
-                Ok(vec![Image::new(Form::Ptx, text.to_vec())])
-            }
+            INPUT_PTX => image::ptx(data).map(|image| vec![image]),
             INPUT_CUBIN | INPUT_FATBINARY | INPUT_OBJECT | INPUT_LIBRARY => image::images_in(data, &target),
             _ => return Err(Status::INVALID_VALUE),
         };

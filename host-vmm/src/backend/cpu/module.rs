@@ -314,7 +314,13 @@ impl CpuBackend {
         call: &Call<'_>,
         images: Images<'_>,
     ) -> Result<([u8; 32], u32, u64), LoadFailure> {
-        let text = self.link(call, images)?.to_string().into_bytes();
+        let linked = self.link(call, images)?;
+        // A driver's linker compiles: errors of the code show here, not when the result is loaded.
+        if let Ok(live) = self.live(call) {
+            let memory = Arc::new(ContextMemory { memory: Arc::clone(&self.memory), owner: live.owner() });
+            Program::load(linked.clone(), memory, Options::default())?;
+        }
+        let text = linked.to_string().into_bytes();
         let len = text.len() as u64;
         let hash = call.session.registry.insert(text);
         let hash =
