@@ -19,7 +19,7 @@ use std::sync::{Mutex, OnceLock, RwLock};
 use crate::callback::Callbacks;
 use crate::context::Contexts;
 use crate::custom::link::Links;
-use crate::function::Functions;
+use crate::function::{Functions, Limits};
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
 use crate::registered::Registered;
@@ -43,6 +43,8 @@ pub struct Process {
     pub callbacks: Callbacks,
     pub registered: Registered,
     pub cache: RwLock<ReplyCache>,
+    /// Limits on launches, by device.
+    pub launch_limits: RwLock<Vec<(i32, Limits)>>,
 }
 
 /// The page that a forked child sees zeroed.

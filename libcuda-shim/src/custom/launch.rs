@@ -2,7 +2,7 @@
 //! Launches and host functions. Unsafe because kernel parameters are read through the caller's pointers.
 
 use core::ffi::{c_uint, c_void};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError};
 
 use protocol::status::{CuResult, Status};
 
@@ -33,8 +33,8 @@ fn launch_blocking() -> bool {
 
 /// Limits on launches, by device.
 fn limits(device: i32) -> Result<Limits, Status> {
-    static KNOWN: RwLock<Vec<(i32, Limits)>> = RwLock::new(Vec::new());
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let table = &process().launch_limits;
+    let known = table.read().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, limits)) = known.iter().find(|(of, _)| *of == device) {
         return Ok(*limits);
     }
@@ -45,7 +45,7 @@ fn limits(device: i32) -> Result<Limits, Status> {
         block: [attribute(2)?, attribute(3)?, attribute(4)?],
         grid: [attribute(5)?, attribute(6)?, attribute(7)?],
     };
-    KNOWN.write().unwrap_or_else(PoisonError::into_inner).push((device, limits));
+    table.write().unwrap_or_else(PoisonError::into_inner).push((device, limits));
     Ok(limits)
 }
 
