@@ -60,6 +60,12 @@ pub struct Kernel<'a> {
     pub frame_size: Option<u32>,
     /// Bytes of stack per thread that the call tree needs.
     pub min_stack: Option<u32>,
+    /// Bytes of constant memory of its own: bank 0 with the parameters, and tables that the compiler made.
+    pub constant_size: u64,
+    /// Barriers that it uses (`bar.sync`), if the file says so.
+    pub barriers: Option<u32>,
+    /// Bytes of machine code.
+    pub code_size: u64,
 }
 
 /// A kernel parameter.
@@ -167,7 +173,11 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     fn read_sections(&mut self) -> Result<()> {
-        for section in self.sections.iter() {
+        for (index, section) in self.sections.enumerate() {
+            let own = self.by_text.get(&(index.0 as u32)).copied();
+            if let Some(kernel) = own.and_then(|k| self.kernels.get_mut(k)) {
+                kernel.code_size = section.sh_size(LE);
+            }
             let name = self.sections.section_name(LE, section).unwrap_or_default();
             let kernel = self.by_text.get(&section.sh_info(LE)).copied();
             match name {
@@ -182,6 +192,11 @@ impl<'a, 's> Reader<'a, 's> {
                 _ if name.starts_with(b".nv.shared.") => {
                     if let Some(kernel) = kernel.and_then(|k| self.kernels.get_mut(k)) {
                         kernel.shared_size = section.sh_size(LE);
+                    }
+                }
+                _ if name.starts_with(b".nv.constant") => {
+                    if let Some(kernel) = kernel.and_then(|k| self.kernels.get_mut(k)) {
+                        kernel.constant_size = kernel.constant_size.saturating_add(section.sh_size(LE));
                     }
                 }
                 _ => {}
@@ -261,6 +276,7 @@ impl<'a, 's> Reader<'a, 's> {
                 Attribute::MaxThreads => kernel.max_threads = Some(threads(payload).ok_or_else(short)?),
                 Attribute::ReqNtid => kernel.required_threads = Some(threads(payload).ok_or_else(short)?),
                 Attribute::MaxRegCount => kernel.max_registers = Some(record.value.into()),
+                Attribute::NumBarriers => kernel.barriers = Some(record.value.into()),
                 Attribute::CudaApiVersion => self.toolkit = Some(u32_at(payload, 0).ok_or_else(short)?),
                 _ => {}
             }
@@ -283,6 +299,9 @@ impl<'a> Kernel<'a> {
             shared_size: 0,
             frame_size: None,
             min_stack: None,
+            constant_size: 0,
+            barriers: None,
+            code_size: 0,
         }
     }
 

@@ -20,6 +20,8 @@ pub enum ImageKind {
     TileIr,
     /// An `ar` archive.
     Archive,
+    /// A Windows program or library (or anything else that starts with `MZ`).
+    Pe,
     /// None of them.
     Unknown,
 }
@@ -51,6 +53,7 @@ impl ImageKind {
             return Self::Archive;
         }
         match bytes {
+            [b'M', b'Z', ..] => Self::Pe,
             [b'.' | b'/' | b' ' | b'\t' | b'\r' | b'\n', ..] => Self::Ptx,
             _ => Self::Unknown,
         }

@@ -6,13 +6,13 @@
 //!
 //! * [`Container`] and [`Entry`] read a container, [`Wrapper`] a wrapper; [`raw`] has the structures as stored.
 //! * [`select()`] chooses the image for a device, and says of every other why not.
-//! * [`scan_file`] finds wrappers and containers in programs, libraries, objects and archives.
+//! * [`Fatbins`] finds all device code of a file of any kind; [`scan_file`] its wrappers and containers.
+//! * `files` (feature `files`) maps files into memory, walks directories and unpacks wheels.
 //! * [`Cubin`] lists the kernels and parameters of machine code; [`ptx`] those of PTX text.
 //! * [`ImageKind`] says what a pointer to an image points at.
 //!
 //! Everything works on borrowed bytes that nobody vouches for: reads are checked, errors say offset and field,
 //! decompression stops at the declared size and at the caller's limit, and nothing panics.
-#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod archive;
@@ -23,12 +23,17 @@ mod decompress;
 mod elf_len;
 mod entry;
 mod error;
+mod fatbins;
+#[cfg(feature = "files")]
+pub mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod group;
 mod image;
 mod lexer;
 mod nv_info;
+#[cfg(feature = "files")]
+mod pe;
 pub mod ptx;
 pub mod raw;
 mod scan;
@@ -41,8 +46,9 @@ pub use decompress::Codec;
 pub use elf_len::{elf_len, elf_len_with};
 pub use entry::{Arch, CodeVersion, Entry, GroupPart, Variant};
 pub use error::{Error, ErrorKind, Result};
+pub use fatbins::{Fatbins, Format, Located};
 pub use image::ImageKind;
 pub use raw::{Flags, Kind};
-pub use scan::{FoundContainer, FoundWrapper, Part, Scan, scan_elf, scan_file, scan_raw};
+pub use scan::{FoundContainer, FoundSection, FoundWrapper, Part, Scan, scan_elf, scan_file, scan_raw};
 pub use select::{Device, LinkedSelection, Purpose, Rejection, Selection, select, select_linked};
 pub use wrapper::{Wrapper, WrapperVersion};

@@ -21,6 +21,7 @@ pub(crate) enum Attribute {
     RegCount,
     CudaApiVersion,
     KparamInfoV2,
+    NumBarriers,
     Other,
 }
 
@@ -38,6 +39,7 @@ impl Attribute {
             0x2f => Self::RegCount,
             0x37 => Self::CudaApiVersion,
             0x45 => Self::KparamInfoV2,
+            0x4c => Self::NumBarriers,
             _ => Self::Other,
         }
     }

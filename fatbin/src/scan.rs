@@ -37,8 +37,21 @@ pub struct Scan<'a> {
     pub containers: Vec<FoundContainer<'a>>,
     /// Wrappers, in the order of the file.
     pub wrappers: Vec<FoundWrapper>,
+    /// Sections for device code, in the order of the file; none if the file has no section table.
+    pub sections: Vec<FoundSection>,
     /// Defects that did not stop the scan; the first 100.
     pub problems: Vec<Error>,
+}
+
+/// A section for device code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundSection {
+    /// Name.
+    pub name: &'static str,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Bytes that are there.
+    pub size: u64,
 }
 
 /// A container in a file.
@@ -76,7 +89,8 @@ pub struct Part<'a> {
     pub scan: Scan<'a>,
 }
 
-/// Scans a file of any kind: archives member by member, ELF files by their sections, everything else for magics.
+/// Scans a file of any kind: archives member by member, ELF files and (with the feature `files`) Windows files by their
+/// sections, everything else for magics.
 ///
 /// # Errors
 /// If an ELF file is not 64-bit little-endian, or an archive is damaged. Damage inside of what was found is in
@@ -88,12 +102,15 @@ pub fn scan_file(data: &[u8]) -> Result<Vec<Part<'_>>> {
                 let member = member?;
                 let scan = match ImageKind::of(member.data) {
                     ImageKind::Elf => scan_elf(member.data).map_err(|e| e.moved(member.offset))?,
+                    ImageKind::Container => scan_raw(member.data),
                     _ => Scan::default(),
                 };
                 Ok(Part { member: Some(member.name), offset: member.offset, scan })
             })
             .collect(),
         ImageKind::Elf => Ok(vec![Part { member: None, offset: 0, scan: scan_elf(data)? }]),
+        #[cfg(feature = "files")]
+        ImageKind::Pe => Ok(vec![Part { member: None, offset: 0, scan: crate::pe::scan_pe(data) }]),
         _ => Ok(vec![Part { member: None, offset: 0, scan: scan_raw(data) }]),
     }
 }
@@ -136,9 +153,11 @@ pub fn scan_elf(data: &[u8]) -> Result<Scan<'_>> {
         return Ok(scan);
     }
     for Named { name, offset, content, .. } in named(&sections, data, &CONTAINER_SECTIONS, &mut scan) {
+        scan.sections.push(FoundSection { name, offset, size: content.len() as u64 });
         scan.find_containers(content, offset, Some(name));
     }
     for Named { index, name, offset, content } in named(&sections, data, &WRAPPER_SECTIONS, &mut scan) {
+        scan.sections.push(FoundSection { name, offset, size: content.len() as u64 });
         if header.e_type(LE) == ET_REL {
             let targets = object_relocations(&sections, data, index);
             scan.find_wrappers(content, offset, Some(name), |at, _| {
@@ -206,14 +225,14 @@ fn named<'a>(
 }
 
 impl<'a> Scan<'a> {
-    fn problem(&mut self, error: Error) {
+    pub(crate) fn problem(&mut self, error: Error) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(error);
         }
     }
 
     /// Walks `region`, which lies at `base` of the file, in steps of 8.
-    fn find_containers(&mut self, region: &'a [u8], base: u64, section: Option<&'static str>) {
+    pub(crate) fn find_containers(&mut self, region: &'a [u8], base: u64, section: Option<&'static str>) {
         let mut pos = 0;
         while let Some(word) = u32_at(region, pos) {
             if word != raw::CONTAINER_MAGIC {
@@ -243,7 +262,7 @@ impl<'a> Scan<'a> {
 
     /// Walks `region` for wrappers. `target(offset, stored)` gives the container address of the wrapper at `offset` of
     /// the file (its stored value being `stored`), and the file offset that stands for it.
-    fn find_wrappers(
+    pub(crate) fn find_wrappers(
         &mut self,
         region: &'a [u8],
         base: u64,

@@ -1,19 +1,19 @@
 //! Command line. Tables and JSON go to standard output, everything else to standard error.
 
+mod arch;
+mod input;
+mod inspect;
+mod output;
 mod report;
 mod table;
+mod why;
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use report::FileReport;
-
-/// Exit status when a file could not be read or is damaged.
-const EXIT_DAMAGED: u8 = 1;
+/// Exit status when a file could not be read or is damaged, or the answer is no (`why`, `diff`).
+const EXIT_NO: u8 = 1;
 /// Exit status when all files are fine, but one holds no device code.
 const EXIT_NOTHING: u8 = 3;
 
@@ -21,8 +21,18 @@ const EXIT_NOTHING: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit status: 0 all well, 1 a file is unreadable or damaged, 2 wrong usage, 3 a file \
-    holds no device code."
+    name = "fatbin",
+    after_help = "\
+FILE is a program, library, object (ELF or Windows), archive (.a, .lib), .fatbin, .cubin, PTX, a wheel or other zip
+file, or a directory, which is searched.
+
+Exit status: 0 all well (why: it runs; diff: no difference), 1 a file is unreadable or damaged, or the answer is no,
+2 wrong usage, 3 a file holds no device code.
+
+Examples:
+  fatbin inspect ./a.out                            what is inside
+  fatbin why libfoo.so --device sm_86               does it run on that device, and why not
+  fatbin size some.whl                              what the bytes are spent on"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -31,84 +41,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the containers and images of files: programs, libraries, objects, archives, .fatbin, .cubin, .ptx.
-    Inspect(Inspect),
-}
-
-#[derive(Debug, Args)]
-struct Inspect {
-    /// Files to look into.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Write one JSON array with an object per file.
-    #[arg(long)]
-    json: bool,
-    /// Decompress the images and list their kernels.
-    #[arg(long)]
-    kernels: bool,
+    Inspect(inspect::Args),
+    Why(why::Args),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let Command::Inspect(args) = Cli::parse().command;
-    match inspect(&args) {
+    let result = match Cli::parse().command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Why(args) => why::run(&args),
+    };
+    match result {
         Ok(code) => code,
+        // The reader had enough (`| head`): no failure of ours.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fatbin: {error:#}");
-            ExitCode::from(EXIT_DAMAGED)
+            ExitCode::from(EXIT_NO)
         }
     }
-}
-
-fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
-    let mut reports = Vec::new();
-    let mut damaged = false;
-    for path in &args.files {
-        let name = path.display().to_string();
-        let data = match std::fs::read(path).with_context(|| format!("{name}: cannot read the file")) {
-            Ok(data) => data,
-            Err(error) => {
-                eprintln!("fatbin: {error:#}; check the path and its permissions");
-                damaged = true;
-                continue;
-            }
-        };
-        let report = report::inspect(&name, &data, args.kernels);
-        for problem in &report.problems {
-            eprintln!("fatbin: {name}: {problem}");
-        }
-        if !report.problems.is_empty() {
-            eprintln!("fatbin: {name}: damaged or cut off; copy it or build it again, and compare its size");
-            damaged = true;
-        }
-        reports.push(report);
-    }
-    let mut out = std::io::stdout().lock();
-    let written = if args.json {
-        serde_json::to_writer_pretty(&mut out, &reports)
-            .map_err(std::io::Error::from)
-            .and_then(|()| writeln!(out))
-    } else {
-        reports.iter().try_for_each(|report| table::write(&mut out, report))
-    };
-    match written {
-        // The reader had enough (`| head`): no failure of ours.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.context("cannot write to standard output")?,
-    }
-    Ok(match reports.iter().find(|report| report.is_empty()) {
-        _ if damaged => ExitCode::from(EXIT_DAMAGED),
-        Some(report) => {
-            eprintln!("{}", nothing_found(report));
-            ExitCode::from(EXIT_NOTHING)
-        }
-        None => ExitCode::SUCCESS,
-    })
-}
-
-fn nothing_found(report: &FileReport) -> String {
-    format!(
-        "fatbin: {}: holds no device code; if the program uses CUDA, look into the libraries that it loads (ldd)",
-        report.file
-    )
 }

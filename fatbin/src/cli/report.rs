@@ -1,26 +1,41 @@
-//! What is told of a file, ready to be printed or serialised.
+//! What is told of a file, ready to be printed or serialised. The schema is documented in docs/fatbin.md.
 
-use fatbin::{Container, Cubin, Entry, Error, ImageKind, Kind, Scan, cubin, ptx, scan_file};
+use fatbin::{Arch, Cubin, Entry, Error, Fatbins, Format, Kind, Located, Purpose, cubin, ptx, select};
 use serde::Serialize;
 
+use super::why::Verdict;
+
 /// Largest image that is decompressed to list its kernels.
-const IMAGE_LIMIT: usize = 1 << 30;
+pub const IMAGE_LIMIT: usize = 1 << 30;
 /// Most bytes that are decompressed for one file: a group is decompressed again for each of its images.
-const FILE_LIMIT: u64 = 1 << 36;
+pub const FILE_LIMIT: u64 = 1 << 36;
 
 /// One file.
 #[derive(Debug, Serialize)]
 pub struct FileReport {
     pub file: String,
+    pub format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sections: Option<Vec<SectionReport>>,
     pub containers: Vec<ContainerReport>,
     /// An image that is not in a container: the file is a cubin or PTX itself.
     pub image: Option<ImageReport>,
     pub problems: Vec<String>,
 }
 
+/// A section for device code.
+#[derive(Debug, Serialize)]
+pub struct SectionReport {
+    pub member: Option<String>,
+    pub name: &'static str,
+    pub offset: u64,
+    pub size: u64,
+}
+
 /// One container.
 #[derive(Debug, Serialize)]
 pub struct ContainerReport {
+    pub number: usize,
     /// Member of an archive.
     pub member: Option<String>,
     /// Offset in the file (of an archive: in the archive).
@@ -31,6 +46,8 @@ pub struct ContainerReport {
     /// Versions of the wrappers that point here.
     pub wrappers: Vec<u32>,
     pub entries: Vec<EntryReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Verdict>,
 }
 
 /// One entry.
@@ -42,6 +59,8 @@ pub struct EntryReport {
     /// PTX ISA version, or cubin ABI.
     pub version: String,
     pub codec: &'static str,
+    /// Offset of the payload in the container.
+    pub offset: usize,
     pub stored_size: u64,
     pub size: u64,
     pub flags: String,
@@ -49,20 +68,26 @@ pub struct EntryReport {
     pub group_index: Option<u32>,
     pub name: Option<String>,
     pub options: Option<String>,
+    pub toolkit: Option<String>,
     pub kernels: Option<Vec<KernelReport>>,
 }
 
-/// A bare cubin or PTX text.
+/// A bare cubin, PTX or other image.
 #[derive(Debug, Serialize)]
 pub struct ImageReport {
     pub kind: &'static str,
-    pub arch: String,
+    pub arch: Option<String>,
+    /// PTX ISA version, or cubin ABI.
+    pub version: Option<String>,
     pub size: usize,
+    pub toolkit: Option<String>,
     pub kernels: Vec<KernelReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Verdict>,
 }
 
 /// One kernel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct KernelReport {
     pub name: String,
     /// Bytes of the parameter buffer; absent if the layout is not known.
@@ -70,11 +95,16 @@ pub struct KernelReport {
     pub params: Option<Vec<ParamReport>>,
     pub registers: Option<u32>,
     pub shared_size: Option<u64>,
+    pub local_size: Option<u32>,
+    pub constant_size: Option<u64>,
+    pub barriers: Option<u32>,
     pub max_threads: Option<[u32; 3]>,
+    pub required_threads: Option<[u32; 3]>,
+    pub code_size: Option<u64>,
 }
 
 /// One parameter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct ParamReport {
     pub offset: u32,
     pub size: u32,
@@ -87,77 +117,96 @@ impl FileReport {
     }
 }
 
+/// What is wanted of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub kernels: bool,
+    pub sections: bool,
+    pub arch: Option<Arch>,
+    pub device: Option<fatbin::Device>,
+}
+
 /// Looks into a file.
-pub fn inspect(file: &str, data: &[u8], kernels: bool) -> FileReport {
-    let mut report =
-        FileReport { file: file.to_owned(), containers: Vec::new(), image: None, problems: Vec::new() };
-    let kind = ImageKind::of(data);
-    let image = match kind {
-        ImageKind::Ptx => Some(ptx_image(data)),
-        ImageKind::Elf if cubin::is_cubin(data) => Some(cubin_image(data)),
-        _ => None,
+pub fn inspect(file: &str, data: &[u8], wanted: Wanted) -> FileReport {
+    let mut report = FileReport {
+        file: file.to_owned(),
+        format: Format::of(data).name(),
+        sections: None,
+        containers: Vec::new(),
+        image: None,
+        problems: Vec::new(),
     };
-    match image {
-        Some(Ok(image)) => {
-            report.image = Some(image);
-            return report;
-        }
-        // Text that is no PTX may still be any file: scan it.
-        Some(Err(error)) if kind != ImageKind::Ptx => {
+    let fatbins = match Fatbins::parse(data) {
+        Ok(fatbins) => fatbins,
+        Err(error) => {
             report.problems.push(error.to_string());
             return report;
         }
-        _ => {}
-    }
-    let mut job = Job { kernels, budget: FILE_LIMIT };
-    match scan_file(data) {
-        Ok(parts) => {
-            for part in parts {
-                let problems = part.scan.problems.iter().map(|e| e.moved(part.offset).to_string());
-                report.problems.extend(problems);
-                add_containers(&mut report, part.member, part.offset, &part.scan, &mut job);
+    };
+    if let Some(image) = fatbins.image() {
+        match bare_image(fatbins.format(), image) {
+            Ok(mut image) => {
+                image.selection = wanted.device.and_then(|device| Verdict::of_file(data, &device));
+                report.image = Some(image);
             }
+            Err(error) => report.problems.push(error.to_string()),
         }
-        Err(error) => report.problems.push(error.to_string()),
+        return report;
+    }
+    report.problems = problems(&fatbins);
+    if wanted.sections {
+        report.sections = Some(sections(&fatbins));
+    }
+    let mut job = Job { wanted, budget: FILE_LIMIT };
+    for located in fatbins.containers() {
+        let container = container(&located, &mut job, &mut report.problems);
+        if wanted.arch.is_none() || !container.entries.is_empty() {
+            report.containers.push(container);
+        }
     }
     report
 }
 
+/// What the scan of a file found wrong.
+pub fn problems(fatbins: &Fatbins<'_>) -> Vec<String> {
+    let of_part = |part: &fatbin::Part<'_>| {
+        let (member, offset) = (part.member.map(str::to_owned), part.offset);
+        let text = move |error: &Error| match &member {
+            Some(member) => format!("member {}: {}", super::output::printable(member), error.moved(offset)),
+            None => error.moved(offset).to_string(),
+        };
+        part.scan.problems.iter().map(text).collect::<Vec<_>>()
+    };
+    fatbins.parts().iter().flat_map(of_part).collect()
+}
+
+fn sections(fatbins: &Fatbins<'_>) -> Vec<SectionReport> {
+    let mut out = Vec::new();
+    for part in fatbins.parts() {
+        for section in &part.scan.sections {
+            out.push(SectionReport {
+                member: part.member.map(str::to_owned),
+                name: section.name,
+                offset: part.offset.saturating_add(section.offset),
+                size: section.size,
+            });
+        }
+    }
+    out
+}
+
 /// What is the same for all containers of a file.
 struct Job {
-    kernels: bool,
+    wanted: Wanted,
     /// Bytes left to decompress.
     budget: u64,
 }
 
-fn add_containers(report: &mut FileReport, member: Option<&str>, base: u64, scan: &Scan<'_>, job: &mut Job) {
-    let mut wrappers = vec![Vec::new(); scan.containers.len()];
-    for found in &scan.wrappers {
-        if let Some(list) = found.container.and_then(|index| wrappers.get_mut(index)) {
-            list.push(found.wrapper.version.number());
-        }
-    }
-    for (wrappers, found) in wrappers.into_iter().zip(&scan.containers) {
-        let offset = base + found.offset;
-        report.containers.push(ContainerReport {
-            member: member.map(str::to_owned),
-            offset,
-            section: found.section,
-            size: found.container.len(),
-            truncated: found.container.is_truncated(),
-            wrappers,
-            entries: entries(&found.container, offset, job, &mut report.problems),
-        });
-    }
-}
-
-fn entries(
-    container: &Container<'_>,
-    base: u64,
-    job: &mut Job,
-    problems: &mut Vec<String>,
-) -> Vec<EntryReport> {
+fn container(located: &Located<'_, '_>, job: &mut Job, problems: &mut Vec<String>) -> ContainerReport {
+    let container = located.container();
+    let base = located.offset();
     let mut out = Vec::new();
+    let mut entries = Vec::new();
     for (index, entry) in container.entries().enumerate() {
         let entry = match entry {
             Ok(entry) => entry,
@@ -166,69 +215,123 @@ fn entries(
                 break;
             }
         };
-        let kernels = match job.kernels_of(&entry) {
-            Some(Ok(kernels)) => Some(kernels),
+        entries.push(entry);
+        if job.wanted.arch.is_some_and(|arch| arch != entry.arch()) {
+            continue;
+        }
+        let image = match job.image_of(&entry) {
+            Some(Ok(image)) => Some(image),
             Some(Err(error)) => {
                 problems.push(format!("entry {index} of the container at {base:#x}: {error}"));
                 None
             }
             None => None,
         };
-        out.push(EntryReport {
-            index,
-            kind: entry.kind().to_string(),
-            arch: entry.arch().to_string(),
-            version: entry.code_version().to_string(),
-            codec: entry.codec().name(),
-            stored_size: entry.stored_size(),
-            size: entry.image_size(),
-            flags: entry.flags().to_string(),
-            group_index: entry.group().map(|g| g.index),
-            name: entry.name().map(|name| name.into_owned()),
-            options: entry.options().map(|options| options.trim().to_owned()).filter(|o| !o.is_empty()),
-            kernels,
-        });
+        out.push(entry_report(index, &entry, image));
     }
-    out
+    let selection = job.wanted.device.map(|device| {
+        let selection = select(&entries, &device, Purpose::Load);
+        Verdict::new(&entries, &selection)
+    });
+    ContainerReport {
+        number: located.number,
+        member: located.part.member.map(str::to_owned),
+        offset: base,
+        section: located.found.section,
+        size: container.len(),
+        truncated: container.is_truncated(),
+        wrappers: located.wrappers().collect(),
+        entries: out,
+        selection,
+    }
+}
+
+fn entry_report(index: usize, entry: &Entry<'_>, image: Option<ImageReport>) -> EntryReport {
+    let (toolkit, kernels) = match image {
+        Some(image) => (image.toolkit, Some(image.kernels)),
+        None => (None, None),
+    };
+    EntryReport {
+        index,
+        kind: entry.kind().to_string(),
+        arch: entry.arch().to_string(),
+        version: entry.code_version().to_string(),
+        codec: entry.codec().name(),
+        offset: entry.payload_offset(),
+        stored_size: entry.stored_size(),
+        size: entry.image_size(),
+        flags: entry.flags().to_string(),
+        group_index: entry.group().map(|g| g.index),
+        name: entry.name().map(|name| name.into_owned()),
+        options: entry.options().map(|options| options.trim().to_owned()).filter(|o| !o.is_empty()),
+        toolkit,
+        kernels,
+    }
 }
 
 impl Job {
     /// `None` for kinds without readable kernels, and if nobody asked.
-    fn kernels_of(&mut self, entry: &Entry<'_>) -> Option<anyhow::Result<Vec<KernelReport>>> {
-        let read: fn(&[u8]) -> Result<Vec<KernelReport>, Error> = match entry.kind() {
-            Kind::Elf => |image| Ok(cubin_kernels(&Cubin::parse(image)?)),
-            kind if kind.is_ptx() => |image| Ok(ptx_kernels(&ptx::scan(image)?)),
-            _ => return None,
-        };
-        if !self.kernels {
+    fn image_of(&mut self, entry: &Entry<'_>) -> Option<anyhow::Result<ImageReport>> {
+        if !self.wanted.kernels || !(entry.kind() == Kind::Elf || entry.kind().is_ptx()) {
             return None;
         }
-        let Some(left) = self.budget.checked_sub(entry.decoded_size()) else {
-            let limit = FILE_LIMIT >> 30;
-            return Some(Err(anyhow::anyhow!(
-                "not decompressed: the file's images exceed {limit} GiB in all"
-            )));
-        };
-        self.budget = left;
-        let image = match entry.data(IMAGE_LIMIT) {
-            Ok(image) => image,
-            Err(error) => return Some(Err(error.into())),
-        };
-        // Offsets of such an error count from the start of the image.
-        Some(read(&image).map_err(|error| anyhow::anyhow!("image: {error}")))
+        Some(read_image(entry, &mut self.budget))
+    }
+}
+
+/// Decompresses and reads machine code or PTX; `budget` is what may still be decompressed of the file.
+pub fn read_image(entry: &Entry<'_>, budget: &mut u64) -> anyhow::Result<ImageReport> {
+    let left = budget.checked_sub(entry.decoded_size());
+    *budget = left.ok_or_else(|| {
+        anyhow::anyhow!("not decompressed: the file's images exceed {} GiB in all", FILE_LIMIT >> 30)
+    })?;
+    let image = entry.data(IMAGE_LIMIT)?;
+    let read = if entry.kind().is_ptx() { ptx_image(&image) } else { cubin_image(&image) };
+    // Offsets of such an error count from the start of the image.
+    read.map_err(|error| anyhow::anyhow!("image: {error}"))
+}
+
+/// Reads an image that is a file of its own.
+pub fn bare_image(format: Format, data: &[u8]) -> Result<ImageReport, Error> {
+    match format {
+        Format::Cubin => cubin_image(data),
+        Format::Ptx => ptx_image(data),
+        other => Ok(ImageReport {
+            kind: if other == Format::TileIr { "Tile IR" } else { "LTO-IR" },
+            arch: None,
+            version: None,
+            size: data.len(),
+            toolkit: None,
+            kernels: Vec::new(),
+            selection: None,
+        }),
     }
 }
 
 fn cubin_image(data: &[u8]) -> Result<ImageReport, Error> {
     let cubin = Cubin::parse(data)?;
-    let kernels = cubin_kernels(&cubin);
-    Ok(ImageReport { kind: "cubin", arch: cubin.arch.to_string(), size: data.len(), kernels })
+    Ok(ImageReport {
+        kind: "cubin",
+        arch: Some(cubin.arch.to_string()),
+        version: Some(format!("1.{}", cubin.abi)),
+        size: data.len(),
+        toolkit: cubin.toolkit.map(|version| format!("{}.{}", version / 10, version % 10)),
+        kernels: cubin_kernels(&cubin),
+        selection: None,
+    })
 }
 
 fn ptx_image(data: &[u8]) -> Result<ImageReport, Error> {
     let header = ptx::scan(data)?;
-    let arch = format!("sm_{}{}", header.target.sm, header.target.suffix);
-    Ok(ImageReport { kind: "PTX", arch, size: data.len(), kernels: ptx_kernels(&header) })
+    Ok(ImageReport {
+        kind: "PTX",
+        arch: Some(format!("sm_{}{}", header.target.sm, header.target.suffix)),
+        version: Some(format!("{}.{}", header.version.0, header.version.1)),
+        size: data.len(),
+        toolkit: None,
+        kernels: ptx_kernels(&header),
+        selection: None,
+    })
 }
 
 fn cubin_kernels(cubin: &Cubin<'_>) -> Vec<KernelReport> {
@@ -241,7 +344,12 @@ fn cubin_kernels(cubin: &Cubin<'_>) -> Vec<KernelReport> {
         params: Some(params(&kernel.params)),
         registers: kernel.registers,
         shared_size: Some(kernel.shared_size),
+        local_size: kernel.min_stack.max(kernel.frame_size),
+        constant_size: Some(kernel.constant_size),
+        barriers: kernel.barriers,
         max_threads: kernel.max_threads,
+        required_threads: kernel.required_threads,
+        code_size: Some(kernel.code_size),
     };
     cubin.kernels.iter().map(of).collect()
 }
@@ -254,9 +362,9 @@ fn ptx_kernels(header: &ptx::Header<'_>) -> Vec<KernelReport> {
         name: entry.name.to_owned(),
         param_size: entry.params.is_ok().then(|| entry.param_size()),
         params: entry.params.as_ref().ok().map(params),
-        registers: None,
-        shared_size: None,
         max_threads: entry.max_threads,
+        required_threads: entry.required_threads,
+        ..KernelReport::default()
     };
     header.entries.iter().map(of).collect()
 }

@@ -2,22 +2,36 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 
-use super::report::{ContainerReport, FileReport, KernelReport};
+use super::output::printable;
+use super::report::{ContainerReport, FileReport, KernelReport, SectionReport};
+use super::why::Verdict;
 
 /// Writes all that is known of a file.
 pub fn write(out: &mut impl Write, report: &FileReport) -> io::Result<()> {
     if let Some(image) = &report.image {
-        writeln!(out, "{}: {} for {}, {} bytes", report.file, image.kind, image.arch, image.size)?;
-        return kernels(out, &image.kernels);
+        let arch = image.arch.as_deref().unwrap_or("any device");
+        writeln!(out, "{}: {} for {arch}, {} bytes", printable(&report.file), image.kind, image.size)?;
+        kernels(out, &image.kernels)?;
+        return verdict(out, image.selection.as_ref());
     }
     let images: usize = report.containers.iter().map(|c| c.entries.len()).sum();
     let containers = report.containers.len();
-    writeln!(out, "{}: {}, {}", report.file, count(containers, "container"), count(images, "image"))?;
-    for (number, found) in report.containers.iter().enumerate() {
-        heading(out, number, found)?;
+    writeln!(
+        out,
+        "{}: {}, {}",
+        printable(&report.file),
+        count(containers, "container"),
+        count(images, "image")
+    )?;
+    if let Some(list) = &report.sections {
+        sections(out, list)?;
+    }
+    for found in &report.containers {
+        heading(out, found.number, found)?;
         entries(out, found)?;
+        verdict(out, found.selection.as_ref())?;
         for entry in &found.entries {
             if let Some(list) = &entry.kernels {
                 writeln!(out, "\nkernels of entry {} ({} {})", entry.index, entry.kind, entry.arch)?;
@@ -50,11 +64,13 @@ fn entries(out: &mut impl Write, found: &ContainerReport) -> io::Result<()> {
         new_table(&["#", "kind", "arch", "version", "codec", "stored", "size", "flags", "name", "options"]);
     align_right(&mut table, &[0, 5, 6]);
     for entry in &found.entries {
+        let chosen = found.selection.as_ref().and_then(|s| s.chosen.as_ref());
+        let chosen = chosen.is_some_and(|c| c.index == entry.index);
         let codec = match entry.group_index {
             Some(index) => format!("{} (group, image {index})", entry.codec),
             None => entry.codec.to_owned(),
         };
-        table.add_row([
+        let cells = [
             entry.index.to_string(),
             entry.kind.clone(),
             entry.arch.clone(),
@@ -65,27 +81,74 @@ fn entries(out: &mut impl Write, found: &ContainerReport) -> io::Result<()> {
             entry.flags.clone(),
             printable(entry.name.as_deref().unwrap_or_default()),
             printable(entry.options.as_deref().unwrap_or_default()),
+        ];
+        table.add_row(cells.map(|text| {
+            if chosen {
+                Cell::new(text).fg(Color::Green).add_attribute(Attribute::Bold)
+            } else {
+                Cell::new(text)
+            }
+        }));
+    }
+    writeln!(out, "{table}")
+}
+
+fn sections(out: &mut impl Write, list: &[SectionReport]) -> io::Result<()> {
+    let mut table = new_table(&["section", "offset", "bytes", "member"]);
+    align_right(&mut table, &[1, 2]);
+    for section in list {
+        table.add_row([
+            section.name.to_owned(),
+            format!("{:#x}", section.offset),
+            section.size.to_string(),
+            printable(section.member.as_deref().unwrap_or_default()),
         ]);
     }
     writeln!(out, "{table}")
 }
 
+fn verdict(out: &mut impl Write, verdict: Option<&Verdict>) -> io::Result<()> {
+    let Some(verdict) = verdict else { return Ok(()) };
+    match &verdict.chosen {
+        Some(chosen) => writeln!(out, "loaded: entry {}, {} for {}", chosen.index, chosen.kind, chosen.arch)?,
+        None => writeln!(out, "loaded: none")?,
+    }
+    for refusal in &verdict.rejected {
+        writeln!(out, "  not entry {}: {}", refusal.index, refusal.reason)?;
+    }
+    Ok(())
+}
+
 fn kernels(out: &mut impl Write, list: &[KernelReport]) -> io::Result<()> {
-    let mut table =
-        new_table(&["kernel", "params (offset:size)", "bytes", "registers", "shared", "max threads"]);
-    align_right(&mut table, &[2, 3, 4]);
+    const COLUMNS: [&str; 9] = [
+        "kernel",
+        "params (offset:size)",
+        "bytes",
+        "registers",
+        "shared",
+        "local",
+        "barriers",
+        "max threads",
+        "code",
+    ];
+    let mut table = new_table(&COLUMNS);
+    align_right(&mut table, &[2, 3, 4, 5, 6, 8]);
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
     for kernel in list {
         let params = kernel.params.as_ref().map(|params| {
             params.iter().map(|p| format!("{}:{}", p.offset, p.size)).collect::<Vec<_>>().join(" ")
         });
+        let threads = kernel.required_threads.or(kernel.max_threads);
         table.add_row([
             printable(&kernel.name),
             params.unwrap_or_else(|| "not known".to_owned()),
             number(kernel.param_size.map(u64::from)),
             number(kernel.registers.map(u64::from)),
             number(kernel.shared_size),
-            kernel.max_threads.map_or_else(|| "-".to_owned(), |[x, y, z]| format!("{x} x {y} x {z}")),
+            number(kernel.local_size.map(u64::from)),
+            number(kernel.barriers.map(u64::from)),
+            threads.map_or_else(|| "-".to_owned(), |[x, y, z]| format!("{x} x {y} x {z}")),
+            number(kernel.code_size),
         ]);
     }
     writeln!(out, "{table}")
@@ -95,26 +158,13 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Text from a file, without what a terminal would obey.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-fn new_table(header: &[&str]) -> Table {
+pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header.iter().copied());
     table
 }
 
-fn align_right(table: &mut Table, columns: &[usize]) {
+pub fn align_right(table: &mut Table, columns: &[usize]) {
     for index in columns {
         if let Some(column) = table.column_mut(*index) {
             column.set_cell_alignment(CellAlignment::Right);
