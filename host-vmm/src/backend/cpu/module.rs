@@ -39,8 +39,10 @@ pub struct Module {
     pub program: Arc<Program>,
     /// Handles of functions that were asked for, by name.
     functions: Mutex<HashMap<String, u64>>,
-    ptx_version: (u16, u16),
-    sm: u32,
+    /// Architecture that the PTX was written for, as in `compute_75`.
+    virtual_architecture: u32,
+    /// Architecture of the device, for which it was compiled.
+    real_architecture: u32,
 }
 
 /// A kernel of a module.
@@ -188,9 +190,9 @@ impl Function {
         attributes[1] = small(compiled.static_shared_len);
         attributes[3] = small(compiled.local_len);
         attributes[4] = small(REGISTERS_PER_THREAD);
-        let (major, minor) = self.module.ptx_version;
-        attributes[5] = i32::from(major) * 10 + i32::from(minor);
-        attributes[6] = small(self.module.sm);
+        // Not the version of the PTX language: CUB finds out with it which of its variants the program has.
+        attributes[5] = small(self.module.virtual_architecture);
+        attributes[6] = small(self.module.real_architecture);
         attributes[8] = small(self.max_dynamic_shared()?);
         attributes[9] = self.carveout.load(Ordering::Acquire);
         let params =
@@ -244,9 +246,16 @@ impl CpuBackend {
     /// Makes a module of linked code in a context.
     fn instantiate(&self, live: &Arc<Live>, linked: ptx::Module) -> Result<u64, LoadFailure> {
         let memory = Arc::new(ContextMemory { memory: Arc::clone(&self.memory), owner: live.owner() });
-        let (ptx_version, sm) = (linked.version, linked.target.sm);
+        let virtual_architecture = linked.target.sm;
+        let real_architecture = self.session.config.compute_capability.sm();
         let program = Arc::new(Program::load(linked, memory, Options::default())?);
-        let module = Module { live: Arc::clone(live), program, functions: Mutex::default(), ptx_version, sm };
+        let module = Module {
+            live: Arc::clone(live),
+            program,
+            functions: Mutex::default(),
+            virtual_architecture,
+            real_architecture,
+        };
         self.handles.insert(Arc::new(module)).ok_or_else(|| LoadFailure {
             status: Status::OUT_OF_MEMORY,
             log: "the session's limit of handles is reached".into(),
