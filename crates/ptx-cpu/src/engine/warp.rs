@@ -95,7 +95,8 @@ fn broadcast(threads: &mut [Thread], group: u32, result: u64, predicate: bool) {
     }
 }
 
-/// `shfl.sync`, as the PTX manual's pseudo-code has it. A source outside the group gives the lane's own value (undefined by the manual).
+/// `shfl.sync`, as the PTX manual's pseudo-code has it. A source outside the group gives zero and a true predicate: undefined by
+/// the manual, but what GPUs give, and programs that sum up a partial warp with shuffles over the whole of it count on it.
 fn shuffle(threads: &mut [Thread], op: u32, group: u32) {
     let mut values = [0u64; WARP_LEN];
     for lane in lanes(group) {
@@ -117,9 +118,9 @@ fn shuffle(threads: &mut [Thread], op: u32, group: u32) {
                 (source, source <= max_lane)
             }
         };
-        let source =
-            if in_range && (0..32).contains(&source) && group >> source & 1 != 0 { source } else { lane };
-        park.result = values[source as usize];
+        // Lanes outside the group have the zero that `values` began with.
+        let source = if in_range { source } else { lane };
+        park.result = values[(source & 31) as usize];
         park.predicate = u64::from(in_range);
     }
 }
@@ -209,6 +210,18 @@ mod tests {
                     (100 + source as u64, u64::from(in_range)),
                     "{op} {lane}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_outside_the_group_shuffle_as_zero() {
+        let parks = |op, b| move |lane| Park { op, mask: 0xff, a: 100 + lane as u64, b, c: 31, ..Park::default() };
+        for (op, operand) in [(op::SHFL_DOWN, 8), (op::SHFL_IDX, 20), (op::SHFL_BFLY, 16)] {
+            let mut threads = warp(32, parks(op, operand));
+            assert_eq!(resolve(&mut threads, !0, 0xff), 0xff);
+            for thread in &threads[..8] {
+                assert_eq!((thread.park.result, thread.park.predicate), (0, 1), "{op}");
             }
         }
     }
