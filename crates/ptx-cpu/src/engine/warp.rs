@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn lanes_outside_the_group_shuffle_as_zero() {
-        let parks = |op, b| move |lane| Park { op, mask: 0xff, a: 100 + lane as u64, b, c: 31, ..Park::default() };
+        let parks =
+            |op, b| move |lane| Park { op, mask: 0xff, a: 100 + lane as u64, b, c: 31, ..Park::default() };
         for (op, operand) in [(op::SHFL_DOWN, 8), (op::SHFL_IDX, 20), (op::SHFL_BFLY, 16)] {
             let mut threads = warp(32, parks(op, operand));
             assert_eq!(resolve(&mut threads, !0, 0xff), 0xff);
