@@ -15,6 +15,9 @@ use crate::abi::{FaultKind, Thread};
 use crate::ir::{Builtin, Inst, Op, Piece, Storage, Target, Val};
 use crate::program::index::{FUNCTION_BASE, FUNCTION_STRIDE};
 
+/// Longest argument area: far more than fits the frames that are accepted in the end.
+const MAX_AREA: u64 = 1 << 20;
+
 /// Offsets of parameters and returns in the argument area, and its length.
 struct Area {
     params: Vec<u32>,
@@ -23,52 +26,64 @@ struct Area {
 }
 
 impl Area {
-    fn new(returns: impl Iterator<Item = u32>, params: impl Iterator<Item = u32>) -> Self {
-        let mut len = 0u32;
+    /// # Errors
+    /// Too many bytes of parameters.
+    fn new(returns: impl Iterator<Item = u32>, params: impl Iterator<Item = u32>) -> Result<Self, String> {
+        let mut len = 0u64;
         let mut place = |size: u32| {
             let at = len;
-            len += size.next_multiple_of(16);
-            at
+            len += u64::from(size).next_multiple_of(16);
+            if len > MAX_AREA {
+                Err("the arguments of a call are too large".to_owned())
+            } else {
+                Ok(at as u32)
+            }
         };
-        let params = params.map(&mut place).collect();
-        let returns = returns.map(&mut place).collect();
-        Self { params, returns, len }
+        let params = params.map(&mut place).collect::<Result<_, _>>()?;
+        let returns = returns.map(&mut place).collect::<Result<_, _>>()?;
+        Ok(Self { params, returns, len: len as u32 })
     }
 }
 
 impl Gen<'_, '_> {
-    fn area_of(&self, target: Target) -> Option<Area> {
-        match target {
+    /// The argument area of a call; `None` where there is none.
+    fn area_of(&self, target: Target) -> Result<Option<Area>, String> {
+        let area = match target {
             Target::Direct(f) => {
-                let callee = self.cx.unit.functions.get(&f)?;
+                let Some(callee) = self.cx.unit.functions.get(&f) else { return Ok(None) };
                 let size = |o: &u32| callee.objs[*o as usize].size;
-                Some(Area::new(callee.returns.iter().map(size), callee.params.iter().map(size)))
+                Area::new(callee.returns.iter().map(size), callee.params.iter().map(size))
             }
             Target::Indirect(s) => {
                 let (returns, params) = &self.cx.unit.signatures[s as usize];
                 // Checked against the limit of an object where the call was lowered.
                 let size = |s: &u64| *s as u32;
-                Some(Area::new(returns.iter().map(size), params.iter().map(size)))
+                Area::new(returns.iter().map(size), params.iter().map(size))
             }
-            Target::Builtin(_) => None,
-        }
+            Target::Builtin(_) => return Ok(None),
+        };
+        area.map(Some)
     }
 
     /// One area serves all calls of the function: they are never nested.
-    pub fn reserve_out_args(&mut self) {
-        let used = self.func.insts().filter_map(|i| match i.op {
-            Op::Call(site) => self.area_of(self.func.calls[site as usize].target),
-            _ => None,
-        });
-        let len = used.map(|a| a.len).max().unwrap_or(0);
+    pub fn reserve_out_args(&mut self) -> Result<(), String> {
+        let mut len = 0;
+        for inst in self.func.insts() {
+            if let Op::Call(site) = inst.op
+                && let Some(area) = self.area_of(self.func.calls[site as usize].target)?
+            {
+                len = len.max(area.len);
+            }
+        }
         if len > 0 {
             self.out_args = Some(self.stack_slot(len));
         }
+        Ok(())
     }
 
     pub fn call(&mut self, site: u32, s: &[Val]) -> Result<(), String> {
         let site = &self.func.calls[site as usize];
-        let Some(area) = self.area_of(site.target) else {
+        let Some(area) = self.area_of(site.target)? else {
             if let Target::Builtin(builtin) = site.target {
                 self.builtin(builtin, &site.args, &site.rets);
                 return Ok(());
@@ -240,25 +255,27 @@ impl Gen<'_, '_> {
         }
     }
 
-    fn own_area(&self) -> Area {
+    fn own_area(&self) -> Result<Area, String> {
         let size = |o: &u32| self.func.objs[*o as usize].size;
         Area::new(self.func.returns.iter().map(size), self.func.params.iter().map(size))
     }
 
-    pub fn copy_params_in(&mut self) {
-        let Some(args) = self.args else { return };
-        let area = self.own_area();
+    pub fn copy_params_in(&mut self) -> Result<(), String> {
+        let Some(args) = self.args else { return Ok(()) };
+        let area = self.own_area()?;
         for (obj, at) in self.func.params.iter().zip(&area.params) {
             self.copy_object_in(*obj, args, *at, self.func.objs[*obj as usize].size);
         }
+        Ok(())
     }
 
-    pub fn copy_returns_out(&mut self) {
-        let Some(args) = self.args else { return };
-        let area = self.own_area();
+    pub fn copy_returns_out(&mut self) -> Result<(), String> {
+        let Some(args) = self.args else { return Ok(()) };
+        let area = self.own_area()?;
         for (obj, at) in self.func.returns.iter().zip(&area.returns) {
             self.copy_object_out(*obj, args, *at, self.func.objs[*obj as usize].size);
         }
+        Ok(())
     }
 
     // Objects.

@@ -102,7 +102,12 @@ pub fn translate(
     b: FunctionBuilder<'_>,
     module: &mut JITModule,
 ) -> Result<u32, String> {
-    let parks = if is_kernel && func.parks() { live::across_parks(func) } else { HashMap::new() };
+    let parks = if is_kernel && func.parks() {
+        live::across_parks(func)?
+    } else {
+        live::check(func)?;
+        HashMap::new()
+    };
     let placeholder = Value::from_u32(0);
     let mut region = |id, name: &'static str| {
         b.func.dfg.alias_regions.insert(AliasRegionData { user_id: id, description: name.into() })
@@ -236,7 +241,7 @@ impl<'a> Gen<'a, '_> {
                 ObjectMemory::Stack(self.stack_slot(func.object_len))
             };
         }
-        self.reserve_out_args();
+        self.reserve_out_args()?;
         if !self.is_kernel {
             self.check_stack();
         }
@@ -277,7 +282,7 @@ impl<'a> Gen<'a, '_> {
         }
         self.clear_objects();
         if !self.is_kernel {
-            self.copy_params_in();
+            self.copy_params_in()?;
         }
         self.b.ins().jump(self.blocks[0], &[]);
         self.arrived(0);
@@ -358,7 +363,7 @@ impl<'a> Gen<'a, '_> {
                 self.b.ins().br_table(index, table);
             }
             Term::Ret if !self.is_kernel => {
-                self.copy_returns_out();
+                self.copy_returns_out()?;
                 self.b.ins().return_(&[]);
             }
             Term::Ret => self.return_outcome(Outcome::Done),

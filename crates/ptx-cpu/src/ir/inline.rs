@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::{Block, Func, Inst, Op, SINK, Target, Term, Val};
 
-/// Instructions of a kernel after inlining.
-const MAX_INSTS: usize = 4 << 20;
+/// Size of a kernel after inlining: its instructions, registers, blocks and parameter objects.
+const MAX_SIZE: usize = 1 << 20;
+/// Most bytes of local memory after inlining; what a kernel may really have is less.
+const MAX_LOCAL: u32 = 1 << 30;
 
 /// Replaces the calls of functions in `parking` (which must not be recursive) by their bodies, until none is left.
 ///
@@ -13,9 +15,13 @@ const MAX_INSTS: usize = 4 << 20;
 /// If the result becomes too large.
 pub fn inline_parking(root: &mut Func, parking: &HashMap<u32, &Func>) -> Result<(), String> {
     let mut block = 0;
-    let mut total: usize = root.insts().count();
+    let size =
+        |f: &Func| f.insts().count() + f.regs.len() + f.blocks.len() + f.objs.len() + f.calls.len() + 2;
+    let sizes: HashMap<u32, usize> = parking.iter().map(|(number, f)| (*number, size(f))).collect();
+    let mut total: usize = size(root);
     while block < root.blocks.len() {
-        let found = root.blocks[block].insts.iter().position(|inst| match inst.op {
+        // From the end, so that what is moved behind a call is moved once.
+        let found = root.blocks[block].insts.iter().rposition(|inst| match inst.op {
             Op::Call(site) => {
                 matches!(root.calls[site as usize].target, Target::Direct(f) if parking.contains_key(&f))
             }
@@ -28,13 +34,12 @@ pub fn inline_parking(root: &mut Func, parking: &HashMap<u32, &Func>) -> Result<
                 let Target::Direct(callee) = root.calls[site as usize].target else {
                     unreachable!("found as direct")
                 };
-                total += parking[&callee].insts().count() + 1;
-                if total > MAX_INSTS {
+                total += sizes[&callee];
+                if total > MAX_SIZE || root.local_len.saturating_add(parking[&callee].local_len) > MAX_LOCAL {
                     return Err(format!("kernel `{}` is too large after inlining", root.name));
                 }
+                // What follows the call goes to a new block at the end, and so does the callee.
                 splice(root, block, at, site as usize, parking[&callee]);
-                // What follows the call is in a new block at the end, and so is the callee: this block is finished.
-                block += 1;
             }
         }
     }

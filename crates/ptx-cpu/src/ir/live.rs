@@ -1,12 +1,43 @@
-//! Which registers are live across suspension points.
+//! Which registers are live between blocks and across suspension points.
 
 use std::collections::{HashMap, HashSet};
 
 use super::spin::predecessors;
 use super::{Func, Op, Reg};
 
-/// For each [`Op::Park`], by block and index: the registers that must survive it, in ascending order.
-pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
+/// Most instructions of a function.
+const MAX_INSTS: usize = 2 << 20;
+/// Most bits of the sets of live registers, one set per block.
+const MAX_SET_BITS: usize = 1 << 32;
+/// Most words of those sets that are looked at until they settle.
+const MAX_STEPS: usize = 1 << 29;
+/// Most registers that are live at the beginnings of blocks or across suspension points, summed up: code generation takes time and
+/// memory in proportion.
+const MAX_LIVE: usize = 16 << 20;
+
+/// The registers that are live at the beginning of each block.
+struct LiveIn {
+    /// Register of each bit.
+    reg_of: Vec<Reg>,
+    sets: Vec<Vec<u64>>,
+}
+
+fn too_large(func: &Func) -> String {
+    format!("`{}` is too large", func.name)
+}
+
+/// Can the function be compiled in reasonable time and memory?
+///
+/// # Errors
+/// It is too large.
+pub fn check(func: &Func) -> Result<(), String> {
+    live_in(func).map(drop)
+}
+
+fn live_in(func: &Func) -> Result<LiveIn, String> {
+    if func.insts().count() > MAX_INSTS {
+        return Err(too_large(func));
+    }
     // Only registers that some block reads before it writes them can be live between blocks.
     let mut number: HashMap<Reg, usize> = HashMap::new();
     let mut reg_of = Vec::new();
@@ -32,6 +63,9 @@ pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
         exposed.push(list);
     }
     let words = reg_of.len().div_ceil(64);
+    if words.saturating_mul(func.blocks.len()) > MAX_SET_BITS / 64 {
+        return Err(too_large(func));
+    }
     let kill: Vec<Vec<usize>> = func
         .blocks
         .iter()
@@ -45,7 +79,12 @@ pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
     let mut queued = vec![true; func.blocks.len()];
     let mut work: Vec<usize> = (0..func.blocks.len()).collect();
     let mut out = vec![0u64; words];
+    let mut steps = 0;
     while let Some(b) = work.pop() {
+        steps += words + 8;
+        if steps > MAX_STEPS {
+            return Err(too_large(func));
+        }
         queued[b] = false;
         out.fill(0);
         for s in func.blocks[b].term.successors() {
@@ -63,6 +102,17 @@ pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
         }
     }
 
+    let total: usize = live_in.iter().flatten().map(|bits| bits.count_ones() as usize).sum();
+    if total > MAX_LIVE { Err(too_large(func)) } else { Ok(LiveIn { reg_of, sets: live_in }) }
+}
+
+/// For each [`Op::Park`], by block and index: the registers that must survive it, in ascending order.
+///
+/// # Errors
+/// As [`check`].
+pub fn across_parks(func: &Func) -> Result<HashMap<(u32, u32), Vec<Reg>>, String> {
+    let LiveIn { reg_of, sets: live_in } = live_in(func)?;
+    let mut total = 0usize;
     let mut result = HashMap::new();
     for (b, block) in func.blocks.iter().enumerate() {
         if !block.insts.iter().any(|i| matches!(i.op, Op::Park(_))) {
@@ -83,6 +133,10 @@ pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
             if let Op::Park(_) = inst.op {
                 let mut across: Vec<Reg> = live.iter().copied().filter(|r| !inst.dsts.contains(r)).collect();
                 across.sort_unstable();
+                total += across.len();
+                if total > MAX_LIVE {
+                    return Err(too_large(func));
+                }
                 result.insert((b as u32, i as u32), across);
             }
             if inst.guard.is_none() {
@@ -93,5 +147,5 @@ pub fn across_parks(func: &Func) -> HashMap<(u32, u32), Vec<Reg>> {
             live.extend(inst.uses());
         }
     }
-    result
+    Ok(result)
 }

@@ -5,16 +5,22 @@ use super::{Class, Func, Inst, Op, Piece, SINK, Storage, Val};
 /// More pieces than this stay in memory: they would only be spilled.
 const MAX_PIECES: usize = 64;
 
+/// Most bytes of a function's object memory, which is a part of its frame.
+const MAX_OBJECT_MEMORY: u64 = 1 << 20;
+
 /// Decides the storage of every object and rewrites the accesses: objects that are only accessed at constant offsets, in pieces that do
 /// not overlap partially, become registers; the others get a place in the function's object memory.
-pub fn promote(func: &mut Func) {
+///
+/// # Errors
+/// If that memory becomes too large: inlining can add up many objects.
+pub fn promote(func: &mut Func) -> Result<(), String> {
     let mut accesses: Vec<Vec<(u32, ptx::ScalarType)>> = vec![Vec::new(); func.objs.len()];
     for inst in func.insts() {
         if let Op::LdObj { obj, ty } | Op::StObj { obj, ty } = inst.op {
             accesses[obj as usize].push((inst.offset as u32, ty));
         }
     }
-    let mut object_len = 0u32;
+    let mut object_len = 0u64;
     for (obj, mut list) in accesses.into_iter().enumerate() {
         list.sort_by_key(|(offset, ty)| (*offset, ty.size()));
         list.dedup_by_key(|(offset, ty)| (*offset, ty.size()));
@@ -30,12 +36,18 @@ pub fn promote(func: &mut Func) {
             func.objs[obj].storage = Storage::Pieces(pieces);
         } else {
             let object = &mut func.objs[obj];
-            let offset = object_len.next_multiple_of(object.align.max(8));
-            object.storage = Storage::Memory(offset);
-            object_len = offset + object.size;
+            let offset = object_len.next_multiple_of(object.align.max(8).into());
+            object_len = offset + u64::from(object.size);
+            if object_len > MAX_OBJECT_MEMORY {
+                return Err(format!(
+                    "the parameters in `{}` need more than {MAX_OBJECT_MEMORY} bytes",
+                    func.name
+                ));
+            }
+            object.storage = Storage::Memory(offset as u32);
         }
     }
-    func.object_len = object_len.next_multiple_of(16);
+    func.object_len = (object_len as u32).next_multiple_of(16);
     let (objs, calls) = (&func.objs, &func.calls);
     let piece = |obj: u32, offset: i64| match &objs[obj as usize].storage {
         Storage::Pieces(pieces) => pieces.iter().find(|p| i64::from(p.offset) == offset).map(|p| p.reg),
@@ -69,6 +81,7 @@ pub fn promote(func: &mut Func) {
             _ => {}
         }
     }
+    Ok(())
 }
 
 fn replace(inst: &mut Inst, ty: ptx::ScalarType, dst: super::Reg, src: Val) {

@@ -9,6 +9,10 @@ use std::collections::HashSet;
 use super::{Block, Func, Inst, Op, Order, SINK, Target, Term, Val};
 use crate::abi::op as park;
 
+/// Steps of the search for loops that may spin in one function. Beyond them a loop is taken for one: that costs its threads time, but
+/// is right.
+const MAX_STEPS: usize = 50_000_000;
+
 /// Contains a read that may see what other threads write at any time (calls not considered).
 pub fn reads_shared_state(func: &Func) -> bool {
     func.insts().any(is_source)
@@ -31,9 +35,13 @@ pub fn insert_yields(func: &mut Func, call_is_source: impl Fn(u32) -> bool) {
         return;
     }
     let predecessors = predecessors(func);
+    let mut steps = MAX_STEPS;
     for (from, to) in retreating_edges(func) {
-        let body = loop_body(&predecessors, from, to);
-        if may_spin(func, &body, &source, &calls) {
+        if steps == 0 || {
+            let body = loop_body(&predecessors, from, to);
+            steps = steps.saturating_sub(body.len());
+            may_spin(func, &body, &source, &calls, &mut steps)
+        } {
             let middle = func.blocks.len() as u32;
             let srcs = vec![Val::Imm(0); 4];
             let mut inst = Inst::new(Op::Park(park::YIELD), vec![SINK, SINK], srcs);
@@ -64,6 +72,7 @@ fn retreating_edges(func: &Func) -> Vec<(u32, u32)> {
     }
     let mut state = vec![State::New; func.blocks.len()];
     let mut edges = Vec::new();
+    let mut known = HashSet::new();
     let mut stack = vec![(0u32, func.blocks[0].term.successors().collect::<Vec<_>>())];
     state[0] = State::Open;
     while let Some((block, rest)) = stack.last_mut() {
@@ -78,7 +87,7 @@ fn retreating_edges(func: &Func) -> Vec<(u32, u32)> {
                     stack.push((next, func.blocks[next as usize].term.successors().collect()));
                 }
                 State::Open => {
-                    if !edges.contains(&(*block, next)) {
+                    if known.insert((*block, next)) {
                         edges.push((*block, next));
                     }
                 }
@@ -104,7 +113,13 @@ fn loop_body(predecessors: &[Vec<u32>], from: u32, to: u32) -> Vec<u32> {
 }
 
 /// Whether a branch or guard of the loop depends on a source: a closure over registers, objects and memory, without order.
-fn may_spin(func: &Func, body: &[u32], source: &impl Fn(&Inst) -> bool, calls: &[bool]) -> bool {
+fn may_spin(
+    func: &Func,
+    body: &[u32],
+    source: &impl Fn(&Inst) -> bool,
+    calls: &[bool],
+    steps: &mut usize,
+) -> bool {
     let insts = || body.iter().flat_map(|b| &func.blocks[*b as usize].insts);
     if !insts().any(source) {
         return false;
@@ -115,6 +130,7 @@ fn may_spin(func: &Func, body: &[u32], source: &impl Fn(&Inst) -> bool, calls: &
     loop {
         let before = (regs.len(), objs.len(), memory);
         for inst in insts() {
+            *steps = steps.saturating_sub(1);
             let mut tainted = source(inst) || inst.uses().any(|r| regs.contains(&r));
             match inst.op {
                 Op::Ld { .. } => tainted |= memory,
@@ -139,6 +155,9 @@ fn may_spin(func: &Func, body: &[u32], source: &impl Fn(&Inst) -> bool, calls: &
         }
         if before == (regs.len(), objs.len(), memory) {
             break;
+        }
+        if *steps == 0 {
+            return true;
         }
     }
     let branches = body.iter().filter_map(|b| func.blocks[*b as usize].term.uses());

@@ -8,7 +8,7 @@ pub(crate) mod index;
 mod memory;
 mod unit;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,12 +126,8 @@ const NAMED_PROBLEMS: usize = 8;
 
 fn describe(problems: &[ProblemAt]) -> String {
     // Each kind once, with its first place.
-    let mut seen: Vec<&ProblemAt> = Vec::new();
-    for p in problems {
-        if !seen.iter().any(|s| s.what == p.what) {
-            seen.push(p);
-        }
-    }
+    let mut kinds = HashSet::new();
+    let seen: Vec<&ProblemAt> = problems.iter().filter(|p| kinds.insert(&*p.what)).collect();
     let mut text = String::new();
     for (i, p) in seen.iter().take(NAMED_PROBLEMS).enumerate() {
         let kind = if p.is_entry { "kernel" } else { "function" };

@@ -193,7 +193,7 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
     funcs.retain(|n, _| !parks.contains(n));
 
     // How much local memory is needed is not known with recursion or dynamic allocation.
-    let allocates = |f: &Func| f.insts().any(|i| matches!(i.op, Op::Alloca { .. }));
+    let allocates = |f: &Func| f.insts().any(|i| matches!(i.op, Op::Alloca { .. } | Op::SetSp));
     let is_recursive =
         funcs.keys().any(|f| recursive.contains(f)) || allocates(&root) || funcs.values().any(allocates);
     let local = u64::from(root.local_len)
@@ -210,8 +210,8 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
     if unit.dyn_align > 0 {
         shared = shared.next_multiple_of(unit.dyn_align.clamp(16, 1024));
     }
-    objects::promote(&mut root);
-    funcs.values_mut().for_each(objects::promote);
+    objects::promote(&mut root).map_err(error)?;
+    funcs.values_mut().try_for_each(objects::promote).map_err(error)?;
     Ok(Built {
         kernel: root,
         functions: funcs,
