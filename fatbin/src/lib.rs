@@ -7,6 +7,7 @@
 //! * [`Container`] and [`Entry`] read a container, [`Wrapper`] a wrapper; [`raw`] has the structures as stored.
 //! * [`select()`] chooses the image for a device, and says of every other why not.
 //! * [`Fatbins`] finds all device code of a file of any kind; [`scan_file`] its wrappers and containers.
+//! * [`strip`] makes containers with fewer images.
 //! * `files` (feature `files`) maps files into memory, walks directories and unpacks wheels.
 //! * [`Cubin`] lists the kernels and parameters of machine code; [`ptx`] those of PTX text.
 //! * [`ImageKind`] says what a pointer to an image points at.
@@ -38,6 +39,7 @@ pub mod ptx;
 pub mod raw;
 mod scan;
 pub mod select;
+pub mod strip;
 mod wrapper;
 
 pub use container::{Container, Entries};

@@ -5,6 +5,7 @@ mod input;
 mod inspect;
 mod output;
 mod report;
+mod strip;
 mod table;
 mod why;
 
@@ -43,6 +44,7 @@ struct Cli {
 enum Command {
     Inspect(inspect::Args),
     Why(why::Args),
+    Strip(strip::Args),
 }
 
 /// Runs the command line of this process.
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Strip(args) => strip::run(&args),
     };
     match result {
         Ok(code) => code,

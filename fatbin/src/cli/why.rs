@@ -222,13 +222,26 @@ fn role(located: &Located<'_, '_>) -> Role {
     if located.found.section.is_some_and(|section| RELOCATABLE.contains(&section)) {
         return Role::LinkInput;
     }
-    let mut versions = located.wrappers().peekable();
-    if versions.peek().is_some() && versions.all(|version| version == 2) {
-        let inputs = located.part.scan.containers.iter();
-        let linked = inputs.filter_map(|c| c.section).any(|section| RELOCATABLE.contains(&section));
-        return if linked { Role::Linked } else { Role::Stub };
+    let mut versions = located.wrappers();
+    if versions.any(|version| version == 1) {
+        return Role::Loaded;
     }
-    Role::Loaded
+    // Every link by nvcc leaves a container without kernels; linkers may drop its wrapper.
+    if is_stub(located) {
+        return Role::Stub;
+    }
+    if located.wrappers().any(|version| version == 2) { Role::Linked } else { Role::Loaded }
+}
+
+/// True if there is nothing but machine code without kernels.
+fn is_stub(located: &Located<'_, '_>) -> bool {
+    const LARGEST: usize = 1 << 16;
+    let mut entries = located.entries().peekable();
+    let has_no_kernel = |entry: Entry<'_>| {
+        let image = if entry.kind() == Kind::Elf { entry.data(LARGEST).ok() } else { None };
+        image.is_some_and(|image| Cubin::parse(&image).is_ok_and(|cubin| cubin.kernels.is_empty()))
+    };
+    entries.peek().is_some() && entries.all(has_no_kernel)
 }
 
 fn runs(containers: &[ContainerAnswer], any: bool) -> bool {
