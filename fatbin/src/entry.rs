@@ -211,6 +211,12 @@ impl<'a> Entry<'a> {
         self.payload_offset
     }
 
+    /// True for LTO-IR that was scrambled after compression: [`Entry::data`] refuses it.
+    #[must_use]
+    pub const fn is_obfuscated(&self) -> bool {
+        self.obfuscated
+    }
+
     /// Bytes of the payload that carry data: without the padding after compressed data (in a group: of the whole group).
     #[must_use]
     pub const fn stored_size(&self) -> u64 {

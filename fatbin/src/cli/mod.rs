@@ -1,12 +1,17 @@
 //! Command line. Tables and JSON go to standard output, everything else to standard error.
 
 mod arch;
+mod diff;
+mod extract;
 mod input;
 mod inspect;
 mod output;
 mod report;
+mod shell;
+mod size;
 mod strip;
 mod table;
+mod verify;
 mod why;
 
 use std::process::ExitCode;
@@ -43,15 +48,27 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Extract(extract::Args),
     Why(why::Args),
+    Diff(diff::Args),
+    Size(size::Args),
+    Verify(verify::Args),
     Strip(strip::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Extract(args) => extract::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Size(args) => size::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Strip(args) => strip::run(&args),
     };
     match result {
