@@ -247,7 +247,8 @@ fn is_mapped(start: usize, len: usize) -> bool {
     while at < end {
         let part = (end - at).min(PAGES * page);
         // SAFETY: the kernel reads no memory of the range, and writes one byte per page of it, at most `PAGES`.
-        let found = unsafe { libc::mincore(core::ptr::without_provenance_mut(at), part, residency.as_mut_ptr()) };
+        let found =
+            unsafe { libc::mincore(core::ptr::without_provenance_mut(at), part, residency.as_mut_ptr()) };
         if found != 0 {
             return false;
         }

@@ -16,6 +16,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, OnceLock, RwLock};
 
+use protocol::status::CuResult;
+
 use crate::callback::Callbacks;
 use crate::context::Contexts;
 use crate::custom::link::Links;
@@ -31,8 +33,10 @@ pub type ReplyCache = HashMap<Box<[u8]>, Box<[u8]>>;
 /// Everything the library knows about the running program.
 #[derive(Default)]
 pub struct Process {
-    /// Set by a successful `cuInit`.
+    /// Set when `cuInit` reaches the host.
     pub session: OnceLock<Session>,
+    /// What came of `cuInit` there: a program without visible devices has a session, but may not use it.
+    pub initialised: OnceLock<CuResult>,
     /// Serialises `cuInit`, so that two threads do not open two sessions.
     pub init: Mutex<()>,
     pub contexts: Contexts,

@@ -211,7 +211,17 @@ fn failed(error: &transport::Error) -> Status {
         crate::log!(Error, "request of {len} bytes, the host takes {max}");
         return Status::INVALID_VALUE;
     }
-    crate::log!(Error, "lane: {error}");
+    match error {
+        transport::Error::HungUp => {
+            crate::log!(
+                Error,
+                "the host has ended the session (its own log says why): all further calls fail"
+            );
+        }
+        // Said before, at the first failure.
+        transport::Error::Dead => crate::log!(Debug, "lane: {error}"),
+        _ => crate::log!(Error, "lane: {error}"),
+    }
     Status::UNKNOWN
 }
 

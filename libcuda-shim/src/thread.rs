@@ -145,6 +145,10 @@ impl Thread {
     pub fn lane(&mut self) -> Result<&mut Lane, Status> {
         let current = self.current();
         let session = self.process.session.get().ok_or(Status::NOT_INITIALIZED)?;
+        // Not yet set is fine: `cuInit` itself comes here.
+        if let Some(Err(_)) = self.process.initialised.get() {
+            return Err(Status::NOT_INITIALIZED);
+        }
         let lane = match &mut self.lane {
             Some(lane) => lane,
             none => none.insert(session.lane()?),

@@ -14,9 +14,12 @@ use crate::process::process;
 use crate::thread;
 use crate::types::*;
 
-/// Calls made before `cuInit` fail with NOT_INITIALIZED.
+/// Calls made before a successful `cuInit` fail with NOT_INITIALIZED.
 pub fn require_init() -> CuResult {
-    process().session.get().map(|_| ()).ok_or(Status::NOT_INITIALIZED)
+    match process().initialised.get() {
+        Some(Ok(())) => Ok(()),
+        _ => Err(Status::NOT_INITIALIZED),
+    }
 }
 
 fn current() -> Result<(u64, Context), Status> {

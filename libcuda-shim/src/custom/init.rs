@@ -27,8 +27,8 @@ pub unsafe fn cuInit(flags: u32) -> CuResult {
         return Err(Status::INVALID_VALUE);
     }
     let process = process();
-    if process.session.get().is_some() {
-        return Ok(());
+    if let Some(result) = process.initialised.get() {
+        return *result;
     }
     let _one_at_a_time = process.init.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if process.session.get().is_none() {
@@ -38,10 +38,12 @@ pub unsafe fn cuInit(flags: u32) -> CuResult {
         })?;
         // Nobody else sets it: the lock is held.
         let _ = process.session.set(session);
-        device::announce_visible()?;
-        wire::cuInit(flags)?;
     }
-    Ok(())
+    // Without a host the next call may find one; what the host says is final, as with NVIDIA's driver.
+    *process.initialised.get_or_init(|| {
+        device::announce_visible()?;
+        wire::cuInit(flags)
+    })
 }
 
 pub unsafe fn cuDriverGetVersion(version: *mut c_int) -> CuResult {

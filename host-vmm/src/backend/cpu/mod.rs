@@ -174,7 +174,11 @@ impl CpuBackend {
 
     /// Chooses and orders the devices as `CUDA_VISIBLE_DEVICES` does: ordinals or `GPU-` and a UUID's first digits; what follows an
     /// entry that is no device is ignored.
-    pub fn set_visible(&self, list: &str) {
+    ///
+    /// # Errors
+    /// INVALID_DEVICE if a device is named twice, as NVIDIA's driver says at `cuInit`; none is visible then.
+    pub fn set_visible(&self, list: &str) -> CuResult {
+        let mut result = Ok(());
         let mut chosen = Vec::new();
         for entry in list.split(',').map(str::trim) {
             let index = match entry.strip_prefix("GPU-") {
@@ -187,8 +191,8 @@ impl CpuBackend {
             };
             match index {
                 Some(index) if !chosen.contains(&index) => chosen.push(index),
-                // CUDA takes a repeated device for an error that hides all.
                 Some(_) => {
+                    result = Err(Status::INVALID_DEVICE);
                     chosen.clear();
                     break;
                 }
@@ -196,6 +200,7 @@ impl CpuBackend {
             }
         }
         *self.visible.write().unwrap_or_else(std::sync::PoisonError::into_inner) = chosen;
+        result
     }
 }
 

@@ -37,8 +37,7 @@ impl InternalCalls for CpuBackend {
     }
 
     fn set_visible_devices(&self, _: &mut Call<'_>, list: Option<&CStr>) -> CuResult {
-        self.set_visible(&list.ok_or(Status::INVALID_VALUE)?.to_string_lossy());
-        Ok(())
+        self.set_visible(&list.ok_or(Status::INVALID_VALUE)?.to_string_lossy())
     }
 
     fn image_query(
