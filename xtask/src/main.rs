@@ -13,6 +13,7 @@ mod test;
 mod test_cargo;
 mod test_matrix;
 mod test_numba;
+mod test_shim;
 mod toolkit;
 mod venv;
 mod workspace;
@@ -38,7 +39,7 @@ enum Task {
     Run(run::Args),
     /// Measure what driver calls cost through the whole stack
     Bench(bench::Args),
-    /// Run all tests: unit and property tests, the sample matrix, Numba
+    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba
     Test(test::Args),
 }
 

@@ -28,7 +28,7 @@ pub struct Sample {
     pub sources: &'static [&'static str],
     /// The API that it is written to.
     pub api: Api,
-    /// Options for nvcc, for compiling and for linking.
+    /// Options for nvcc, for compiling and for linking. With a `-gencode` among them the usual architectures are left out.
     pub options: &'static [&'static str],
     /// Files that it opens.
     pub data: &'static [Data],
@@ -127,6 +127,12 @@ pub const SAMPLES: &[Sample] = &[
     runtime("big_grid", &["big_grid.cu"]),
     runtime("fork_exec", &["fork_exec.cu"]),
     runtime("exit_paths", &["exit_paths.cu"]),
+];
+
+/// Programs of the library tests (`test_shim`): built as samples are, in no matrix.
+pub const PROBES: &[Sample] = &[
+    driver("shim_probe", &["shim_probe.cpp"], &[]),
+    with_options(runtime("sass_only", &["sass_only.cu"]), &["-gencode=arch=compute_90,code=sm_90"]),
 ];
 
 /// The sample called `name`.

@@ -220,6 +220,10 @@ fn build_one(toolkit: &Toolkit, sample: &Sample, fingerprint: &str) -> Result<()
     fs::write(&state, fingerprint).with_context(|| format!("cannot write {}", state.display()))
 }
 
+fn architectures(sample: &Sample) -> &'static [&'static str] {
+    if sample.options.iter().any(|option| option.starts_with("-gencode")) { &[] } else { ARCHITECTURES }
+}
+
 fn nvcc(toolkit: &Toolkit) -> Command {
     let mut command = Command::new(&toolkit.nvcc);
     command.arg("-std=c++17").arg("-O3").arg("-I").arg(common_dir());
@@ -234,7 +238,7 @@ fn compile(toolkit: &Toolkit, sample: &Sample, variant: Variant) -> Result<Vec<P
         let object = objects.join(format!("{source}.{}.o", variant.name()));
         let mut command = nvcc(toolkit);
         if sample.api == Api::Runtime {
-            command.args(ARCHITECTURES);
+            command.args(architectures(sample));
         } else if variant == Variant::Shared {
             command.arg("-DSAMPLE_LINK_LIBCUDA");
         }
@@ -250,7 +254,7 @@ fn link(toolkit: &Toolkit, sample: &Sample, variant: Variant, objects: &[PathBuf
     let mut command = nvcc(toolkit);
     match sample.api {
         Api::Runtime => {
-            command.args(ARCHITECTURES).arg("-cudart").arg(variant.name()).args(sample.options);
+            command.args(architectures(sample)).arg("-cudart").arg(variant.name()).args(sample.options);
             // nvcc hands its commands to a shell and does not quote a dollar sign, so that the shell would replace
             // the linker's $ORIGIN by an empty string: let it replace it by itself.
             command.args(["-Xlinker", "-rpath=$ORIGIN"]);

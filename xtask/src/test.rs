@@ -1,4 +1,4 @@
-//! `cargo xtask test`: unit and property tests, the sample matrix, Numba.
+//! `cargo xtask test`: unit and property tests, the sample matrix, the library in foreign programs, Numba.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,15 +7,22 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
+use crate::manifest::PROBES;
 use crate::toolkit::{Choice, Toolkit};
-use crate::{nvcc, samples, test_cargo, test_matrix, test_numba, workspace};
+use crate::{nvcc, samples, test_cargo, test_matrix, test_numba, test_shim, workspace};
 
 #[derive(Parser)]
 pub struct Args {
     /// Leave out the unit and property tests
     #[arg(long)]
     samples_only: bool,
-    /// Run this sample only (may be given several times; leaves Numba out, and implies --samples-only)
+    /// Run the tests of the library only
+    #[arg(long, conflicts_with_all = ["samples_only", "only", "leg"])]
+    library_only: bool,
+    /// How often the last of the library tests runs its program
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    runs: u32,
+    /// Run this sample only (may be given several times; leaves out all else)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Run this leg only (may be given several times)
@@ -89,17 +96,32 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Some(path) => path.clone(),
         None => workspace::build_host()?,
     };
-    let built = Toolkit::ensure(args.toolkit).and_then(|toolkit| nvcc::build(&toolkit, &chosen));
+    let everything = args.only.is_empty() && !args.library_only;
+    let with_library = args.only.is_empty() && legs.contains(&Leg::CpuStatic);
+    let built = Toolkit::ensure(args.toolkit).and_then(|toolkit| {
+        nvcc::build(&toolkit, &chosen)?;
+        if with_library { nvcc::build(&toolkit, &PROBES.iter().collect::<Vec<_>>()) } else { Ok(()) }
+    });
 
     let mut counts = Counts::default();
-    if !args.samples_only && args.only.is_empty() {
+    if !args.samples_only && everything {
         counts.add(test_cargo::run()?);
     }
     match built {
-        Ok(()) => counts.add(test_matrix::run(&host, &chosen, &legs, limit)?),
+        Ok(()) => {
+            if !args.library_only {
+                counts.add(test_matrix::run(&host, &chosen, &legs, limit)?);
+            }
+            if with_library {
+                match test_shim::run(&host, args.runs) {
+                    Ok(library) => counts.add(library),
+                    Err(error) => counts.add(failure("library", &error)),
+                }
+            }
+        }
         Err(error) => counts.add(failure("samples", &error)),
     }
-    if args.only.is_empty() && legs.contains(&Leg::CpuStatic) {
+    if everything && legs.contains(&Leg::CpuStatic) {
         match test_numba::run(&host, limit) {
             Ok(numba) => counts.add(numba),
             Err(error) => counts.add(failure("numba", &error)),
