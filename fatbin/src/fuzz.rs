@@ -1,6 +1,9 @@
 //! Fuzz bodies: they must return for any input. They check what the types promise beyond "no panic".
 
-use crate::{CodeVersion, Container, Cubin, Device, Entry, Purpose, elf_len, ptx, scan_file, select};
+use crate::strip::strip_container;
+use crate::{
+    CodeVersion, Container, Cubin, Device, Entry, Fatbins, Purpose, elf_len, ptx, scan_file, select,
+};
 
 /// Small enough that a fuzzer does not spend its time decompressing.
 const LIMIT: usize = 1 << 20;
@@ -15,6 +18,7 @@ pub fn fuzz_container(data: &[u8]) {
     assert_eq!(strict.is_err(), container.is_truncated());
     let entries: Vec<Entry<'_>> = container.entries().map_while(Result::ok).collect();
     check_entries(&entries);
+    check_strip(&container, entries.len());
     let max_ptx_version = CodeVersion { major: 9, minor: 0 };
     for (cc_major, cc_minor, sass) in [(7, 5, true), (9, 0, false), (10, 0, true)] {
         let device = Device { cc_major, cc_minor, sass, max_ptx_version };
@@ -24,6 +28,15 @@ pub fn fuzz_container(data: &[u8]) {
             assert_eq!(named, entries.len(), "every entry is chosen or has a reason");
         }
     }
+}
+
+/// Every second image is left out: the result must hold the others as they were.
+fn check_strip(container: &Container<'_>, count: usize) {
+    let Ok(stripped) = strip_container(container, |index, _| index % 2 == 0) else { return };
+    assert!(stripped.bytes.len() <= container.len());
+    assert_eq!(stripped.kept + stripped.removed, count);
+    let read = Container::parse(&stripped.bytes).and_then(|c| c.read_entries());
+    assert_eq!(read.map(|entries| entries.len()), Ok(stripped.kept));
 }
 
 fn check_entries(entries: &[Entry<'_>]) {
@@ -51,7 +64,16 @@ pub fn fuzz_cubin(data: &[u8]) {
 
 /// Scans a file of any kind.
 pub fn fuzz_elf(data: &[u8]) {
+    let whole = Fatbins::parse(data);
     let Ok(parts) = scan_file(data) else { return };
+    if let Ok(whole) = whole {
+        let found: usize = parts.iter().map(|part| part.scan.containers.len()).sum();
+        assert!(whole.image().is_some() || whole.containers().count() == found);
+        for located in whole.containers() {
+            assert!(located.offset() < data.len() as u64);
+            let _ = located.wrappers().count();
+        }
+    }
     for part in parts {
         for found in &part.scan.containers {
             for entry in found.container.entries().map_while(Result::ok) {

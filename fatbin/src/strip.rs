@@ -1,5 +1,6 @@
 //! Containers with fewer images.
 
+use crate::bytes::truncated;
 use crate::container::Container;
 use crate::entry::Entry;
 use crate::error::Result;
@@ -58,6 +59,9 @@ pub fn strip_container(
     mut keep: impl FnMut(usize, &Entry<'_>) -> bool,
 ) -> Result<Stripped> {
     let old = container.bytes();
+    if container.is_truncated() {
+        return Err(truncated("container", 0, container.len() as u64, old.len()));
+    }
     let header_size = usize::from(container.header().header_size);
     let mut bytes = old.get(..header_size).unwrap_or_default().to_vec();
     let (mut kept, mut removed) = (0, 0);

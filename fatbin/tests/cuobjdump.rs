@@ -3,22 +3,10 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use fatbin::{Kind, scan_file};
-
-fn tool() -> Option<PathBuf> {
-    let mut candidates: Vec<PathBuf> = std::env::var_os("CUOBJDUMP").map(PathBuf::from).into_iter().collect();
-    candidates.push("cuobjdump".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.nvcc/lib");
-    for python in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        candidates.push(python.path().join("site-packages/nvidia/cu13/bin/cuobjdump"));
-    }
-    candidates
-        .into_iter()
-        .find(|path| Command::new(path).arg("--version").output().is_ok_and(|o| o.status.success()))
-}
 
 /// Trailing NULs and newlines are the tool's affair: it drops one and adds another.
 fn trimmed(text: &[u8]) -> Vec<u8> {
@@ -76,7 +64,7 @@ fn ours(data: &[u8]) -> Images {
 
 #[test]
 fn images_are_those_that_cuobjdump_extracts() {
-    let Some(tool) = tool() else {
+    let Some(tool) = common::cuobjdump() else {
         println!("skipped: no cuobjdump");
         return;
     };

@@ -2,115 +2,42 @@
 
 mod common;
 
-use std::path::PathBuf;
-
+use common::mutate::{self, Random, Target, mutate};
 use common::{container, entry, lz4, zstd};
 use proptest::prelude::*;
 
-type Body = fn(&[u8]);
-
-/// Small deterministic random numbers (xorshift), so that a failure repeats.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
-
-/// Values that break careless arithmetic.
-const NASTY: [u64; 10] = [0, 1, 7, 8, 0x3f, 0x40, 0x7fff_ffff, 0xffff_ffff, 0x7fff_ffff_ffff_fff8, u64::MAX];
-
-fn mutate(data: &mut Vec<u8>, random: &mut Random) {
-    for _ in 0..=random.below(4) {
-        if data.is_empty() {
-            return;
-        }
-        let at = random.below(data.len());
-        match random.below(6) {
-            0 => data[at] ^= 1 << random.below(8),
-            1 => data[at] = random.next() as u8,
-            2 | 3 => {
-                let at = at & !3;
-                let width = [2, 4, 8][random.below(3)];
-                let value = NASTY[random.below(NASTY.len())].to_le_bytes();
-                for (slot, byte) in data[at..].iter_mut().zip(&value[..width]) {
-                    *slot = *byte;
-                }
-            }
-            4 => data.truncate(at),
-            _ => {
-                let len = random.below(64).min(data.len() - at);
-                let piece = data[at..at + len].to_vec();
-                let to = random.below(data.len());
-                data.splice(to..to, piece);
-            }
-        }
-    }
-}
-
-/// Runs a body over its corpus, the golden files and `seeds`, each as it is and mutated.
-fn drive(name: &str, body: Body, seeds: Vec<Vec<u8>>, rounds: usize) {
-    let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut inputs = seeds;
-    for file in std::fs::read_dir(&corpus).unwrap_or_else(|e| panic!("{}: {e}", corpus.display())) {
-        inputs.push(std::fs::read(file.expect("directory entry").path()).expect("readable"));
-    }
-    inputs.extend(common::golden_containers().into_iter().map(|(_, bytes)| bytes));
-    assert!(inputs.len() > 10);
+/// Runs a body over its seeds, each as it is and mutated.
+fn drive(target: &Target, rounds: usize) {
+    assert!(target.seeds.len() > 10);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for input in &inputs {
-        body(input);
+    for input in &target.seeds {
+        (target.body)(input);
         for _ in 0..rounds {
             let mut mutated = input.clone();
             mutate(&mut mutated, &mut random);
-            body(&mutated);
+            (target.body)(&mutated);
         }
     }
-}
-
-/// Every image of the golden containers.
-fn images() -> Vec<Vec<u8>> {
-    let mut out = Vec::new();
-    for (_, bytes) in common::golden_containers() {
-        for entry in fatbin::Container::parse(&bytes).expect("container").entries() {
-            out.push(entry.expect("entry").data(1 << 20).expect("decodes").into_owned());
-        }
-    }
-    out
 }
 
 #[test]
 fn fuzz_container() {
-    let text = b".version 8.0\n.target sm_75\n.entry k() {}\0".repeat(20);
-    let seeds = vec![
-        container(&[lz4(1, 75, &text), zstd(1, 80, &text), entry(2, 75, &text)]),
-        container(&[zstd(2, 90, &[0; 100_000])]),
-    ];
-    drive("container", fatbin::fuzz::fuzz_container, seeds, 1500);
+    drive(&mutate::container_target(), 1500);
 }
 
 #[test]
 fn fuzz_cubin() {
-    drive("cubin", fatbin::fuzz::fuzz_cubin, images(), 1500);
+    drive(&mutate::cubin_target(), 1500);
 }
 
 #[test]
 fn fuzz_elf() {
-    let seeds = vec![common::golden("rdc.so"), common::golden("tiny.o")];
-    drive("elf", fatbin::fuzz::fuzz_elf, seeds, 1000);
+    drive(&mutate::file_target(), 1000);
 }
 
 #[test]
 fn fuzz_ptx_header() {
-    drive("ptx_header", fatbin::fuzz::fuzz_ptx_header, images(), 1500);
+    drive(&mutate::ptx_target(), 1500);
 }
 
 proptest! {

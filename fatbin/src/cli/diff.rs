@@ -15,8 +15,7 @@ use super::{output, report};
 /// Compare the images of two files
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Images are compared after decompression, wherever they lie; those that differ are matched by kind, architecture and
-kernels. Exit status: 0 no difference, 1 some.
+Images are compared after decompression, wherever they lie; those that differ are matched by kind, architecture and kernels. Exit status: 0 no difference, 1 some.
 
 Examples:
   fatbin diff old/libfoo.so new/libfoo.so

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::Context;
-use fatbin::{Arch, Entry, Fatbins, Kind};
+use fatbin::{Arch, Entry, Fatbins, Kind, Located};
 
 use super::arch::parse_arch;
 use super::input::{self, Outcome};
@@ -17,8 +17,7 @@ use super::{output, report};
 /// Write images to files, decompressed
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Files are named as cuobjdump does: FILE.N.sm_XX.cubin and FILE.N.sm_XX.ptx, N counting machine code and PTX of a file
-each from 1. Other kinds get .ltoir, .tileir and .bin. Obfuscated LTO-IR is written as stored (.ltoir.obfuscated).
+Files are named as cuobjdump does: FILE.N.sm_XX.cubin and FILE.N.sm_XX.ptx, N counting machine code and PTX of a file each from 1. Other kinds get .ltoir, .tileir and .bin. Obfuscated LTO-IR is written as stored (.ltoir.obfuscated).
 
 Examples:
   fatbin extract a.out                              everything, to the current directory
@@ -139,7 +138,10 @@ fn stem(name: &str) -> &str {
 fn extract(args: &Args, stem: &str, file: &str, fatbins: &Fatbins<'_>, outcome: &Outcome) -> usize {
     let mut written = 0;
     let mut numbers: HashMap<&'static str, usize> = HashMap::new();
-    for located in fatbins.containers() {
+    // As cuobjdump counts: relocatable code after the rest.
+    let is_relocatable = |l: &Located<'_, '_>| l.found.section.is_some_and(|s| s.starts_with("__nv_rel"));
+    let (last, first): (Vec<_>, Vec<_>) = fatbins.containers().partition(is_relocatable);
+    for located in first.into_iter().chain(last) {
         for (index, entry) in located.container().entries().enumerate() {
             let place = format!("{file}: entry {index} of container {}", located.number);
             let entry = match entry {

@@ -29,11 +29,9 @@ const EXIT_NOTHING: u8 = 3;
     version,
     name = "fatbin",
     after_help = "\
-FILE is a program, library, object (ELF or Windows), archive (.a, .lib), .fatbin, .cubin, PTX, a wheel or other zip
-file, or a directory, which is searched.
+FILE is a program, library, object (ELF or Windows), archive (.a), .fatbin, .cubin, PTX, a wheel or other zip file, or a directory, which is searched.
 
-Exit status: 0 all well (why: it runs; diff: no difference), 1 a file is unreadable or damaged, or the answer is no,
-2 wrong usage, 3 a file holds no device code.
+Exit status: 0 all well (why: it runs; diff: no difference), 1 a file is unreadable or damaged, or the answer is no, 2 wrong usage, 3 a file holds no device code.
 
 Examples:
   fatbin inspect ./a.out                            what is inside

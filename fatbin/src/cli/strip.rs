@@ -20,9 +20,7 @@ use super::{EXIT_NOTHING, output, report};
 #[command(
     group = clap::ArgGroup::new("what").required(true).multiple(true),
     after_help = "\
-A .fatbin becomes shorter. In programs, libraries, objects and archives every container stays at its address, because
-the program holds pointers to it; its images move together and zeros follow. --sparse gives the zeros back to the file
-system; they also compress to almost nothing. A group made with --concat is kept if one image of it is.
+A .fatbin becomes shorter. In programs, libraries, objects and archives every container stays at its address, because the program holds pointers to it; its images move together and zeros follow. --sparse gives the zeros back to the file system; they also compress to almost nothing. A group made with --concat is kept if one image of it is.
 
 Examples:
   fatbin strip libfoo.so --keep sm_80,sm_90+ptx -o out/libfoo.so     machine code of both, PTX of the second

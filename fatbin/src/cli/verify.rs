@@ -14,9 +14,7 @@ use super::{output, report};
 /// Decompress and read every image, and check it against its header
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checked: containers, entries, sizes after decompression, machine code (sections, kernels, parameters), PTX headers, and
-that architecture and PTX version are those that the entry says. LTO-IR and Tile IR are decompressed only; obfuscated
-LTO-IR cannot be read. Exit status 1 if anything is wrong.
+Checked: containers, entries, sizes after decompression, machine code (sections, kernels, parameters), PTX headers, and that architecture and PTX version are those that the entry says. LTO-IR and Tile IR are decompressed only; obfuscated LTO-IR cannot be read. Exit status 1 if anything is wrong.
 
 Example:
   fatbin verify dist/*.whl")]

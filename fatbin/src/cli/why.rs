@@ -18,8 +18,7 @@ use super::{output, report};
 /// Say which images a device runs, and why not the others
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 if every container that the program loads has an image for the device (with --any: at least one has),
-else 1.
+Exit status: 0 if every container that the program loads has an image for the device (with --any: at least one has), else 1.
 
 Examples:
   fatbin why ./a.out --device sm_86

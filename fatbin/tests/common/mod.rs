@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use fatbin::Flags;
 
+pub mod mutate;
+
 pub const PLAIN: u64 = Flags::BITS64.0 | Flags::LINUX.0;
 
 /// An entry to be written. Fields that stay `None` get their right values.
@@ -188,4 +190,60 @@ pub fn golden_containers() -> Vec<(String, Vec<u8>)> {
     out.sort();
     assert!(out.len() >= 10, "golden data is missing");
     out
+}
+
+/// A Windows library with `container` in `.nv_fatb` and a wrapper for it in `.nvFatBi`.
+pub fn portable_executable(container: &[u8]) -> Vec<u8> {
+    const BASE: u64 = 0x1_8000_0000;
+    const PE: usize = 0x80;
+    const OPTIONAL: usize = 0xf0;
+    let fatbin_size = (container.len() as u32).next_multiple_of(0x200);
+    let mut out = vec![0; 0x400];
+    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3c, &(PE as u32).to_le_bytes());
+    put(PE, b"PE\0\0");
+    // File header: x86-64, two sections, size of the optional header, DLL.
+    put(PE + 4, &0x8664_u16.to_le_bytes());
+    put(PE + 6, &2_u16.to_le_bytes());
+    put(PE + 20, &(OPTIONAL as u16).to_le_bytes());
+    put(PE + 22, &0x2022_u16.to_le_bytes());
+    let optional = PE + 24;
+    put(optional, &0x20b_u16.to_le_bytes());
+    put(optional + 24, &BASE.to_le_bytes());
+    put(optional + 32, &0x1000_u32.to_le_bytes());
+    put(optional + 36, &0x200_u32.to_le_bytes());
+    put(optional + 108, &16_u32.to_le_bytes());
+    let sections = [
+        (b".nv_fatb", container.len() as u32, 0x1000, fatbin_size, 0x400),
+        (b".nvFatBi", 24, 0x10_0000, 0x200, 0x400 + fatbin_size),
+    ];
+    for (i, (name, virtual_size, rva, raw_size, offset)) in sections.into_iter().enumerate() {
+        let at = optional + OPTIONAL + i * 40;
+        put(at, name);
+        for (field, value) in [virtual_size, rva, raw_size, offset].into_iter().enumerate() {
+            put(at + 8 + field * 4, &value.to_le_bytes());
+        }
+    }
+    out.extend(container);
+    out.resize(0x400 + fatbin_size as usize, 0);
+    out.extend(fatbin::raw::WRAPPER_MAGIC.to_le_bytes());
+    out.extend(1_u32.to_le_bytes());
+    out.extend((BASE + 0x1000).to_le_bytes());
+    out.resize(out.len() + 8 + 0x200 - 24, 0);
+    out
+}
+
+/// NVIDIA's tool: `$CUOBJDUMP`, `cuobjdump` on PATH, or that of the toolkit that `cargo xtask samples` sets up.
+pub fn cuobjdump() -> Option<PathBuf> {
+    let mut candidates: Vec<PathBuf> = std::env::var_os("CUOBJDUMP").map(PathBuf::from).into_iter().collect();
+    candidates.push("cuobjdump".into());
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.nvcc/lib");
+    for python in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        candidates.push(python.path().join("site-packages/nvidia/cu13/bin/cuobjdump"));
+    }
+    let works = |path: &PathBuf| {
+        std::process::Command::new(path).arg("--version").output().is_ok_and(|o| o.status.success())
+    };
+    candidates.into_iter().find(works)
 }
