@@ -9,8 +9,17 @@ use serde::{Deserialize, Serialize};
 /// Opcodes at or above this are counted together in the last slot; the table of driver calls stays far below it.
 const OPCODES: usize = 0x2000;
 
-/// At most this many distinct kernel names are remembered per session.
-const MAX_KERNEL_NAMES: usize = 10_000;
+/// At most this many distinct kernels are told apart, per session and in a sum of sessions.
+const MAX_KERNELS: usize = 3072;
+
+/// Stands for a kernel's name, which can be of any length.
+pub type KernelId = u64;
+
+fn kernel_id(name: &str) -> KernelId {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
 
 #[derive(Default)]
 struct OpCounter {
@@ -36,7 +45,7 @@ pub struct Counters {
     /// Bytes copied within the region: device, pinned and managed memory.
     pub bytes_within: AtomicU64,
     pub lanes: AtomicU64,
-    kernels: Mutex<BTreeSet<String>>,
+    kernels: Mutex<BTreeSet<KernelId>>,
 }
 
 impl Default for Counters {
@@ -68,8 +77,8 @@ impl Counters {
     /// Notes that a kernel of this name has run; called once per kernel.
     pub fn kernel(&self, name: &str) {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
-        if kernels.len() < MAX_KERNEL_NAMES {
-            kernels.insert(name.to_owned());
+        if kernels.len() < MAX_KERNELS {
+            kernels.insert(kernel_id(name));
         }
     }
 
@@ -112,8 +121,8 @@ pub struct Call {
 pub struct Report {
     pub sessions: u64,
     pub launches: u64,
-    /// Names of the kernels that ran.
-    pub kernels: BTreeSet<String>,
+    /// The kernels that ran.
+    pub kernels: BTreeSet<KernelId>,
     pub lanes: u64,
     pub images_sent: u64,
     pub images_cached: u64,
@@ -125,23 +134,29 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds another report to this one.
+    /// Adds another report to this one. Its numbers come from a process that an untrusted program has used.
     pub fn add(&mut self, other: Report) {
-        self.sessions += other.sessions;
-        self.launches += other.launches;
-        self.kernels.extend(other.kernels);
-        self.lanes += other.lanes;
-        self.images_sent += other.images_sent;
-        self.images_cached += other.images_cached;
-        self.image_bytes += other.image_bytes;
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.bytes_within += other.bytes_within;
+        self.sessions = self.sessions.saturating_add(other.sessions);
+        self.launches = self.launches.saturating_add(other.launches);
+        // Bounded: a daemon adds up the sessions of all programs that it ever serves.
+        let room = MAX_KERNELS.saturating_sub(self.kernels.len());
+        let new: Vec<KernelId> = other.kernels.difference(&self.kernels).take(room).copied().collect();
+        self.kernels.extend(new);
+        self.lanes = self.lanes.saturating_add(other.lanes);
+        self.images_sent = self.images_sent.saturating_add(other.images_sent);
+        self.images_cached = self.images_cached.saturating_add(other.images_cached);
+        self.image_bytes = self.image_bytes.saturating_add(other.image_bytes);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.bytes_within = self.bytes_within.saturating_add(other.bytes_within);
         for (name, call) in other.calls {
+            if self.calls.len() >= OPCODES && !self.calls.contains_key(&name) {
+                continue;
+            }
             let sum = self.calls.entry(name).or_default();
-            sum.calls += call.calls;
-            sum.bytes += call.bytes;
-            sum.nanos += call.nanos;
+            sum.calls = sum.calls.saturating_add(call.calls);
+            sum.bytes = sum.bytes.saturating_add(call.bytes);
+            sum.nanos = sum.nanos.saturating_add(call.nanos);
         }
     }
 
@@ -215,10 +230,25 @@ mod tests {
 
     #[test]
     fn summary_counts_are_worded_right() {
-        let report =
-            Report { sessions: 1, launches: 1, kernels: ["k".to_owned()].into(), ..Report::default() };
+        let report = Report { sessions: 1, launches: 1, kernels: [7].into(), ..Report::default() };
         assert_eq!(report.summary("cpu"), "cpu backend ran 1 kernel (1 launch) in 1 session");
         assert_eq!(Report::default().summary("cpu"), "cpu backend ran 0 kernels (0 launches) in 0 sessions");
+    }
+
+    #[test]
+    fn reports_are_bounded() {
+        let counters = Counters::default();
+        for op in (0..300).chain([u16::MAX]) {
+            counters.op(op, u64::MAX, u64::MAX);
+        }
+        let mut sum = Report::default();
+        for session in 0..2 {
+            (0..5000).for_each(|i| counters.kernel(&format!("{session}{i}{}", "x".repeat(1000))));
+            let report = counters.report(|op| (op % 16 == 0).then_some("cuGraphExecMemcpyNodeSetParams"));
+            assert!(serde_json::to_vec(&report).unwrap().len() < 120 << 10);
+            sum.add(report);
+        }
+        assert_eq!(sum.kernels.len(), MAX_KERNELS);
     }
 
     #[test]

@@ -229,3 +229,59 @@ fn a_connection_that_is_dropped_at_once_leaves_nothing() {
     eventually(TIMEOUT, "descriptors are closed", || daemon.descriptors() <= before);
     daemon.assert_serves();
 }
+
+#[test]
+fn workers_share_no_descriptors_and_are_confined() {
+    let daemon = Daemon::start(&[]);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&daemon.address)).collect();
+    for client in &mut clients {
+        client.set_up();
+    }
+    let workers = daemon.workers();
+    assert_eq!(workers.len(), 3);
+    let mut seen = std::collections::HashSet::new();
+    for pid in workers {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let entry = entry.unwrap();
+            let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            let target = std::fs::read_link(entry.path()).unwrap();
+            let shared =
+                target.starts_with("/dev/null") || target.to_string_lossy().starts_with("anon_inode:");
+            // Standard error is the daemon's log.
+            if number > 2 && !shared {
+                let file = std::fs::metadata(entry.path()).unwrap();
+                use std::os::unix::fs::MetadataExt as _;
+                assert!(
+                    seen.insert((file.dev(), file.ino())),
+                    "worker {pid} descriptor {number}: {target:?}"
+                );
+            }
+        }
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let limit = |name: &str| {
+            let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..].split_whitespace().next().unwrap().to_owned()
+        };
+        assert_eq!(limit("Max core file size"), "0");
+        assert_ne!(limit("Max data size"), "unlimited");
+        assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.lines().any(|line| line == "NoNewPrivs:\t1"));
+    }
+}
+
+#[test]
+fn the_heap_of_kernels_is_no_way_around_the_memory_limit() {
+    let daemon = Daemon::start(&[]);
+    let mut client = Client::connect(&daemon.address);
+    client.set_up();
+    let mut set = |value: u64| {
+        client.call(ops::cuCtxSetLimit, |w| {
+            w.u32(2);
+            w.u64(value);
+        })
+    };
+    assert_eq!(set(1 << 30), Err(Status::OUT_OF_MEMORY));
+    assert!(set(32 << 20).is_ok());
+    client.assert_works();
+}

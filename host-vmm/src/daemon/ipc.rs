@@ -59,26 +59,29 @@ pub enum ToDaemon {
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
+    /// How messages are sent: the daemon's end does not wait for a worker that does not read.
+    flags: SendFlags,
 }
 
 impl Channel {
-    /// Both ends.
+    /// The daemon's end, which never waits to send, and the other one.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self { socket: a }, b))
+        Ok((Self { socket: a, flags: SendFlags::NOSIGNAL | SendFlags::DONTWAIT }, b))
     }
 
+    /// The worker's end.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, flags: SendFlags::NOSIGNAL }
     }
 
     /// Sends a message, with a descriptor if the message has one.
     ///
     /// # Errors
-    /// The other end is gone, or the message is too large.
+    /// The other end is gone (or, on the daemon's end, has not read for long: `WouldBlock`), or the message is too large.
     pub fn send<M: Serialize>(&self, message: &M, fd: Option<&OwnedFd>) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_PACKET {
@@ -93,7 +96,7 @@ impl Channel {
         if let Some(fds) = &fds {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
         }
-        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, self.flags)?;
         Ok(())
     }
 
@@ -157,6 +160,14 @@ mod tests {
         assert!(matches!(b.receive::<ToWorker>().unwrap(), Some((ToWorker::Stop, None))));
         drop(a);
         assert!(b.receive::<ToWorker>().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_daemon_does_not_wait_for_a_worker() {
+        let (a, b) = Channel::pair().unwrap();
+        let error = std::iter::repeat_with(|| a.send(&ToWorker::Lane, None)).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(b);
     }
 
     #[test]

@@ -269,7 +269,11 @@ impl Inner {
         };
         let fd = connection.into_fd();
         session.channel.send(&ToWorker::Lane, Some(&fd)).map_err(|error| {
-            let refused = Refused::new(RefusalCode::TOKEN, format_args!("the session has ended: {error}"));
+            let code = match error.kind() {
+                std::io::ErrorKind::WouldBlock => RefusalCode::BUSY,
+                _ => RefusalCode::TOKEN,
+            };
+            let refused = Refused::new(code, format_args!("the session takes no lane: {error}"));
             Refusal::new(Connection::from_fd(fd), refused)
         })
     }
@@ -288,6 +292,11 @@ impl Inner {
                 return Err(Refusal::new(connection, Refused::new(code, format_args!("no common version"))));
             }
         };
+        // Looked at again below; without a process for each of many that are refused.
+        if self.sessions().len() >= self.config.limits.sessions as usize {
+            let refused = Refused::new(RefusalCode::LIMIT, format_args!("no more sessions"));
+            return Err(Refusal::new(connection, refused));
+        }
         let mut token = [0; 16];
         if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
             return Err(Refusal::new(

@@ -5,6 +5,7 @@
 
 mod exit;
 pub mod handles;
+mod harden;
 mod lane;
 pub mod range_alloc;
 pub mod registry;
@@ -51,7 +52,9 @@ struct Worker {
 /// # Errors
 /// The session could not be started; the program has been told.
 pub fn main() -> anyhow::Result<()> {
+    harden::descriptors();
     let channel = take_channel().context("the worker is started by the daemon, not by hand")?;
+    harden::process();
     let (start, connection) =
         match channel.receive::<ToWorker>().context("cannot read the daemon's message")? {
             Some((ToWorker::Start(start), Some(fd))) => (start, Connection::from_fd(fd)),
@@ -60,6 +63,7 @@ pub fn main() -> anyhow::Result<()> {
             // Not printed: it may hold the session's token.
             Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
+    harden::memory(&start.config.limits);
     let worker = match begin(&start, channel) {
         Ok(worker) => worker,
         Err(Failed { refused, error }) => {

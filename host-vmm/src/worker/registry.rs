@@ -9,11 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// BLAKE3 hash of an image's bytes.
 pub type ImageHash = [u8; 32];
 
+/// Most images of a registry, complete or not: many small ones take memory, too.
+const MAX_IMAGES: usize = 1 << 16;
+
 /// Why an image was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     #[error("image of {len} bytes exceeds the limit of {limit} bytes")]
     TooLarge { len: u64, limit: u64 },
+    #[error("more than {MAX_IMAGES} images")]
+    TooMany,
     #[error("chunk at {offset} does not continue the image ({have} bytes so far)")]
     OutOfOrder { offset: u64, have: u64 },
     #[error("image is incomplete: {have} of {len} bytes")]
@@ -30,6 +35,12 @@ struct State {
     partial: HashMap<ImageHash, Vec<u8>>,
     /// Bytes of all images and partial images.
     held: u64,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.images.len() + self.partial.len() >= MAX_IMAGES
+    }
 }
 
 /// The store of images.
@@ -68,11 +79,16 @@ impl Registry {
             // Two threads send the same image: the second one's bytes are not needed.
             return Ok(());
         }
-        let partial = state.partial.entry(*hash).or_default();
-        if offset == 0 {
-            state.held -= partial.len() as u64;
-            partial.clear();
+        if offset == 0
+            && let Some(old) = state.partial.remove(hash)
+        {
+            // With its capacity: memory that is not counted must not stay.
+            state.held -= old.len() as u64;
         }
+        if !state.partial.contains_key(hash) && state.is_full() {
+            return Err(RegistryError::TooMany);
+        }
+        let partial = state.partial.entry(*hash).or_default();
         let have = partial.len() as u64;
         let error = if offset != have {
             Some(RegistryError::OutOfOrder { offset, have })
@@ -122,6 +138,10 @@ impl Registry {
         if state.images.insert(*hash, bytes.into()).is_some() {
             state.held -= have;
         }
+        // Another lane may have begun to send it again meanwhile.
+        if let Some(other) = state.partial.remove(hash) {
+            state.held -= other.len() as u64;
+        }
         Ok(())
     }
 
@@ -138,6 +158,9 @@ impl Registry {
         let mut state = self.lock();
         if state.held + len > self.max_total {
             return Err(RegistryError::TooLarge { len: state.held + len, limit: self.max_total });
+        }
+        if !state.images.contains_key(&hash) && state.is_full() {
+            return Err(RegistryError::TooMany);
         }
         if state.images.insert(hash, bytes.into()).is_none() {
             state.held += len;
@@ -192,6 +215,29 @@ mod tests {
         assert_eq!(registry.commit(&id, 8), Err(RegistryError::Incomplete { have: 3, len: 8 }));
         assert_eq!(registry.chunk(&id, 3, b"x"), Err(RegistryError::OutOfOrder { offset: 3, have: 0 }));
         assert_eq!(registry.lock().held, 0);
+    }
+
+    #[test]
+    fn empty_images_are_limited_too() {
+        let registry = Registry::new(10, 15);
+        let mut id = [0; 32];
+        let mut begin = |number: u64| {
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            registry.chunk(&id, 0, &[])
+        };
+        assert!((0..MAX_IMAGES as u64).all(|number| begin(number).is_ok()));
+        assert_eq!(begin(MAX_IMAGES as u64), Err(RegistryError::TooMany));
+        assert_eq!(begin(0), Ok(()));
+        assert_eq!(registry.insert(vec![1]), Err(RegistryError::TooMany));
+    }
+
+    #[test]
+    fn an_image_that_starts_again_keeps_no_memory() {
+        let registry = Registry::new(1 << 20, 1 << 20);
+        let id = hash(b"a");
+        registry.chunk(&id, 0, &vec![0; 1 << 20]).unwrap();
+        registry.chunk(&id, 0, &[0]).unwrap();
+        assert!(registry.lock().partial[&id].capacity() < 4096);
     }
 
     #[test]

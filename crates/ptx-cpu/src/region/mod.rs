@@ -51,6 +51,8 @@ pub const HUGE_LEN: u64 = 2 << 20;
 pub const CACHE_ENTRY_MAX: u64 = 32 << 20;
 /// Most memory kept in freed allocations.
 pub const CACHE_TOTAL_MAX: u64 = 256 << 20;
+/// The engine's arenas together may take as much as the memory limit, or this if the limit is smaller.
+const ARENA_LIMIT_MIN: u64 = 1 << 30;
 /// Least unmapped space behind an allocation.
 const GUARD_MIN: u64 = 64 << 10;
 /// Most unmapped space behind an allocation.
@@ -160,6 +162,8 @@ struct State {
     shared_count: usize,
     shared_chunks: usize,
     used: u64,
+    /// Bytes of arenas.
+    arena_bytes: u64,
     /// Mapped pieces of the window: base to length.
     window: BTreeMap<u64, u64>,
 }
@@ -215,6 +219,7 @@ impl Region {
                 shared_count: 0,
                 shared_chunks: 0,
                 used: 0,
+                arena_bytes: 0,
                 window: BTreeMap::new(),
             }),
         })
@@ -444,7 +449,7 @@ impl Region {
         self.lock().window_contains(address, len)
     }
 
-    /// Memory for the engine: outside the limit, mapped, unmapped space behind.
+    /// Memory for the engine: with a limit of its own, mapped, unmapped space behind.
     pub(crate) fn arena(self: &Arc<Self>, len: u64) -> Result<Arena, RegionError> {
         let rounded = round_up(len.max(1), PAGE_LEN);
         let out_of_memory = RegionError::OutOfMemory { requested: len, free: 0 };
@@ -452,12 +457,16 @@ impl Region {
             return Err(out_of_memory);
         }
         let mut state = self.lock();
+        if state.arena_bytes + rounded > self.memory_limit.max(ARENA_LIMIT_MIN) {
+            return Err(out_of_memory);
+        }
         let reserved = rounded + GUARD_MIN;
         let Some(base) = state.arenas.allocate(reserved, PAGE_LEN) else { return Err(out_of_memory) };
         if let Err(error) = map_private(base, rounded) {
             state.arenas.release(base, reserved);
             return Err(error);
         }
+        state.arena_bytes += rounded;
         Ok(Arena { region: self.clone(), base, len: rounded })
     }
 }
@@ -545,8 +554,11 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        if unmap_private(self.base, self.len) {
-            self.region.lock().arenas.release(self.base, self.len + GUARD_MIN);
+        let unmapped = unmap_private(self.base, self.len);
+        let mut state = self.region.lock();
+        state.arena_bytes -= self.len;
+        if unmapped {
+            state.arenas.release(self.base, self.len + GUARD_MIN);
         }
     }
 }

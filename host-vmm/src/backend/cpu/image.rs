@@ -13,6 +13,9 @@ const MAX_IMAGES: u32 = 4096;
 /// Newest PTX version whose grammar the parser knows.
 const MAX_PTX_VERSION: (u16, u16) = (9, 9);
 
+/// Most bytes of an error text that go to the host's log.
+const MAX_LOGGED: usize = 2048;
+
 /// The form of an image that is PTX text; others are machine code.
 pub const FORM_PTX: u32 = 1;
 
@@ -26,6 +29,11 @@ pub struct LoadFailure {
 impl LoadFailure {
     fn new(status: Status, log: impl Into<String>) -> Self {
         Self { status, log: log.into() }
+    }
+
+    /// The first lines of the text, for the host's own log: the program decides on its length.
+    pub fn start(&self) -> &str {
+        &self.log[..self.log.floor_char_boundary(MAX_LOGGED)]
     }
 }
 

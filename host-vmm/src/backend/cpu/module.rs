@@ -278,7 +278,7 @@ impl CpuBackend {
                 *result = Status::SUCCESS.0;
             }
             Err(failure) => {
-                tracing::warn!(status = ?failure.status, "load failed: {}", failure.log);
+                tracing::warn!(status = ?failure.status, "load failed: {}", failure.start());
                 *result = failure.status.0;
                 if let Some(log) = error_log {
                     let room = call.max_body().saturating_sub(256);
@@ -426,7 +426,7 @@ impl CpuBackend {
             return Ok(*handle);
         }
         let module = self.instantiate(live, library.linked.clone()).map_err(|failure| {
-            tracing::warn!(status = ?failure.status, "load failed: {}", failure.log);
+            tracing::warn!(status = ?failure.status, "load failed: {}", failure.start());
             failure.status
         })?;
         state.modules.insert(live.id, module);

@@ -101,6 +101,10 @@ impl ContextCalls for CpuBackend {
 
     fn cuCtxSetLimit(&self, call: &mut Call<'_>, limit: u32, value: u64) -> CuResult {
         let live = self.live(call)?;
+        // The heap of kernels counts apart from allocations; it must not be a way around their limit.
+        if limit == context::limit::MALLOC_HEAP_SIZE && value > call.session.config.limits.memory_bytes {
+            return Err(Status::OUT_OF_MEMORY);
+        }
         live.set_limit(limit, value)?;
         self.limit_changed(limit, value);
         Ok(())

@@ -42,7 +42,7 @@ pub(super) fn put_global(global: (u64, u64), address: Option<&mut u64>, size: Op
 pub(super) fn image_status(error: &RegistryError) -> Status {
     tracing::warn!("image refused: {error}");
     match error {
-        RegistryError::TooLarge { .. } => Status::OUT_OF_MEMORY,
+        RegistryError::TooLarge { .. } | RegistryError::TooMany => Status::OUT_OF_MEMORY,
         _ => Status::INVALID_IMAGE,
     }
 }
