@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Buffer, HEADER, Launch, load, machine};
+use ptx_cpu::abi::FaultKind;
+use ptx_cpu::engine::LaunchError;
 use ptx_cpu::program::{LoadError, Options, Program, RegionMemory};
 
 /// Loads the text and compiles kernel `k`; the error's text.
@@ -136,4 +138,93 @@ fn a_restored_stack_pointer_stays_inside_of_local_memory() {
     common::launch(&program, &launch).unwrap();
     let program = load(&text.replace("mov.u64 %s, 4096", "mov.u64 %s, 20480")).unwrap();
     assert!(common::launch(&program, &launch).is_err());
+}
+
+/// Every form of access through a register, at addresses that are not the program's: all fault, and nothing is read or written there.
+#[test]
+fn no_access_leaves_the_region() {
+    let canary = vec![0x5a5a_5a5a_5a5a_5a5au64; 512];
+    let host = (canary.as_ptr() as u64).next_multiple_of(256) + 1024;
+    let out = Buffer::zeroed(64);
+    let tag = out.address >> 42;
+    let (first, end) = (tag << 42, (tag + 1) << 42);
+    let generic = [
+        "ld.global.v4.b32 {%r1,%r2,%r3,%r4}, [%a+OFF];",
+        "ld.v2.b64 {%d1,%d2}, [%a+OFF];",
+        "ld.relaxed.sys.v2.b64 {%d1,%d2}, [%a+OFF];",
+        "ld.const.b16 %h1, [%a+OFF];",
+        "ldu.global.b32 %r1, [%a+OFF];",
+        "ld.global.nc.b64 %d1, [%a+OFF];",
+        "st.v4.b32 [%a+OFF], {%r1,%r2,%r3,%r4};",
+        "st.global.b8 [%a+OFF], %h1;",
+        "st.release.sys.b64 [%a+OFF], %d1;",
+        "st.volatile.v2.b64 [%a+OFF], {%d1,%d2};",
+        "atom.add.f32 %f1, [%a+OFF], 0f3F800000;",
+        "atom.global.exch.b64 %d1, [%a+OFF], %d2;",
+        "atom.global.cas.b32 %r1, [%a+OFF], %r2, %r3;",
+        "atom.inc.u32 %r1, [%a+OFF], 7;",
+        "red.global.or.b32 [%a+OFF], 255;",
+        "cp.async.ca.shared.global [s], [%a+OFF], 16;",
+        "cp.async.cg.shared.global [s], [%a+OFF], 16, 3;",
+        "ld.global.v4.b32 {%r1,%r2,%r3,%r4}, [%a]; st.global.v4.b32 [%a+OFF], {%r1,%r2,%r3,%r4};",
+        "@%p bra L; st.global.b64 [%a+OFF], %d1; L: st.global.b64 [%a+OFF], %d2;",
+    ];
+    let addresses: Vec<(u64, i64)> =
+        [host, 0, 4096, first, end, end - 16, u64::MAX - 15, 1 << 63, (tag + 32) << 42, !0 << 47]
+            .into_iter()
+            .flat_map(|address| [0, 16, -16, 2_147_483_632, -2_147_483_648].map(|offset| (address, offset)))
+            // What starts inside of the region and stays there meets unmapped memory; a base inside with an offset out meets the margin.
+            .collect();
+    let windows = [
+        "ld.shared.v4.b32 {%r1,%r2,%r3,%r4}, [%w+OFF];",
+        "st.shared.v2.b64 [%w+OFF], {%d1,%d2};",
+        "st.shared.b32 [%w], %r1; st.shared.b32 [%w+OFF], %r1;",
+        "st.shared.b64 [%w+OFF], %d1; st.shared.b64 [%w], %d1; st.shared.b64 [%w+8], %d1;",
+        "atom.shared.cas.b64 %d1, [%w+OFF], %d1, %d2;",
+        "red.shared.add.u32 [%w+OFF], 1;",
+        "cp.async.ca.shared.global [%w+OFF], [%g], 16;",
+        "ld.local.v4.b32 {%r1,%r2,%r3,%r4}, [%w+OFF];",
+        "st.local.v2.b64 [%w+OFF], {%d1,%d2};",
+        "ld.param.v2.b64 {%d1,%d2}, [%w+OFF];",
+    ];
+    let offsets: Vec<(u64, i64)> = [64u64, 48, 0xffff_ffc0, 0x8000_0000, 0xffff_ffff_ffff_ffc0, 1 << 20]
+        .into_iter()
+        .flat_map(|at| [64, 4096, -64, 2_147_483_632, -2_147_483_648].map(|offset| (at, offset)))
+        // Some of these wrap to the beginning of the window, which is inside.
+        .filter(|(at, offset)| at.wrapping_add_signed(*offset) as u32 > 63)
+        .collect();
+    let run = |body: &str, address: u64| {
+        let text = format!(
+            "{HEADER}.func reads(.param .b64 n) {{ .reg .b64 %x<4>; .reg .b32 %v; ld.param.b64 %x1, [n]; mov.b64 %x2, n;\n\
+             add.u64 %x2, %x2, %x1; ld.param.b32 %v, [%x2+64]; st.param.b32 [%x2+64], %v; ret; }}\n\
+             .visible .entry k(.param .u64 address, .param .u64 good) {{\n\
+             .reg .pred %p; .reg .b16 %h<2>; .reg .b32 %r<5>, %w; .reg .b64 %d<3>, %a, %g; .reg .f32 %f<2>;\n\
+             .shared .align 16 .b8 s[64]; .local .align 16 .b8 l[64];\n\
+             ld.param.u64 %a, [address]; ld.param.u64 %g, [good]; cvt.u32.u64 %w, %a; setp.ne.u64 %p, %a, %a;\n\
+             st.shared.b32 [s], 0; st.local.b32 [l], 0;\n{body}\nret; }}\n"
+        );
+        let program = load(&text).unwrap_or_else(|e| panic!("{e}\n{body}"));
+        let params = [address, out.address].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let config = Launch { kernel: "k", grid: 1, block: 1, shared: 0, cooperative: false, params };
+        match common::launch(&program, &config) {
+            Err(LaunchError::Fault(fault)) => {
+                assert!(
+                    matches!(fault.kind, FaultKind::IllegalAddress | FaultKind::MisalignedAddress),
+                    "{body} at {address:#x}: {fault}"
+                );
+            }
+            other => panic!("{body} at {address:#x}: {other:?}"),
+        }
+    };
+    for (form, cases) in
+        generic.iter().map(|form| (form, &addresses)).chain(windows.iter().map(|form| (form, &offsets)))
+    {
+        for (address, offset) in cases {
+            run(&form.replace("OFF", &offset.to_string()), *address);
+        }
+    }
+    for at in [64, 0x8000_0000, 0xffff_ff00, 1 << 20] {
+        run("call reads, (%a);", at);
+    }
+    assert!(canary.iter().all(|word| *word == 0x5a5a_5a5a_5a5a_5a5a));
 }
