@@ -21,7 +21,7 @@ pub fn fuzz_container(data: &[u8]) {
     check_strip(&container, entries.len());
     let max_ptx_version = CodeVersion { major: 9, minor: 0 };
     for (cc_major, cc_minor, sass) in [(7, 5, true), (9, 0, false), (10, 0, true)] {
-        let device = Device { cc_major, cc_minor, sass, max_ptx_version };
+        let device = Device { cc_major, cc_minor, sass, max_ptx_version, groups: sass };
         for purpose in [Purpose::Load, Purpose::Link] {
             let selection = select(&entries, &device, purpose);
             let named = selection.rejected.len() + usize::from(selection.chosen.is_some());

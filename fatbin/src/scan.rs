@@ -124,7 +124,8 @@ pub fn scan_raw(data: &[u8]) -> Scan<'_> {
     scan
 }
 
-/// Scans an ELF file: its fatbin sections, or all of it if it has no section table.
+/// Scans an ELF file: its fatbin sections; all of it if it has no section table; and if it is linked and has no such
+/// section, all of it for containers in other data.
 ///
 /// # Errors
 /// If it is no 64-bit little-endian ELF file.
@@ -167,6 +168,9 @@ pub fn scan_elf(data: &[u8]) -> Result<Scan<'_>> {
         } else {
             scan.find_wrappers(content, offset, Some(name), |at, stored| image.container_of(at, stored));
         }
+    }
+    if scan.containers.is_empty() && scan.sections.is_empty() && header.e_type(LE) != ET_REL {
+        scan.find_embedded(data);
     }
     Ok(scan)
 }
@@ -256,6 +260,27 @@ impl<'a> Scan<'a> {
                     self.problem(error.moved(offset));
                     pos += 8;
                 }
+            }
+        }
+    }
+
+    /// Looks for containers among other data (cuFFT has them in `.data`). Only what is whole to its last entry counts:
+    /// the magic alone may be there by chance, and is no defect.
+    fn find_embedded(&mut self, data: &'a [u8]) {
+        let mut pos = 0;
+        while let Some(word) = u32_at(data, pos) {
+            let rest = data.get(pos..).unwrap_or_default();
+            let whole = (word == raw::CONTAINER_MAGIC).then(|| Container::parse(rest).ok()).flatten();
+            let whole = whole.filter(|container| {
+                // Damage stops the iteration early, so that chance hits cost little.
+                !container.is_empty() && container.entries().all(|entry| entry.is_ok())
+            });
+            match whole {
+                Some(container) => {
+                    self.containers.push(FoundContainer { offset: pos as u64, section: None, container });
+                    pos += container.len();
+                }
+                None => pos += 8,
             }
         }
     }

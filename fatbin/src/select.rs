@@ -2,6 +2,9 @@
 //!
 //! The rules are those that NVIDIA documents: machine code of the same major and no newer minor number; an `a` variant
 //! on exactly its device; an `f` variant within its family; otherwise the newest PTX that is not newer than the device.
+//! What is not documented is what driver 580 does on an H200 (`tests/gpu/select_check.py`): it takes the PTX of the
+//! highest architecture without looking at its ISA version, and fails if it cannot compile it; among equals the first
+//! one, but of PTX for exactly the device the last one; and it knows no concatenated groups.
 
 use std::fmt;
 
@@ -19,6 +22,8 @@ pub struct Device {
     pub sass: bool,
     /// Newest PTX ISA version that it compiles.
     pub max_ptx_version: CodeVersion,
+    /// False if it knows no concatenated groups (drivers up to CUDA 13.0 at least).
+    pub groups: bool,
 }
 
 impl Device {
@@ -40,11 +45,19 @@ pub struct Candidate {
     pub version: CodeVersion,
     /// Flags.
     pub flags: Flags,
+    /// True for an image in a concatenated group.
+    pub grouped: bool,
 }
 
 impl From<&Entry<'_>> for Candidate {
     fn from(entry: &Entry<'_>) -> Self {
-        Self { kind: entry.kind(), arch: entry.arch(), version: entry.code_version(), flags: entry.flags() }
+        Self {
+            kind: entry.kind(),
+            arch: entry.arch(),
+            version: entry.code_version(),
+            flags: entry.flags(),
+            grouped: entry.group().is_some(),
+        }
     }
 }
 
@@ -107,6 +120,8 @@ pub enum Rejection {
         /// Newest one that the device compiles.
         max: CodeVersion,
     },
+    /// In a concatenated group, which the driver does not know.
+    InGroup,
     /// PTX meant for linking only.
     OnlyForLinking,
     /// 32-bit or OpenCL code.
@@ -122,6 +137,11 @@ pub enum Rejection {
     /// Usable, but another one is better.
     Outranked {
         /// Number of the chosen entry.
+        by: usize,
+    },
+    /// Usable, but the driver takes another one, which it cannot compile.
+    Shadowed {
+        /// Number of that entry.
         by: usize,
     },
 }
@@ -160,10 +180,19 @@ impl fmt::Display for Rejection {
             Self::PtxTooNew { version, max } => {
                 write!(f, "PTX ISA {version} is newer than {max}, the newest that the device compiles")
             }
+            Self::InGroup => {
+                f.write_str("in a concatenated group (--concat), which the driver does not know")
+            }
             Self::OnlyForLinking => f.write_str("relocatable PTX: only for linking"),
             Self::OtherPlatform { flags } => write!(f, "not 64-bit CUDA code (flags: {flags})"),
             Self::NotLoadable { kind } => write!(f, "{kind}: no image that a device loads"),
             Self::Outranked { by } => write!(f, "usable, but entry {by} fits better"),
+            Self::Shadowed { by } => {
+                write!(
+                    f,
+                    "usable, but the driver takes entry {by}, and fails because that one's PTX is too new"
+                )
+            }
         }
     }
 }
@@ -191,45 +220,48 @@ impl fmt::Display for Selection {
     }
 }
 
-/// Chooses among the entries of one container. Machine code goes before PTX, the newer architecture before the
-/// older, the narrower variant before the wider, the earlier entry before the later.
+/// Chooses among the entries of one container. Machine code goes before PTX, the newer architecture before the older, the
+/// `a` variant before `f` and that before none, the earlier entry before the later; but of PTX for exactly the device,
+/// without variant, the later before the earlier. If the best is PTX that the device cannot compile, nothing is chosen.
 pub fn select<C>(entries: impl IntoIterator<Item = C>, device: &Device, purpose: Purpose) -> Selection
 where
     C: Into<Candidate>,
 {
     let mut selection = Selection::default();
-    let mut best: Option<(usize, (bool, Arch))> = None;
+    let mut best: Option<(usize, Candidate)> = None;
+    let mut losers = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
         let candidate: Candidate = entry.into();
         if let Err(reason) = fits(&candidate, device, purpose) {
             selection.rejected.push((index, reason));
             continue;
         }
-        let rank = (candidate.kind == Kind::Elf, candidate.arch);
-        let loser = match best {
-            Some((by, best_rank)) if best_rank >= rank => Some((index, by)),
-            Some((loser, _)) => {
-                best = Some((index, rank));
-                Some((loser, index))
-            }
-            None => {
-                best = Some((index, rank));
-                None
-            }
-        };
-        if let Some((loser, by)) = loser {
-            selection.rejected.push((loser, Rejection::Outranked { by }));
+        match best {
+            Some((_, leader)) if !beats(&candidate, &leader, device) => losers.push(index),
+            _ => losers.extend(best.replace((index, candidate)).map(|(loser, _)| loser)),
         }
     }
-    selection.chosen = best.map(|(index, _)| index);
-    for (_, reason) in &mut selection.rejected {
-        // A candidate may have lost to one that lost itself later.
-        if let (Rejection::Outranked { by }, Some(chosen)) = (reason, selection.chosen) {
-            *by = chosen;
+    if let Some((by, Candidate { kind, version, .. })) = best {
+        let max = device.max_ptx_version;
+        let too_new = kind.is_ptx() && version > max;
+        if too_new {
+            selection.rejected.push((by, Rejection::PtxTooNew { version, max }));
+        } else {
+            selection.chosen = Some(by);
         }
+        let reason = if too_new { Rejection::Shadowed { by } } else { Rejection::Outranked { by } };
+        selection.rejected.extend(losers.into_iter().map(|index| (index, reason)));
     }
     selection.rejected.sort_unstable_by_key(|(index, _)| *index);
     selection
+}
+
+/// True if `candidate`, which comes later, is taken instead of `leader`.
+fn beats(candidate: &Candidate, leader: &Candidate, device: &Device) -> bool {
+    let rank = |c: &Candidate| (c.kind == Kind::Elf, c.arch);
+    let exact = Arch { sm: device.sm(), variant: Variant::Generic };
+    let last_of_equals = candidate.kind.is_ptx() && candidate.arch == exact;
+    rank(candidate) > rank(leader) || (last_of_equals && rank(candidate) == rank(leader))
 }
 
 /// What to load for a version-2 wrapper.
@@ -261,12 +293,15 @@ pub fn select_linked(linked: &[Entry<'_>], prelinked: &[Vec<Entry<'_>>], device:
 }
 
 fn fits(candidate: &Candidate, device: &Device, purpose: Purpose) -> Result<(), Rejection> {
-    let Candidate { kind, arch, version, flags } = *candidate;
+    let Candidate { kind, arch, flags, grouped, .. } = *candidate;
     match kind {
         Kind::Ptx | Kind::Elf => {}
         Kind::Reloc if purpose == Purpose::Link => {}
         Kind::Reloc => return Err(Rejection::OnlyForLinking),
         _ => return Err(Rejection::NotLoadable { kind }),
+    }
+    if grouped && !device.groups {
+        return Err(Rejection::InGroup);
     }
     if !flags.contains(Flags::BITS64) || flags.contains(Flags::OPENCL) {
         return Err(Rejection::OtherPlatform { flags });
@@ -289,9 +324,6 @@ fn fits(candidate: &Candidate, device: &Device, purpose: Purpose) -> Result<(), 
             return Err(Rejection::OtherMajor { arch, device: sm });
         }
         _ => {}
-    }
-    if kind.is_ptx() && version > device.max_ptx_version {
-        return Err(Rejection::PtxTooNew { version, max: device.max_ptx_version });
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ const LIMIT: usize = 1 << 20;
 const ISA_9_5: CodeVersion = CodeVersion { major: 9, minor: 5 };
 
 fn device(cc: (u32, u32), sass: bool) -> Device {
-    Device { cc_major: cc.0, cc_minor: cc.1, sass, max_ptx_version: ISA_9_5 }
+    Device { cc_major: cc.0, cc_minor: cc.1, sass, max_ptx_version: ISA_9_5, groups: true }
 }
 
 fn entries(bytes: &[u8]) -> Vec<Entry<'_>> {

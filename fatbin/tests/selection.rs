@@ -7,7 +7,7 @@ const OLD: CodeVersion = CodeVersion { major: 8, minor: 0 };
 const NEW: CodeVersion = CodeVersion { major: 9, minor: 5 };
 
 fn image(kind: Kind, sm: u32, variant: Variant) -> Candidate {
-    Candidate { kind, arch: Arch { sm, variant }, version: OLD, flags: Flags::BITS64 }
+    Candidate { kind, arch: Arch { sm, variant }, version: OLD, flags: Flags::BITS64, grouped: false }
 }
 
 fn elf(sm: u32) -> Candidate {
@@ -19,11 +19,11 @@ fn ptx(sm: u32) -> Candidate {
 }
 
 fn gpu(cc_major: u32, cc_minor: u32) -> Device {
-    Device { cc_major, cc_minor, sass: true, max_ptx_version: OLD }
+    Device { cc_major, cc_minor, sass: true, max_ptx_version: OLD, groups: true }
 }
 
 fn cpu() -> Device {
-    Device { cc_major: 9, cc_minor: 0, sass: false, max_ptx_version: OLD }
+    Device { cc_major: 9, cc_minor: 0, sass: false, max_ptx_version: OLD, groups: true }
 }
 
 fn load(images: &[Candidate], device: &Device) -> Selection {
@@ -126,6 +126,38 @@ fn reasons_are_words() {
          entry 1: sm_90 machine code, but the device is the CPU backend: only PTX runs"
     );
     assert_eq!(Selection::default().to_string(), "the container holds no image");
+}
+
+#[test]
+fn ptx_that_is_too_new_shadows_the_rest() {
+    let device = gpu(9, 0);
+    let new = |sm| Candidate { version: NEW, ..ptx(sm) };
+    // Measured: the driver does not fall back to PTX that it could compile.
+    let selection = load(&[ptx(75), new(80)], &device);
+    assert_eq!(selection.chosen, None);
+    assert_eq!(selection.rejected[0].1, Rejection::Shadowed { by: 1 });
+    assert_eq!(selection.rejected[1].1, Rejection::PtxTooNew { version: NEW, max: OLD });
+    assert_eq!(chosen(&[ptx(80), new(75)], &device), Some(0));
+    assert_eq!(chosen(&[new(80), elf(90)], &device), Some(1), "machine code does not need the PTX");
+}
+
+#[test]
+fn equals() {
+    let device = gpu(9, 0);
+    let specific = image(Kind::Ptx, 90, Variant::Specific);
+    assert_eq!(chosen(&[ptx(90), ptx(90), ptx(90)], &device), Some(2), "the last for exactly the device");
+    assert_eq!(chosen(&[ptx(86), ptx(86)], &device), Some(0));
+    assert_eq!(chosen(&[specific, specific, ptx(90)], &device), Some(0));
+    assert_eq!(chosen(&[elf(90), elf(90)], &device), Some(0));
+}
+
+#[test]
+fn groups_need_a_driver_that_knows_them() {
+    let images = [Candidate { grouped: true, ..elf(90) }, ptx(80)];
+    assert_eq!(chosen(&images, &gpu(9, 0)), Some(0));
+    let old = Device { groups: false, ..gpu(9, 0) };
+    let selection = load(&images, &old);
+    assert_eq!((selection.chosen, selection.rejected[0].1), (Some(1), Rejection::InGroup));
 }
 
 #[test]

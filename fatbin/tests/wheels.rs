@@ -109,6 +109,12 @@ fn ours(data: &[u8]) -> Option<Ours> {
     Some(ours)
 }
 
+/// True if the containers lie in sections for them.
+fn fatbins_in_sections(data: &[u8]) -> bool {
+    let fatbins = Fatbins::parse(data).expect("scan");
+    fatbins.parts().iter().any(|part| !part.scan.sections.is_empty())
+}
+
 #[test]
 fn images_of_wheels_are_those_that_cuobjdump_extracts() {
     let Some(dir) = std::env::var_os("FATBIN_WHEELS").map(PathBuf::from) else {
@@ -118,7 +124,7 @@ fn images_of_wheels_are_those_that_cuobjdump_extracts() {
     std::fs::create_dir_all(&dir).expect("directory of wheels");
     let tool = common::cuobjdump().expect("cuobjdump; run `cargo xtask samples` or set CUOBJDUMP");
     let mut table = String::from(
-        "| wheel | library | containers | ELF | PTX | other | stored bytes | unpacked bytes |\n|---|---|--:|--:|--:|--:|--:|--:|\n",
+        "| wheel | library | containers | ELF | PTX | other | stored bytes | unpacked bytes | |\n|---|---|--:|--:|--:|--:|--:|--:|---|\n",
     );
     let mut differing = Vec::new();
     for package in PACKAGES {
@@ -133,7 +139,9 @@ fn images_of_wheels_are_those_that_cuobjdump_extracts() {
             let theirs = theirs(&tool, &copy, &dir.join("extracted"));
             std::fs::remove_file(&copy).expect("removed");
             found += 1;
-            if ours.images != theirs {
+            // The tool looks into sections alone: it says that cuFFT, which has its code in `.data`, has none.
+            let sections = fatbins_in_sections(&data);
+            if ours.images != theirs && (sections || !theirs.is_empty()) {
                 differing.push(source.name());
             }
             let count = |kind| -> usize {
@@ -143,14 +151,15 @@ fn images_of_wheels_are_those_that_cuobjdump_extracts() {
             let version = version.split('-').nth(1).unwrap_or_default();
             writeln!(
                 table,
-                "| {package} {version} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {package} {version} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 source.file_name(),
                 ours.containers,
                 count("elf"),
                 count("ptx"),
                 ours.other,
                 ours.stored,
-                ours.unpacked
+                ours.unpacked,
+                if sections { "identical" } else { "not found by cuobjdump" }
             )
             .expect("string");
             println!("{}: {} containers", source.name(), ours.containers);

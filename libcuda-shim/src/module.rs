@@ -115,6 +115,7 @@ pub fn target(device: i32) -> Result<Device, Status> {
         sass: session.capabilities().contains(Capabilities::MACHINE_CODE),
         // Which PTX versions compile is the host's to say: it names the one it cannot take.
         max_ptx_version: CodeVersion { major: u16::MAX, minor: u16::MAX },
+        groups: true,
     })
 }
 

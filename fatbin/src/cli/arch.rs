@@ -30,8 +30,10 @@ pub struct Capability {
 
 impl Capability {
     /// The device with a driver that compiles PTX up to `max_ptx_version`.
-    pub const fn device(self, max_ptx_version: CodeVersion) -> Device {
-        Device { cc_major: self.major, cc_minor: self.minor, sass: true, max_ptx_version }
+    pub fn device(self, max_ptx_version: CodeVersion) -> Device {
+        // Groups came with this PTX version; the driver for 9.0 does not know them.
+        let groups = max_ptx_version >= CodeVersion { major: 9, minor: 5 };
+        Device { cc_major: self.major, cc_minor: self.minor, sass: true, max_ptx_version, groups }
     }
 }
 

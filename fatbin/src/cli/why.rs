@@ -124,7 +124,7 @@ impl Verdict {
             Format::Cubin => {
                 let cubin = Cubin::parse(data).ok()?;
                 let version = CodeVersion { major: 1, minor: cubin.abi.into() };
-                Candidate { kind: Kind::Elf, arch: cubin.arch, version, flags: Flags::BITS64 }
+                Candidate { kind: Kind::Elf, arch: cubin.arch, version, flags: Flags::BITS64, grouped: false }
             }
             Format::Ptx => {
                 let header = ptx::scan(data).ok()?;
@@ -136,7 +136,7 @@ impl Verdict {
                 let arch = fatbin::Arch { sm: header.target.sm, variant };
                 let version = CodeVersion { major: header.version.0, minor: header.version.1 };
                 let flags = if header.address_size == 64 { Flags::BITS64 } else { Flags::default() };
-                Candidate { kind: Kind::Ptx, arch, version, flags }
+                Candidate { kind: Kind::Ptx, arch, version, flags, grouped: false }
             }
             _ => return None,
         };

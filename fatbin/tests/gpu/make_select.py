@@ -40,6 +40,12 @@ IMAGES["elf90debug"] = ("elf", "90", None, ["-G"])
 IMAGES["ptx80again"] = ("ptx", "80", "8.0", [])
 IMAGES["elf90again"] = ("elf", "90", None, [])
 IMAGES["elf80again"] = ("elf", "80", None, [])
+IMAGES["ptx90again"] = ("ptx", "90", "8.0", [])
+IMAGES["ptx90at9.0"] = ("ptx", "90", "9.0", [])
+IMAGES["ptx90aagain"] = ("ptx", "90a", "8.0", [])
+IMAGES["ptx90anew"] = ("ptx", "90a", None, [])
+IMAGES["ptx75new"] = ("ptx", "75", None, [])
+IMAGES["ptx86again"] = ("ptx", "86", "8.0", [])
 NUMBER = {name: 100 + i for i, name in enumerate(IMAGES)}
 
 
@@ -80,8 +86,16 @@ CASES += [
     ["ptx80", "ptx80again"], ["ptx80again", "ptx80"], ["elf90", "elf90again"], ["elf90again", "elf90"],
     ["elf90", "elf90debug"], ["elf90debug", "elf90"],
 ]
+ties = ["ptx90", "ptx90again", "ptx90at9.0", "ptx90new", "ptx90a", "ptx90aagain", "ptx90anew"]
+CASES += [[a, b] for a in ties for b in ties if a != b]
+CASES += [
+    ["ptx90", "ptx90again", "ptx90at9.0"], ["ptx90at9.0", "ptx90", "ptx90again"], ["ptx90", "ptx90at9.0", "ptx90again"],
+    ["ptx90", "ptx80", "ptx90again"], ["ptx86", "ptx86again"], ["ptx86again", "ptx86"], ["ptx75new", "ptx80"],
+    ["ptx80", "ptx75new"], ["elf90a", "elf90debug"], ["ptx86", "ptx80new"], ["ptx80new", "ptx86"],
+    ["ptx90new", "ptx90a"], ["ptx90anew", "elf90"],
+]
 numbers = random.Random(1)
-while len(CASES) < 160:
+while len(CASES) < 260:
     subset = numbers.sample(sorted(IMAGES), numbers.randint(2, 7))
     if subset not in CASES:
         CASES.append(subset)
