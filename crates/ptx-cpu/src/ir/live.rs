@@ -7,6 +7,8 @@ use super::{Func, Op, Reg};
 
 /// Most instructions of a function.
 const MAX_INSTS: usize = 2 << 20;
+/// Most edges between blocks: branch tables can have very many.
+const MAX_EDGES: usize = 1 << 18;
 /// Most bits of the sets of live registers, one set per block.
 const MAX_SET_BITS: usize = 1 << 32;
 /// Most words of those sets that are looked at until they settle.
@@ -35,7 +37,8 @@ pub fn check(func: &Func) -> Result<(), String> {
 }
 
 fn live_in(func: &Func) -> Result<LiveIn, String> {
-    if func.insts().count() > MAX_INSTS {
+    let edges: usize = func.blocks.iter().map(|block| block.term.successors().count()).sum();
+    if func.insts().count() > MAX_INSTS || edges > MAX_EDGES {
         return Err(too_large(func));
     }
     // Only registers that some block reads before it writes them can be live between blocks.
@@ -81,7 +84,7 @@ fn live_in(func: &Func) -> Result<LiveIn, String> {
     let mut out = vec![0u64; words];
     let mut steps = 0;
     while let Some(b) = work.pop() {
-        steps += words + 8;
+        steps += (words + 1) * (func.blocks[b].term.successors().count() + 1);
         if steps > MAX_STEPS {
             return Err(too_large(func));
         }

@@ -40,19 +40,17 @@ pub struct Unit {
     pub dyn_align: u32,
     /// Sizes of (returns, params); an indirect call and its callee must have the same.
     pub signatures: Vec<Signature>,
+    signature_numbers: HashMap<Signature, u32>,
 }
 
 pub type Signature = (Vec<u64>, Vec<u64>);
 
 impl Unit {
     pub fn signature(&mut self, signature: Signature) -> u32 {
-        match self.signatures.iter().position(|s| *s == signature) {
-            Some(i) => i as u32,
-            None => {
-                self.signatures.push(signature);
-                (self.signatures.len() - 1) as u32
-            }
-        }
+        *self.signature_numbers.entry(signature).or_insert_with_key(|signature| {
+            self.signatures.push(signature.clone());
+            (self.signatures.len() - 1) as u32
+        })
     }
 
     fn shared(&mut self, scope: u32, name: &Name, size: u64, align: u32) -> u64 {

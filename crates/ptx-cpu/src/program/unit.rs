@@ -63,9 +63,14 @@ pub fn check(index: &Index) -> Result<Vec<u32>, LoadError> {
             }
         }
     }
+    // A device function that can call itself and that contains a suspension point has no place to keep its stack.
+    let graph = summaries.iter().map(|(n, s)| (*n, s.callees.iter().copied().collect())).collect();
+    let recursive = cyclic(&graph);
     for number in 0..count {
-        if let Some(problem) = suspending_recursion(&summaries, number, index) {
-            problems.extend(located(index.function(number), vec![problem]));
+        let function = index.function(number);
+        if recursive.contains(&number) && summaries[&number].parks && !function.is_entry {
+            let what = format!("recursive function `{}` synchronises with other threads", function.name);
+            problems.extend(located(function, vec![Problem { line: function.line, what }]));
         }
     }
     if problems.is_empty() { Ok(taken) } else { Err(LoadError::Unsupported { problems }) }
@@ -75,32 +80,6 @@ struct Summary {
     parks: bool,
     callees: HashSet<u32>,
     indirect: bool,
-}
-
-/// A device function that can call itself and that contains a suspension point: it has no place to keep its stack.
-fn suspending_recursion(summaries: &HashMap<u32, Summary>, number: u32, index: &Index) -> Option<Problem> {
-    let summary = summaries.get(&number)?;
-    if !summary.parks || index.function(number).is_entry {
-        return None;
-    }
-    let mut seen = HashSet::new();
-    let mut work: Vec<u32> = summary.callees.iter().copied().collect();
-    while let Some(f) = work.pop() {
-        if f == number {
-            let line = index.function(number).line;
-            return Some(Problem {
-                line,
-                what: format!(
-                    "recursive function `{}` synchronises with other threads",
-                    index.function(number).name
-                ),
-            });
-        }
-        if seen.insert(f) {
-            work.extend(summaries.get(&f).into_iter().flat_map(|s| s.callees.iter().copied()));
-        }
-    }
-    None
 }
 
 /// Functions whose ids a function's instructions mention.
@@ -123,6 +102,14 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
     let mut funcs: HashMap<u32, Func> = HashMap::new();
     let mut work = vec![kernel];
     let mut any_indirect = false;
+    let mut callable: HashMap<Signature, Vec<u32>> = HashMap::new();
+    for f in taken {
+        let ast = index.function(*f);
+        if ast.body.is_some() && !ast.is_entry {
+            callable.entry(signature_of(&ast.returns, &ast.params)).or_default().push(*f);
+        }
+    }
+    let mut signatures_seen = 0;
     while let Some(number) = work.pop() {
         if funcs.contains_key(&number) {
             continue;
@@ -135,26 +122,20 @@ pub fn build(index: &Index, kernel: u32, taken: &[u32], recursion_local: u32) ->
         funcs.insert(number, func);
         if any_indirect {
             // Callable are the functions with a signature that some call uses.
-            for f in taken {
-                let ast = index.function(*f);
-                if ast.body.is_some()
-                    && !ast.is_entry
-                    && unit.signatures.contains(&signature_of(&ast.returns, &ast.params))
-                {
-                    work.push(*f);
-                }
+            for signature in &unit.signatures[signatures_seen..] {
+                work.extend(callable.get(signature).into_iter().flatten());
             }
+            signatures_seen = unit.signatures.len();
         }
     }
     let mut indirect = Vec::new();
     if any_indirect {
+        let numbers: HashMap<&Signature, u32> = unit.signatures.iter().zip(0..).collect();
         for f in taken {
             let ast = index.function(*f);
             let signature = signature_of(&ast.returns, &ast.params);
-            if let (true, Some(s)) =
-                (funcs.contains_key(f), unit.signatures.iter().position(|have| *have == signature))
-            {
-                indirect.push((*f, s as u32));
+            if let (true, Some(number)) = (funcs.contains_key(f), numbers.get(&signature)) {
+                indirect.push((*f, *number));
             }
         }
     }
@@ -234,34 +215,65 @@ fn graph_of(root: &Func, indirect: &[(u32, u32)]) -> Vec<u32> {
 
 /// The functions with a property, and all that call one of them directly.
 fn spread(funcs: &HashMap<u32, Func>, has: impl Fn(&Func) -> bool) -> HashSet<u32> {
-    let mut set: HashSet<u32> = funcs.iter().filter(|(_, f)| has(f)).map(|(n, _)| *n).collect();
-    loop {
-        let more: Vec<u32> = funcs
-            .iter()
-            .filter(|(n, f)| !set.contains(n) && f.callees().any(|c| set.contains(&c)))
-            .map(|(n, _)| *n)
-            .collect();
-        if more.is_empty() {
-            return set;
-        }
-        set.extend(more);
+    let graph = funcs.iter().map(|(n, f)| (*n, f.callees().collect())).collect();
+    let callers = callers(&graph);
+    let mut work: Vec<u32> = funcs.iter().filter(|(_, f)| has(f)).map(|(n, _)| *n).collect();
+    let mut set: HashSet<u32> = work.iter().copied().collect();
+    while let Some(f) = work.pop() {
+        work.extend(callers.get(&f).into_iter().flatten().filter(|caller| set.insert(**caller)));
     }
+    set
 }
 
-/// Functions that lie on a cycle of calls.
+fn callers(graph: &HashMap<u32, Vec<u32>>) -> HashMap<u32, Vec<u32>> {
+    let mut callers: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (f, callees) in graph {
+        callees.iter().for_each(|c| callers.entry(*c).or_default().push(*f));
+    }
+    callers
+}
+
+/// Functions that lie on a cycle of calls. Takes linear time: programs can have very many functions.
 fn cyclic(graph: &HashMap<u32, Vec<u32>>) -> HashSet<u32> {
-    let mut result = HashSet::new();
+    // Strongly connected components: in the order in which a search leaves the functions, last first, what still reaches one of them
+    // backwards is its component.
+    let mut left = Vec::with_capacity(graph.len());
+    let mut seen = HashSet::new();
     for start in graph.keys() {
-        let mut seen = HashSet::new();
-        let mut work = graph[start].clone();
-        while let Some(f) = work.pop() {
-            if f == *start {
-                result.insert(*start);
-                break;
+        if !seen.insert(*start) {
+            continue;
+        }
+        let mut stack = vec![(*start, 0)];
+        while let Some((f, next)) = stack.last_mut() {
+            match graph.get(f).and_then(|callees| callees.get(*next)).copied() {
+                Some(callee) => {
+                    *next += 1;
+                    if graph.contains_key(&callee) && seen.insert(callee) {
+                        stack.push((callee, 0));
+                    }
+                }
+                None => {
+                    left.push(*f);
+                    stack.pop();
+                }
             }
-            if seen.insert(f) {
-                work.extend(graph.get(&f).into_iter().flatten());
-            }
+        }
+    }
+    let callers = callers(graph);
+    let mut result = HashSet::new();
+    let mut done = HashSet::new();
+    for root in left.into_iter().rev() {
+        if !done.insert(root) {
+            continue;
+        }
+        let mut component = vec![root];
+        let mut at = 0;
+        while let Some(f) = component.get(at).copied() {
+            at += 1;
+            component.extend(callers.get(&f).into_iter().flatten().filter(|caller| done.insert(**caller)));
+        }
+        if component.len() > 1 || graph.get(&root).is_some_and(|callees| callees.contains(&root)) {
+            result.extend(component);
         }
     }
     result
