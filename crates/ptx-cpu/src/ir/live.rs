@@ -15,7 +15,7 @@ const MAX_SET_BITS: usize = 1 << 32;
 const MAX_STEPS: usize = 1 << 29;
 /// Most registers that are live at the beginnings of blocks or across suspension points, summed up: code generation takes time and
 /// memory in proportion.
-const MAX_LIVE: usize = 16 << 20;
+const MAX_LIVE: usize = 4 << 20;
 
 /// The registers that are live at the beginning of each block.
 struct LiveIn {
