@@ -111,7 +111,7 @@ impl Session {
                 Err(error) => {
                     return Err(OpenError::new(
                         Status::NO_DEVICE,
-                        format!("no host at {address}: {error}; is host-vmm serve running there?"),
+                        format!("no host at {address}: {}; is host-vmm serve running there?", causes(&error)),
                     ));
                 }
             }
@@ -139,7 +139,7 @@ impl Session {
         let hello = Hello::lane(self.token, self.region, std::process::id());
         let guest = handshake::connect_lane(&self.address, &hello, &self.window, &self.limits, TIMEOUT)
             .map_err(|error| {
-                crate::log!(Error, "no lane for this thread: {error}");
+                crate::log!(Error, "no lane for this thread: {}", causes(&error));
                 Status::UNKNOWN
             })?;
         let descriptor = guest.as_fd().as_raw_fd();
@@ -206,6 +206,17 @@ pub struct Lane {
     place: Place,
 }
 
+/// An error with what caused it.
+fn causes(error: &transport::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
 fn failed(error: &transport::Error) -> Status {
     if let transport::Error::BodyLen { len, max } = error {
         crate::log!(Error, "request of {len} bytes, the host takes {max}");
@@ -220,7 +231,7 @@ fn failed(error: &transport::Error) -> Status {
         }
         // Said before, at the first failure.
         transport::Error::Dead => crate::log!(Debug, "lane: {error}"),
-        _ => crate::log!(Error, "lane: {error}"),
+        _ => crate::log!(Error, "lane: {}", causes(error)),
     }
     Status::UNKNOWN
 }

@@ -30,6 +30,7 @@ const TESTS: &[(&str, Test)] = &[
     ("trace to a file", library::trace_to_file),
     ("unhandled calls are logged once", library::unhandled),
     ("by LD_LIBRARY_PATH and LD_PRELOAD", library::ways_in),
+    ("closed standard streams", library::closed_streams),
     ("no daemon", library::no_daemon),
     ("CUDA_VISIBLE_DEVICES", library::visible_devices),
     ("launch blocking, eager loading", library::settings),

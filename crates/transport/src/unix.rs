@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -120,7 +120,14 @@ impl Drop for Listener {
 
 fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Error> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(off_stdio)
         .map_err(|errno| Error::io("create a socket", errno.into()))
+}
+
+/// Moves a descriptor away from those of standard input, output and error: where a program has closed these, a new descriptor takes their place, and what
+/// the program prints would go into it.
+fn off_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, 3) }
 }
 
 /// Removes a socket file on which nobody listens.
@@ -305,7 +312,10 @@ impl Connection {
                 Ok(message) => {
                     for part in ancillary.drain() {
                         if let RecvAncillaryMessage::ScmRights(rights) = part {
-                            fds.extend(rights);
+                            for fd in rights {
+                                let fd = off_stdio(fd);
+                                fds.push(fd.map_err(|errno| Error::io("keep a descriptor", errno.into()))?);
+                            }
                         }
                     }
                     // The kernel has installed what fits and dropped the rest; what we have is closed with `fds`.

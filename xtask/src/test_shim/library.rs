@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use object::elf::{DT_NEEDED, DT_SONAME, FileHeader64};
@@ -133,7 +134,7 @@ pub fn trace_to_file(rig: &Rig) -> Tested {
     let scratch = Scratch::new()?;
     let (log, missing) = (scratch.file("log"), scratch.file("missing/log"));
     let program = rig.program("vector_add", Variant::Static)?;
-    let run = |path: &std::path::Path| {
+    let run = |path: &Path| {
         finish(rig.run(&scratch, &[], &program).env("CUDA_SHIM_LOG", format!("trace:{}", path.display())))
     };
     // Two programs write to one file: the second appends.
@@ -192,6 +193,20 @@ pub fn ways_in(rig: &Rig) -> Tested {
     Ok(None)
 }
 
+/// A program that has closed its standard streams: their descriptors are not taken for anything else, and nothing is printed into it.
+pub fn closed_streams(rig: &Rig) -> Tested {
+    let daemon = Daemon::start(rig)?;
+    for variant in Variant::ALL {
+        let program = rig.program("vector_add", variant)?;
+        let mut command = daemon.command(Path::new("sh"));
+        command.args(["-c", "exec \"$0\" <&- 2>&-"]).arg(&program).env("CUDA_SHIM_LOG", "trace");
+        expect_output(&finish(&mut command)?, 0, VECTOR_ADD).context(variant.name())?;
+    }
+    let log = daemon.log();
+    ensure!(log.is_empty(), "the daemon complains:\n{log}");
+    Ok(None)
+}
+
 pub fn no_daemon(rig: &Rig) -> Tested {
     let daemon = Daemon::start(rig)?;
     let program = rig.program("shim_probe", Variant::Static)?;
@@ -200,7 +215,7 @@ pub fn no_daemon(rig: &Rig) -> Tested {
     for (address, says) in [
         (
             nowhere,
-            "error\\] cuInit: no host at unix:/nonexistent/host.sock: .*; is host-vmm serve running there\\?$",
+            "error\\] cuInit: no host at unix:/nonexistent/host.sock: cannot connect.*: No such file or directory .*; is host-vmm serve running there\\?$",
         ),
         ("nonsense", "error\\] cuInit: CUDA_SHIM_CONNECT: .*nonsense"),
     ] {
