@@ -31,7 +31,7 @@ pub(crate) fn resolve(threads: &mut [Thread], live: u32, parked: u32) -> u32 {
         rest &= !group;
         if op == op::ACTIVE_MASK {
             active_mask |= group;
-        } else if mask & live & !group == 0 {
+        } else if mask & live & !group == 0 && mask >> leader & 1 != 0 {
             perform(threads, op, mask & live, group);
             released |= group;
         }
@@ -51,7 +51,30 @@ pub(crate) fn resolve(threads: &mut [Thread], live: u32, parked: u32) -> u32 {
         active_mask &= !group;
         released |= group;
     }
+    if released == 0 && parked == live {
+        released = resolve_without_own_bit(threads, parked);
+    }
     released
+}
+
+/// Lanes whose mask lacks themselves, where nothing in the warp can move any more. The manual leaves it undefined; a GPU performs the
+/// operation for the lanes that have come together and then looks at the mask, and programs count on that (a ballot over "all lanes
+/// before me"). Such lanes of one resume point are a group here.
+fn resolve_without_own_bit(threads: &mut [Thread], parked: u32) -> u32 {
+    let outside = |threads: &[Thread], lane: usize| threads[lane].park.mask >> lane & 1 == 0;
+    let Some(leader) = lanes(parked).find(|&lane| outside(threads, lane)) else { return 0 };
+    let (op, resume) = (threads[leader].park.op, threads[leader].resume);
+    let group = lanes(parked)
+        .filter(|&lane| threads[lane].park.op == op && threads[lane].resume == resume)
+        .fold(0, |group, lane| group | 1 << lane);
+    perform(threads, op, group, group);
+    if op == op::VOTE_BALLOT {
+        for lane in lanes(group) {
+            let park = &mut threads[lane].park;
+            park.result &= u64::from(park.mask);
+        }
+    }
+    group
 }
 
 /// The numbers of the set bits, lowest first.
@@ -244,6 +267,23 @@ mod tests {
         // Different operations never mix.
         threads[1].park.op = op::WARP_SYNC;
         assert_eq!(resolve(&mut threads, !0, 0xffff), 0);
+    }
+
+    #[test]
+    fn masks_without_the_own_lane_do_not_wait_for_ever() {
+        let mut threads = warp(32, |lane| Park {
+            op: op::VOTE_BALLOT,
+            mask: (1 << lane) - 1,
+            a: (lane % 3 == 0).into(),
+            ..Park::default()
+        });
+        // Not before all have come.
+        assert_eq!(resolve(&mut threads, !0, 0x7fff_ffff), 0);
+        assert_eq!(resolve(&mut threads, !0, !0), !0);
+        let thirds = (0..32u32).filter(|lane| lane % 3 == 0).fold(0u64, |mask, lane| mask | 1 << lane);
+        for (lane, thread) in threads.iter().enumerate() {
+            assert_eq!(thread.park.result, thirds & ((1 << lane) - 1), "{lane}");
+        }
     }
 
     #[test]
