@@ -167,7 +167,7 @@ fn walk(dir: &Path, depth: usize, out: &mut Sources) {
 }
 
 fn add_file(path: &Path, explicit: bool, out: &mut Sources) {
-    let head = File::open(path).and_then(|file| first_bytes(file));
+    let head = File::open(path).and_then(first_bytes);
     match head {
         Ok(head) if head.starts_with(&ZIP_MAGIC) => add_members(path, out),
         Ok(head) if explicit || may_hold_code(&head, path) => {

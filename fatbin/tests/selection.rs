@@ -160,6 +160,40 @@ fn groups_need_a_driver_that_knows_them() {
     assert_eq!((selection.chosen, selection.rejected[0].1), (Some(1), Rejection::InGroup));
 }
 
+/// What the driver did with containers of all sorts, measured; see tests/gpu.
+#[test]
+fn as_the_real_driver() {
+    let device = Device { max_ptx_version: CodeVersion { major: 9, minor: 0 }, groups: false, ..gpu(9, 0) };
+    let mut count = 0;
+    for line in include_str!("driver_580_sm90.tsv").lines().filter(|line| !line.starts_with('#')) {
+        let (answer, entries) = line.split_once('\t').expect("two columns");
+        let images: Vec<Candidate> = entries.split(' ').map(measured).collect();
+        let selection = load(&images, &device);
+        assert_eq!(selection.chosen, answer.parse().ok(), "{line}: {selection}");
+        let too_new = selection.rejected.iter().any(|(_, why)| matches!(why, Rejection::PtxTooNew { .. }));
+        assert_eq!(too_new, answer == "UNSUPPORTED_PTX_VERSION", "{line}: {selection}");
+        count += 1;
+    }
+    assert!(count > 300, "{count}");
+}
+
+/// `ELF/90a/1.8` or `PTX/80/9.0/group`.
+fn measured(text: &str) -> Candidate {
+    let mut fields = text.split('/');
+    let mut next = || fields.next().unwrap_or_default();
+    let kind = if next() == "ELF" { Kind::Elf } else { Kind::Ptx };
+    let arch = next();
+    let variant = match arch.as_bytes().last() {
+        Some(b'a') => Variant::Specific,
+        Some(b'f') => Variant::Family,
+        _ => Variant::Generic,
+    };
+    let sm = arch.trim_end_matches(['a', 'f']).parse().expect("architecture");
+    let (major, minor) = next().split_once('.').expect("version");
+    let version = CodeVersion { major: major.parse().expect("major"), minor: minor.parse().expect("minor") };
+    Candidate { version, grouped: next() == "group", ..image(kind, sm, variant) }
+}
+
 #[test]
 fn every_loser_names_the_winner() {
     let images = [ptx(50), ptx(60), ptx(70), ptx(75), ptx(61)];

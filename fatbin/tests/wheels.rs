@@ -97,13 +97,17 @@ fn ours(data: &[u8]) -> Option<Ours> {
         ours.containers += 1;
         ours.stored += located.container().len() as u64;
         for entry in located.container().read_entries().expect("entries") {
+            let kind = match entry.kind() {
+                Kind::Elf => "elf",
+                Kind::Ptx => "ptx",
+                _ => {
+                    ours.other += 1;
+                    continue;
+                }
+            };
             let image = entry.data(1 << 30).expect("decodes");
             ours.unpacked += image.len() as u64;
-            match entry.kind() {
-                Kind::Elf => add(&mut ours.images, "elf", &image),
-                Kind::Ptx => add(&mut ours.images, "ptx", &image),
-                _ => ours.other += 1,
-            }
+            add(&mut ours.images, kind, &image);
         }
     }
     Some(ours)
