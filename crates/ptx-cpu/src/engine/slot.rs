@@ -15,8 +15,9 @@ use crate::region::{Arena, Region};
 
 /// Most bytes of frames of a block.
 const FRAMES_MAX: usize = 1 << 30;
-/// Runs of a warp before the next warp gets its turn.
-const WARP_BUDGET: u32 = 1024;
+/// Runs of a warp before the next warp gets its turn. One, so that warps advance side by side: after a barrier, no warp writes to
+/// shared memory behind its next warp operation before all have read what they came for. Programs have such races unnoticed.
+const WARP_BUDGET: u32 = 1;
 /// Passes in which threads did nothing but spin before the block is set aside.
 const STALLED_PASSES: u32 = 16;
 /// Runs of threads after which a block that spins in part is set aside.
