@@ -134,7 +134,7 @@ fn images_of_wheels_are_those_that_cuobjdump_extracts() {
     for package in PACKAGES {
         let wheel = wheel(&dir, package);
         let mut found = 0;
-        for source in sources(&[wheel.clone()]) {
+        for source in sources(std::slice::from_ref(&wheel)) {
             let source = source.expect("readable wheel");
             let data = source.open().expect("unpacks");
             let Some(ours) = ours(&data) else { continue };
