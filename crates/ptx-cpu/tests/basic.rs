@@ -226,7 +226,8 @@ fn warp_operations() {
             c[14],
             match i {
                 0..16 => i * 10,
-                16 => 16,
+                // The source lane has branched around the shuffle: zero, as on a GPU.
+                16 => 0,
                 _ => i - 1,
             }
         );

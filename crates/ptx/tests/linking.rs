@@ -228,7 +228,7 @@ fn headers_are_merged() {
     assert_eq!((linked.version, linked.target.sm, linked.target.suffix), ((8, 0), 90, Some('a')));
     let error = link(vec![
         module(".version 8.0 .target sm_75 .address_size 64"),
-        module(".version 8.0 .target sm_75"),
+        module(".version 8.0 .target sm_75 .address_size 32"),
     ])
     .unwrap_err();
     assert_eq!(error.to_string(), "Address size 32 of 'u' doesn't match 64 of 'u'");
