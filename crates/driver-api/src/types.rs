@@ -21,8 +21,10 @@ pub enum Kind {
     Uchar,
     /// `float`.
     Float,
-    /// Structure or union of fixed size (bytes), without pointers in it.
+    /// Structure or union of fixed size (bytes), without pointers or handles in it.
     Fixed(usize),
+    /// The same with handles in it, and no other pointers: it travels as it is, and a backend puts its own handles in their places.
+    Struct(usize),
     /// Function pointer: hand-written code only.
     Callback,
     /// Known only behind a pointer, in hand-written code.
@@ -200,7 +202,7 @@ impl Kind {
             Kind::Ushort => Wire::Scalar("u16"),
             Kind::Uchar => Wire::Scalar("u8"),
             Kind::Float => Wire::Scalar("f32"),
-            Kind::Fixed(len) => Wire::Fixed(len),
+            Kind::Fixed(len) | Kind::Struct(len) => Wire::Fixed(len),
             Kind::Callback | Kind::Opaque => return None,
         })
     }

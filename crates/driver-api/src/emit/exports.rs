@@ -90,7 +90,7 @@ fn trace(param: &Param) -> String {
     }
     // Structures by value are shown by their address.
     let value = match param.ty.kind() {
-        Some(Kind::Fixed(_)) => format!("&raw const {}", param.name),
+        Some(Kind::Fixed(_) | Kind::Struct(_)) => format!("&raw const {}", param.name),
         _ => param.name.clone(),
     };
     format!("t.arg(\"{}\", {value});\n", param.name)
@@ -138,7 +138,7 @@ fn argument(row: &Row, param: &Param, per_thread: bool, before: &mut String, aft
         Mark::Plain => match param.ty.kind() {
             Some(Kind::Size) => format!("{name} as u64"),
             Some(Kind::Handle) => format!("{} as u64", stream(param, per_thread)),
-            Some(Kind::Fixed(len)) => {
+            Some(Kind::Fixed(len) | Kind::Struct(len)) => {
                 before.push_str(&format!(
                     "// SAFETY: the structure is {len} bytes without padding.\n\
                      let {name}_value = unsafe {{ (&raw const {name}).cast::<[u8; {len}]>().read() }};\n"
