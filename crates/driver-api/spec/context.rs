@@ -5,6 +5,7 @@
 #[op(0x0180, since = 7000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuDevicePrimaryCtxRetain(#[out] pctx: *mut CUcontext, dev: CUdevice);
 
 /// First version of cuDevicePrimaryCtxRelease_v2.
@@ -17,6 +18,7 @@ fn cuDevicePrimaryCtxRelease(dev: CUdevice);
 #[op(0x0181, since = 11000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice);
 
 /// First version of cuDevicePrimaryCtxSetFlags_v2.
@@ -29,6 +31,7 @@ fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint);
 #[op(0x0182, since = 11000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint);
 
 /// First version of cuDevicePrimaryCtxReset_v2.
@@ -41,6 +44,7 @@ fn cuDevicePrimaryCtxReset(dev: CUdevice);
 #[op(0x0183, since = 11000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuDevicePrimaryCtxReset_v2(dev: CUdevice);
 
 /// Flags of a primary context, and whether it is active.
@@ -59,6 +63,7 @@ fn cuCtxCreate(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice);
 #[sync]
 #[custom]
 #[unchecked = "an older ABI name, not in the header any more"]
+#[host_custom]
 fn cuCtxCreate_v2(#[out] pctx: *mut CUcontext, flags: c_uint, dev: CUdevice);
 
 /// As cuCtxCreate_v2, with execution affinity.
@@ -93,6 +98,7 @@ fn cuCtxDestroy(ctx: CUcontext);
 #[op(0x0185, since = 4000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuCtxDestroy_v2(ctx: CUcontext);
 
 /// First version of cuCtxPushCurrent_v2.
@@ -160,11 +166,13 @@ fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint);
 /// Waits for all work of the current context.
 #[op(0x0186, since = 2000)]
 #[sync]
+#[host_custom]
 fn cuCtxSynchronize();
 
 /// Waits for all work of a context.
 #[op(0x0187, since = 13000)]
 #[sync]
+#[host_custom]
 fn cuCtxSynchronize_v2(ctx: CUcontext);
 
 /// Sets a limit of the current context.

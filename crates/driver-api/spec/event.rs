@@ -14,7 +14,7 @@ fn cuEventDestroy(hEvent: CUevent);
 /// Destroys an event.
 #[op(0x0441, since = 4000)]
 #[sync]
-fn cuEventDestroy_v2(hEvent: CUevent);
+fn cuEventDestroy_v2(#[dies] hEvent: CUevent);
 
 /// Records an event in a stream.
 #[op(0x0442, since = 2000, ptsz = 7000)]
@@ -36,6 +36,7 @@ fn cuEventQuery(hEvent: CUevent);
 /// Waits for an event.
 #[op(0x0445, since = 2000)]
 #[sync]
+#[host_custom]
 fn cuEventSynchronize(hEvent: CUevent);
 
 /// Milliseconds between two events.

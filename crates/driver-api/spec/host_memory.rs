@@ -15,12 +15,14 @@ fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize);
 #[op(0x0360, since = 2020)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuMemHostAlloc(#[out] pp: *mut *mut c_void, bytesize: usize, Flags: c_uint);
 
 /// Frees page-locked host memory.
 #[op(0x0361, since = 2000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuMemFreeHost(#[address] p: *mut c_void);
 
 /// Device address of page-locked or registered host memory.

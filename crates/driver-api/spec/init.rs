@@ -4,6 +4,7 @@
 #[op(0x0100, since = 2000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuInit(Flags: c_uint);
 
 /// Newest CUDA version that is supported, as 1000 * major + 10 * minor.

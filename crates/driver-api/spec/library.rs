@@ -32,19 +32,19 @@ fn cuLibraryLoadFromFile(
 #[op(0x04c0, since = 12000)]
 #[sync]
 #[custom]
-fn cuLibraryUnload(library: CUlibrary);
+fn cuLibraryUnload(#[dies] library: CUlibrary);
 
 /// A kernel of a library, by name.
 #[op(0x04c1, since = 12000)]
 #[sync]
 #[custom]
-fn cuLibraryGetKernel(#[out] pKernel: *mut CUkernel, library: CUlibrary, #[cstr] name: *const c_char);
+fn cuLibraryGetKernel(#[out] #[parent(library)] pKernel: *mut CUkernel, library: CUlibrary, #[cstr] name: *const c_char);
 
 /// The library's module in the current context.
 #[op(0x04c2, since = 12000)]
 #[sync]
 #[custom]
-fn cuLibraryGetModule(#[out] pMod: *mut CUmodule, library: CUlibrary);
+fn cuLibraryGetModule(#[out] #[parent(library)] pMod: *mut CUmodule, library: CUlibrary);
 
 /// Address and size of a variable in the current context, by name.
 #[op(0x04c3, since = 12000)]
@@ -79,7 +79,7 @@ fn cuLibraryGetKernelCount(#[out] count: *mut c_uint, lib: CUlibrary);
 #[sync]
 #[custom]
 fn cuLibraryEnumerateKernels(
-    #[data_out(numKernels * 8)] kernels: *mut CUkernel,
+    #[data_out(numKernels * 8)] #[parent(lib)] kernels: *mut CUkernel,
     numKernels: c_uint,
     lib: CUlibrary,
 );
@@ -88,7 +88,7 @@ fn cuLibraryEnumerateKernels(
 #[op(0x04c7, since = 12000)]
 #[sync]
 #[custom]
-fn cuKernelGetFunction(#[out] pFunc: *mut CUfunction, kernel: CUkernel);
+fn cuKernelGetFunction(#[out] #[parent(kernel)] pFunc: *mut CUfunction, kernel: CUkernel);
 
 /// The library that a kernel belongs to.
 #[op(since = 12050)]

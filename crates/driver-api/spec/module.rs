@@ -30,13 +30,13 @@ fn cuModuleLoadFatBinary(module: *mut CUmodule, fatCubin: *const c_void);
 #[op(0x0480, since = 2000)]
 #[sync]
 #[custom]
-fn cuModuleUnload(hmod: CUmodule);
+fn cuModuleUnload(#[dies] hmod: CUmodule);
 
 /// A kernel of a module, by name.
 #[op(0x0481, since = 2000)]
 #[sync]
 #[custom]
-fn cuModuleGetFunction(#[out] hfunc: *mut CUfunction, hmod: CUmodule, #[cstr] name: *const c_char);
+fn cuModuleGetFunction(#[out] #[parent(hmod)] hfunc: *mut CUfunction, hmod: CUmodule, #[cstr] name: *const c_char);
 
 /// Address and size of a variable of a module, by name.
 #[op(0x0482, since = 3020)]
@@ -60,7 +60,7 @@ fn cuModuleGetFunctionCount(#[out] count: *mut c_uint, mod_: CUmodule);
 #[sync]
 #[custom]
 fn cuModuleEnumerateFunctions(
-    #[data_out(numFunctions * 8)] functions: *mut CUfunction,
+    #[data_out(numFunctions * 8)] #[parent(mod_)] functions: *mut CUfunction,
     numFunctions: c_uint,
     mod_: CUmodule,
 );

@@ -3,6 +3,7 @@
 /// Allocates from a pool, in stream order.
 #[op(0x0340, since = 11020, ptsz = 11020)]
 #[sync]
+#[host_custom]
 fn cuMemAllocFromPoolAsync(
     #[out] dptr: *mut CUdeviceptr,
     bytesize: usize,
@@ -33,7 +34,7 @@ fn cuMemPoolCreate(#[out] pool: *mut CUmemoryPool, #[input] poolProps: *const CU
 /// Destroys a pool.
 #[op(0x0345, since = 11020)]
 #[sync]
-fn cuMemPoolDestroy(pool: CUmemoryPool);
+fn cuMemPoolDestroy(#[dies] pool: CUmemoryPool);
 
 /// Gives unused memory of a pool back.
 #[op(0x0346, since = 11020)]

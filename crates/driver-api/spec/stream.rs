@@ -20,7 +20,7 @@ fn cuStreamDestroy(hStream: CUstream);
 /// Destroys a stream; its work goes on.
 #[op(0x0402, since = 4000)]
 #[sync]
-fn cuStreamDestroy_v2(hStream: CUstream);
+fn cuStreamDestroy_v2(#[dies] hStream: CUstream);
 
 /// Priority of a stream.
 #[op(0x0403, since = 5050, ptsz = 7000)]
@@ -70,6 +70,7 @@ fn cuStreamQuery(#[stream] hStream: CUstream);
 /// Waits for all work of a stream.
 #[op(0x040b, since = 2000, ptsz = 7000)]
 #[sync]
+#[host_custom]
 fn cuStreamSynchronize(#[stream] hStream: CUstream);
 
 /// Calls a function of the program with the stream's status, in stream order.
@@ -85,6 +86,7 @@ fn cuStreamAddCallback(
 /// Restricts managed memory to a stream: a hint.
 #[op(0x040c, since = 6000, ptsz = 7000)]
 #[posted]
+#[host_custom]
 fn cuStreamAttachMemAsync(#[stream] hStream: CUstream, dptr: CUdeviceptr, length: usize, flags: c_uint);
 
 /// Copies the attributes of a stream.

@@ -246,6 +246,20 @@ impl Check {
         if param.stream && param.ty != Type::Named("CUstream".to_owned()) {
             self.say_param(row, param, "#[stream] is for a CUstream");
         }
+        if param.dies && (param.mark != Mark::Plain || param.ty.kind() != Some(Kind::Handle)) {
+            self.say_param(row, param, "#[dies] is for a handle");
+        }
+        if let Some(parent) = &param.parent {
+            let born = param.ty.pointee().and_then(Type::kind) == Some(Kind::Handle)
+                && matches!(param.mark, Mark::Out | Mark::DataOut(_));
+            if !born {
+                self.say_param(row, param, "#[parent] is for handles that the call makes");
+            }
+            let handle = |other: &Param| other.mark == Mark::Plain && other.ty.kind() == Some(Kind::Handle);
+            if !row.params.iter().any(|other| other.name == *parent && handle(other)) {
+                self.say_param(row, param, format!("#[parent({parent})]: no handle of that name"));
+            }
+        }
         match &param.mark {
             Mark::Plain => {
                 if row.class.has_wire() && param.wire().is_none() {

@@ -70,6 +70,8 @@ pub struct Row {
     pub custom: bool,
     /// No exported function.
     pub internal: bool,
+    /// The cuda backend's method is hand-written; so is that of every internal operation.
+    pub host_custom: bool,
     /// Why cudarc cannot check the prototype.
     pub unchecked: Option<String>,
     /// In the order of the prototype.
@@ -105,6 +107,10 @@ pub struct Param {
     pub mark: Mark,
     /// NULL means the default stream.
     pub stream: bool,
+    /// The call ends the life of this handle.
+    pub dies: bool,
+    /// The parameter with the handle that this new one belongs to: its end ends this one.
+    pub parent: Option<String>,
     /// Line in the spec file.
     pub line: usize,
 }

@@ -65,6 +65,7 @@ struct Marks {
     class: Option<Class>,
     custom: bool,
     internal: bool,
+    host_custom: bool,
     unchecked: Option<String>,
 }
 
@@ -112,6 +113,7 @@ fn row(module: &str, item: &TraitItemFn) -> Result<Row, Vec<syn::Error>> {
             twin: marks.twin,
             custom: marks.custom,
             internal: marks.internal,
+            host_custom: marks.host_custom || marks.internal,
             unchecked: marks.unchecked,
             params,
         }),
@@ -143,6 +145,11 @@ fn row_mark(marks: &mut Marks, attribute: &Attribute) -> syn::Result<()> {
         "internal" => {
             attribute.meta.require_path_only()?;
             marks.internal = true;
+            return Ok(());
+        }
+        "host_custom" => {
+            attribute.meta.require_path_only()?;
+            marks.host_custom = true;
             return Ok(());
         }
         "via" => {
@@ -206,11 +213,22 @@ fn param(input: &FnArg) -> syn::Result<Param> {
     };
     let mut mark = None;
     let mut stream = false;
+    let mut dies = false;
+    let mut parent = None;
     for attribute in &input.attrs {
         let path = attribute.path();
         let new = match path.get_ident().map(ToString::to_string).unwrap_or_default().as_str() {
             "stream" => {
                 stream = true;
+                continue;
+            }
+            "dies" => {
+                attribute.meta.require_path_only()?;
+                dies = true;
+                continue;
+            }
+            "parent" => {
+                parent = Some(attribute.parse_args::<Ident>()?.to_string());
                 continue;
             }
             "out" => Mark::Out,
@@ -232,6 +250,8 @@ fn param(input: &FnArg) -> syn::Result<Param> {
         ty: ty(&input.ty)?,
         mark: mark.unwrap_or(Mark::Plain),
         stream,
+        dies,
+        parent,
         line: name.ident.span().start().line,
     })
 }

@@ -119,6 +119,14 @@ pub fn kind_of(name: &str) -> Option<Kind> {
     TYPES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
 }
 
+/// The names of all handle types, sorted.
+pub fn handle_names() -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        TYPES.iter().filter(|(_, kind)| *kind == Kind::Handle).map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names
+}
+
 /// True for names that are Rust's or `core::ffi`'s and not the driver's.
 pub fn is_rust_name(name: &str) -> bool {
     name == "usize" || name.starts_with("c_") || matches!(name, "u64" | "u32" | "i32" | "u16" | "u8" | "f32")

@@ -1,6 +1,7 @@
 //! What runs the driver calls.
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::generated::driver::Driver;
 

@@ -57,7 +57,7 @@ impl<T: Send + Sync + {bounds}> Driver for T {{}}
 }
 
 /// `host_memory` is `HostMemoryCalls`.
-fn trait_name(module: &str) -> String {
+pub(super) fn trait_name(module: &str) -> String {
     let words = module.split('_').map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));
         first.to_uppercase() + rest

@@ -5,6 +5,8 @@
 
 mod abi_check;
 mod coverage;
+mod cuda_forward;
+mod cuda_raw;
 mod dispatch;
 mod driver;
 mod exports;
@@ -48,6 +50,8 @@ pub fn outputs(table: &Table) -> Vec<Output> {
         file(format!("{host}/mod.rs"), host_mod()),
         file(format!("{host}/driver.rs"), driver::emit(table)),
         file(format!("{host}/dispatch.rs"), dispatch::emit(table)),
+        file(format!("{host}/cuda_raw.rs"), cuda_raw::emit(table)),
+        file(format!("{host}/cuda_forward.rs"), cuda_forward::emit(table)),
         file("docs/api-coverage.md".into(), coverage::emit(table)),
         file(format!("crates/driver-api/{OPCODES_LOCK}"), opcodes(table)),
     ]
@@ -61,7 +65,9 @@ fn shim_mod() -> String {
 }
 
 fn host_mod() -> String {
-    format!("{HEADER}//! Written from `crates/driver-api/spec`.\n\npub mod dispatch;\npub mod driver;\n")
+    format!(
+        "{HEADER}//! Written from `crates/driver-api/spec`.\n\npub mod cuda_forward;\npub mod cuda_raw;\npub mod dispatch;\npub mod driver;\n"
+    )
 }
 
 fn opcodes(table: &Table) -> String {
