@@ -62,7 +62,7 @@ pub struct Kernel<'a> {
     pub min_stack: Option<u32>,
     /// Bytes of constant memory of its own: bank 0 with the parameters, and tables that the compiler made.
     pub constant_size: u64,
-    /// Barriers that it uses (`bar.sync`), if the file says so.
+    /// Barriers that it uses (`bar.sync`). Files of CUDA 13 say it of kernels alone that use some.
     pub barriers: Option<u32>,
     /// Bytes of machine code.
     pub code_size: u64,
@@ -84,6 +84,11 @@ const ABI_CUDA13: u8 = 8;
 const SHT_NV_INFO: u32 = 0x7000_0000;
 /// Bit of `st_other` that kernels have and device functions lack.
 const STO_KERNEL: u8 = 0x10;
+/// Where the section flags of `.text.<kernel>` count the barriers, up to CUDA 12.
+const SHF_BARRIERS_SHIFT: u32 = 20;
+const SHF_BARRIERS_MASK: u64 = 0x7f;
+/// Kernels that are believed; a symbol takes fewer bytes than what is kept of a kernel.
+pub(crate) const MAX_KERNELS: usize = 1 << 20;
 
 /// True if `image` starts with the header of a 64-bit ELF file for CUDA devices.
 #[must_use]
@@ -116,7 +121,7 @@ impl<'a> Cubin<'a> {
         };
         let sections = header.sections(LE, image).map_err(|_| bad("ELF sections", 40, "a section table"))?;
         let mut reader = Reader::new(image, &sections)?;
-        reader.read_sections()?;
+        reader.read_sections(abi)?;
         let Reader { variant, toolkit, kernels, .. } = reader;
         Ok(Self {
             abi,
@@ -155,15 +160,23 @@ impl<'a, 's> Reader<'a, 's> {
             variant: Variant::Generic,
             budget: image.len(),
         };
-        let symbols =
-            sections.symbols(LE, image, SHT_SYMTAB).map_err(|_| bad("ELF symbols", 0, "a symbol table"))?;
+        let table = sections.iter().find(|section| section.sh_type(LE) == SHT_SYMTAB);
+        let table = table.map_or(0, |section| section.sh_offset(LE));
+        let symbols = sections
+            .symbols(LE, image, SHT_SYMTAB)
+            .map_err(|_| bad("ELF symbols", table, "a symbol table"))?;
         for (index, symbol) in symbols.enumerate() {
             if !is_kernel(symbol) {
                 continue;
             }
             let name = symbols.symbol_name(LE, symbol).ok().and_then(|name| std::str::from_utf8(name).ok());
-            let name = name.ok_or_else(|| bad("kernel symbol", 0, "a name"))?;
+            let at = table.saturating_add((index.0 * size_of::<Sym64<LE>>()) as u64);
+            let name = name.ok_or_else(|| bad("kernel symbol", at, "a name"))?;
             let number = reader.kernels.len();
+            if number == MAX_KERNELS {
+                let kind = ErrorKind::TooMany { limit: MAX_KERNELS as u64 };
+                return Err(Error::new("kernel symbol", at, kind));
+            }
             let Ok(Some(text)) = symbols.symbol_section(LE, symbol, index) else { continue };
             reader.kernels.push(Kernel::new(name));
             reader.by_text.insert(text.0 as u32, number);
@@ -172,11 +185,15 @@ impl<'a, 's> Reader<'a, 's> {
         Ok(reader)
     }
 
-    fn read_sections(&mut self) -> Result<()> {
+    fn read_sections(&mut self, abi: u8) -> Result<()> {
         for (index, section) in self.sections.enumerate() {
             let own = self.by_text.get(&(index.0 as u32)).copied();
             if let Some(kernel) = own.and_then(|k| self.kernels.get_mut(k)) {
                 kernel.code_size = section.sh_size(LE);
+                if abi == ABI_CUDA12 {
+                    let count = (section.sh_flags(LE).0 >> SHF_BARRIERS_SHIFT) & SHF_BARRIERS_MASK;
+                    kernel.barriers = Some(count as u32);
+                }
             }
             let name = self.sections.section_name(LE, section).unwrap_or_default();
             let kernel = self.by_text.get(&section.sh_info(LE)).copied();

@@ -152,10 +152,14 @@ impl<'a> Entry<'a> {
         self.header.flags
     }
 
-    /// PTX ISA version or cubin ABI.
+    /// PTX ISA version, cubin ABI, or version of the Tile IR bytecode (which has both numbers in the stored major one).
     #[must_use]
     pub const fn code_version(&self) -> CodeVersion {
-        CodeVersion { major: self.header.code_major, minor: self.header.code_minor }
+        let EntryHeader { kind, code_major, code_minor, .. } = self.header;
+        match kind {
+            Kind::TileIr => CodeVersion { major: code_major >> 8, minor: code_major & 0xff },
+            _ => CodeVersion { major: code_major, minor: code_minor },
+        }
     }
 
     /// How the payload is stored.

@@ -67,6 +67,12 @@ pub enum ErrorKind {
         /// The caller's limit.
         limit: u64,
     },
+    /// More items than a reader keeps.
+    #[error("more than {limit} of them")]
+    TooMany {
+        /// The reader's limit.
+        limit: u64,
+    },
     /// Compressed data that does not decode.
     #[error("corrupt {codec} data")]
     Corrupt {

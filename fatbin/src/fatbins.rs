@@ -6,7 +6,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::image::ImageKind;
 use crate::ptx;
-use crate::scan::{FoundContainer, Part, scan_file};
+use crate::scan::{FoundContainer, FoundWrapper, Part, scan_file};
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +78,8 @@ pub struct Fatbins<'a> {
     data: &'a [u8],
     format: Format,
     parts: Vec<Part<'a>>,
+    /// Of each part: number of a container and number of a wrapper that points to it, sorted.
+    wrappers: Vec<Vec<(usize, usize)>>,
 }
 
 /// A container of a file, with where it lies.
@@ -91,9 +93,11 @@ pub struct Located<'f, 'a> {
     pub found: &'f FoundContainer<'a>,
     /// Number of the container in its part.
     pub index: usize,
+    /// Numbers of container and wrapper, for all wrappers that point here.
+    wrappers: &'f [(usize, usize)],
 }
 
-impl<'a> Located<'_, 'a> {
+impl<'f, 'a> Located<'f, 'a> {
     /// Offset in the file.
     #[must_use]
     pub const fn offset(&self) -> u64 {
@@ -111,10 +115,15 @@ impl<'a> Located<'_, 'a> {
         self.found.container.entries().map_while(Result::ok)
     }
 
+    /// The wrappers that point here, in the order of the file.
+    pub fn found_wrappers(&self) -> impl Iterator<Item = &'f FoundWrapper> + use<'f, 'a> {
+        let all = &self.part.scan.wrappers;
+        self.wrappers.iter().filter_map(|&(_, wrapper)| all.get(wrapper))
+    }
+
     /// Versions of the wrappers that point here.
-    pub fn wrappers(&self) -> impl Iterator<Item = u32> + '_ {
-        let mine = self.part.scan.wrappers.iter().filter(|w| w.container == Some(self.index));
-        mine.map(|found| found.wrapper.version.number())
+    pub fn wrappers(&self) -> impl Iterator<Item = u32> + use<'f, 'a> {
+        self.found_wrappers().map(|found| found.wrapper.version.number())
     }
 }
 
@@ -127,7 +136,8 @@ impl<'a> Fatbins<'a> {
     pub fn parse(data: &'a [u8]) -> Result<Self> {
         let format = Format::of(data);
         let parts = if format.is_image() { Vec::new() } else { scan_file(data)? };
-        Ok(Self { data, format, parts })
+        let wrappers = parts.iter().map(wrappers_by_container).collect();
+        Ok(Self { data, format, parts, wrappers })
     }
 
     /// What the file is.
@@ -150,10 +160,20 @@ impl<'a> Fatbins<'a> {
 
     /// All containers, in the order of the file.
     pub fn containers(&self) -> impl Iterator<Item = Located<'_, 'a>> {
-        let all = self.parts.iter().flat_map(|part| {
-            part.scan.containers.iter().enumerate().map(move |(index, found)| (part, index, found))
+        let all = self.parts.iter().zip(&self.wrappers).flat_map(|(part, pairs)| {
+            part.scan.containers.iter().enumerate().map(move |(index, found)| {
+                let start = pairs.partition_point(|(container, _)| *container < index);
+                let end = pairs.partition_point(|(container, _)| *container <= index);
+                (part, index, found, pairs.get(start..end).unwrap_or_default())
+            })
         });
-        all.enumerate().map(|(number, (part, index, found))| Located { number, part, found, index })
+        all.enumerate().map(|(number, (part, index, found, wrappers))| Located {
+            number,
+            part,
+            found,
+            index,
+            wrappers,
+        })
     }
 
     /// True if there is no device code in the file.
@@ -161,4 +181,14 @@ impl<'a> Fatbins<'a> {
     pub fn is_empty(&self) -> bool {
         !self.format.is_image() && self.parts.iter().all(|part| part.scan.containers.is_empty())
     }
+}
+
+/// Numbers of container and wrapper, sorted: looking through all wrappers for each container would take forever in a
+/// file that is made of them.
+fn wrappers_by_container(part: &Part<'_>) -> Vec<(usize, usize)> {
+    let wrappers = part.scan.wrappers.iter().enumerate();
+    let mut pairs: Vec<_> =
+        wrappers.filter_map(|(number, found)| found.container.map(|container| (container, number))).collect();
+    pairs.sort_unstable();
+    pairs
 }

@@ -1,5 +1,7 @@
 //! What a pointer given to `cuModuleLoadData` or `cuLibraryLoadData` points at.
 
+use crate::bytes::array;
+use crate::entry::CodeVersion;
 use crate::raw;
 
 /// Kind of an image, from its first bytes.
@@ -57,5 +59,15 @@ impl ImageKind {
             [b'.' | b'/' | b' ' | b'\t' | b'\r' | b'\n', ..] => Self::Ptx,
             _ => Self::Unknown,
         }
+    }
+}
+
+/// Version of Tile IR bytecode, from the two bytes after its magic and a NUL. `None` if it is no Tile IR.
+#[must_use]
+pub fn tile_ir_version(data: &[u8]) -> Option<CodeVersion> {
+    let rest = data.strip_prefix(&raw::TILE_IR_MAGIC)?;
+    match array::<3>(rest, 0)? {
+        [0, major, minor] => Some(CodeVersion { major: major.into(), minor: minor.into() }),
+        _ => None,
     }
 }

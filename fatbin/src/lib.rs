@@ -49,7 +49,7 @@ pub use elf_len::{elf_len, elf_len_with};
 pub use entry::{Arch, CodeVersion, Entry, GroupPart, Variant};
 pub use error::{Error, ErrorKind, Result};
 pub use fatbins::{Fatbins, Format, Located};
-pub use image::ImageKind;
+pub use image::{ImageKind, tile_ir_version};
 pub use raw::{Flags, Kind};
 pub use scan::{FoundContainer, FoundSection, FoundWrapper, Part, Scan, scan_elf, scan_file, scan_raw};
 pub use select::{Device, LinkedSelection, Purpose, Rejection, Selection, select, select_linked};

@@ -1,6 +1,7 @@
 //! A light scanner for PTX: version, target, and the parameters of each kernel. It reads directives outside of bodies
 //! and skips everything else, in one pass; it does not check that the text is valid PTX.
 
+use crate::cubin::MAX_KERNELS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lexer::{Lexer, Token};
 
@@ -91,7 +92,13 @@ pub fn scan(text: &[u8]) -> Result<Header<'_>> {
                     _ => return Err(lexer.syntax(".address_size", "32 or 64")),
                 }
             }
-            Token::Word(".entry") => entries.extend(scan_entry(&mut lexer)?),
+            Token::Word(".entry") => {
+                entries.extend(scan_entry(&mut lexer)?);
+                if entries.len() > MAX_KERNELS {
+                    let kind = ErrorKind::TooMany { limit: MAX_KERNELS as u64 };
+                    return Err(Error::new("PTX directive .entry", lexer.offset(), kind));
+                }
+            }
             Token::Punct(b'{') => lexer.skip_braces()?,
             _ => {}
         }

@@ -12,6 +12,7 @@ use object::{SectionIndex, SymbolIndex};
 use crate::archive;
 use crate::bytes::{array, u32_at};
 use crate::container::Container;
+use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageKind;
 use crate::raw;
@@ -27,6 +28,8 @@ const MAX_PROBLEMS: usize = 100;
 const MAX_SECTIONS: usize = 1024;
 /// Loadable segments looked at; linkers make a handful.
 const MAX_SEGMENTS: usize = 256;
+/// Entries that a search of any file may read.
+const MIN_ENTRIES_READ: usize = 1 << 16;
 /// Offset of the container pointer in a wrapper.
 const WRAPPER_POINTER: u64 = 8;
 
@@ -157,10 +160,12 @@ pub fn scan_elf(data: &[u8]) -> Result<Scan<'_>> {
         scan.sections.push(FoundSection { name, offset, size: content.len() as u64 });
         scan.find_containers(content, offset, Some(name));
     }
+    // Relocation sections that do not overlap hold less than the file.
+    let mut budget = data.len() / size_of::<Rela64<LE>>();
     for Named { index, name, offset, content } in named(&sections, data, &WRAPPER_SECTIONS, &mut scan) {
         scan.sections.push(FoundSection { name, offset, size: content.len() as u64 });
         if header.e_type(LE) == ET_REL {
-            let targets = object_relocations(&sections, data, index);
+            let targets = object_relocations(&sections, data, index, &mut budget);
             scan.find_wrappers(content, offset, Some(name), |at, _| {
                 let place = at.checked_sub(offset)?;
                 Some((0, Some(lookup(&targets, place)?)))
@@ -268,13 +273,24 @@ impl<'a> Scan<'a> {
     /// the magic alone may be there by chance, and is no defect.
     fn find_embedded(&mut self, data: &'a [u8]) {
         let mut pos = 0;
+        // Every entry belongs to one container. Containers inside of each other, none of them whole, would be read
+        // over and over again.
+        let mut budget = MIN_ENTRIES_READ.saturating_add(2 * data.len() / raw::ENTRY_HEADER_LEN);
         while let Some(word) = u32_at(data, pos) {
             let rest = data.get(pos..).unwrap_or_default();
             let whole = (word == raw::CONTAINER_MAGIC).then(|| Container::parse(rest).ok()).flatten();
             let whole = whole.filter(|container| {
-                // Damage stops the iteration early, so that chance hits cost little.
-                !container.is_empty() && container.entries().all(|entry| entry.is_ok())
+                let is_good = |entry: Result<Entry<'_>>| {
+                    budget = budget.saturating_sub(1);
+                    entry.is_ok() && budget > 0
+                };
+                !container.is_empty() && container.entries().all(is_good)
             });
+            if budget == 0 {
+                let kind = ErrorKind::Syntax { expected: "containers that do not lie inside of each other" };
+                self.problem(Error::new("container", pos as u64, kind));
+                return;
+            }
             match whole {
                 Some(container) => {
                     self.containers.push(FoundContainer { offset: pos as u64, section: None, container });
@@ -410,11 +426,13 @@ impl<'a> Linked<'a> {
     }
 }
 
-/// Of a relocatable object: offset in section `target` and file offset that the pointer there gets, sorted.
+/// Of a relocatable object: offset in section `target` and file offset that the pointer there gets, sorted. No more
+/// than `budget` relocations are read.
 fn object_relocations(
     sections: &SectionTable<'_, Header>,
     data: &[u8],
     target: SectionIndex,
+    budget: &mut usize,
 ) -> Vec<(u64, u64)> {
     let mut pairs = Vec::new();
     let of_target = |s: &&_| SectionHeader::sh_info(*s, LE) as usize == target.0;
@@ -428,6 +446,8 @@ fn object_relocations(
         return pairs;
     };
     let Ok(symbols) = sections.symbol_table_by_index(LE, data, link) else { return pairs };
+    let relocations = relocations.get(..*budget).unwrap_or(relocations);
+    *budget -= relocations.len();
     for relocation in relocations.iter().filter(|r| r.r_type(LE, false) == R_X86_64_64) {
         let index = SymbolIndex(relocation.r_sym(LE, false) as usize);
         let Ok(symbol) = symbols.symbol(index) else { continue };

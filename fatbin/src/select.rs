@@ -185,6 +185,9 @@ impl fmt::Display for Rejection {
             }
             Self::OnlyForLinking => f.write_str("relocatable PTX: only for linking"),
             Self::OtherPlatform { flags } => write!(f, "not 64-bit CUDA code (flags: {flags})"),
+            Self::NotLoadable { kind: Kind::TileIr } => {
+                f.write_str("Tile IR: driver 580 loads machine code only; newer drivers were not tried")
+            }
             Self::NotLoadable { kind } => write!(f, "{kind}: no image that a device loads"),
             Self::Outranked { by } => write!(f, "usable, but entry {by} fits better"),
             Self::Shadowed { by } => {

@@ -87,5 +87,16 @@ fn names_cannot_write_to_the_terminal() {
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("owned"));
     assert!(!output.stdout.contains(&0x1b) && !output.stdout.contains(&0x07));
+    // The name of a file, in messages, and what turns the direction of text.
+    let file = dir.join("escape\x1b[31m\u{202e}.fatbin");
+    std::fs::write(&file, common::header(64)).expect("written");
+    let output = fatbin(&["inspect", file.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    for out in [text(&output.stdout), text(&output.stderr)] {
+        assert!(
+            out.contains("escape\\u{1b}[31m\\u{202e}.fatbin") && !out.contains(['\x1b', '\u{202e}']),
+            "{out}"
+        );
+    }
     std::fs::remove_dir_all(&dir).expect("temporary folder");
 }

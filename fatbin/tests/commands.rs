@@ -193,6 +193,43 @@ fn verify_finds_damage() {
 }
 
 #[test]
+fn tile_ir_is_listed_with_its_version_and_checked() {
+    let folder = Folder::new("tile");
+    let path = folder.path("tile.fatbin");
+    let mut spec = common::entry(0x80, 90, b"\x7fTileIR\0\x0d\x05\0\0rest");
+    // Both numbers of the version stand in the major one.
+    spec.code = (0x0d05, 0);
+    std::fs::write(&path, common::container(&[spec.clone()])).expect("written");
+    let output = fatbin(&["inspect", "--json", &path]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let entry = &value[0]["containers"][0]["entries"][0];
+    assert_eq!((&entry["kind"], &entry["version"]), (&"Tile IR".into(), &"13.5".into()), "{entry}");
+    assert_eq!(status(&["verify", &path]), 0);
+    assert_eq!(status(&["why", &path, "--device", "sm_90"]), 1, "the driver does not compile it");
+    spec.code = (0x0d04, 0);
+    std::fs::write(&path, common::container(&[spec.clone()])).expect("written");
+    let output = fatbin(&["verify", &path]);
+    assert!(text(&output.stderr).contains("says Tile IR 13.4, the bytecode 13.5"), "{output:?}");
+    spec.stored = b"no Tile IR".to_vec();
+    std::fs::write(&path, common::container(&[spec])).expect("written");
+    assert_eq!(status(&["verify", &path]), 1);
+}
+
+#[test]
+fn many_problems_are_not_told_one_by_one() {
+    let folder = Folder::new("problems");
+    let path = folder.path("bad.fatbin");
+    let spec = common::entry(1, 75, b"no PTX");
+    std::fs::write(&path, common::container(&vec![spec; 300])).expect("written");
+    let output = fatbin(&["verify", "--json", &path]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let problems = value[0]["problems"].as_array().expect("array");
+    assert_eq!((problems.len(), &value[0]["images"]), (101, &300.into()));
+    assert!(problems[0].as_str().expect("text").contains("PTX directive .version at offset 0x0: missing"));
+    assert!(problems[100].as_str().expect("text").starts_with("more problems"), "{problems:?}");
+}
+
+#[test]
 fn diff_counts_equal_images_wherever_they_lie() {
     assert_eq!(status(&["diff", "concat.fatbin", "concat.fatbin"]), 0);
     let output = fatbin(&["diff", "two_archs.fatbin", "concat.fatbin", "--json"]);
@@ -249,7 +286,9 @@ fn directories_wheels_and_windows_files() {
     );
     assert_eq!(list[0]["containers"][0]["entries"].as_array().map(Vec::len), Some(3));
     assert!(list[1]["file"].as_str().expect("name").ends_with("w.whl!/lib/rdc.so"));
-    assert_eq!(list[1]["containers"].as_array().map(Vec::len), Some(3));
+    let containers = list[1]["containers"].as_array().expect("array");
+    assert_eq!(containers.len(), 3);
+    assert_eq!(containers[2]["wrapper_sections"], serde_json::json!([".nvFatBinSegment"]));
 }
 
 #[test]

@@ -34,7 +34,13 @@ fn the_abi_of_cuda_12_keeps_the_architecture_elsewhere() {
     let cubin = Cubin::parse(&old).expect("cubin");
     assert_eq!((cubin.abi, cubin.arch), (7, Arch { sm: 86, variant: Variant::Generic }));
     assert_eq!(cubin.virtual_sm, Some(80));
-    assert_eq!(cubin.kernels.len(), 1);
+    assert_eq!((cubin.kernels.len(), cubin.kernels[0].barriers), (1, Some(0)));
+    // Barriers are counted in the flags of the section with the code: allocated, executable program bits.
+    let (table, number) = (u64_at(&old, 40) as usize, usize::from(old[60]));
+    let is_code = |at: &usize| old[at + 4..at + 8] == [1, 0, 0, 0] && old[at + 8] == 6;
+    let at = (0..number).map(|n| table + n * 64).find(is_code).expect("section with code");
+    old[at + 10] |= 0x50;
+    assert_eq!(Cubin::parse(&old).expect("cubin").kernels[0].barriers, Some(5));
 
     old[8] = 9;
     let error = Cubin::parse(&old).expect_err("unknown ABI");

@@ -4,7 +4,8 @@ mod common;
 
 use common::{EntrySpec, container, entry, header, lz4, zstd};
 use fatbin::{
-    Codec, Container, Entry, Error, ErrorKind, Flags, ImageKind, Kind, Result, Wrapper, WrapperVersion,
+    Codec, Container, Entry, Error, ErrorKind, Fatbins, Flags, ImageKind, Kind, Result, Wrapper,
+    WrapperVersion,
 };
 
 const LIMIT: usize = 1 << 20;
@@ -321,4 +322,64 @@ fn images_are_told_apart_by_four_bytes() {
     ] {
         assert_eq!(ImageKind::of(bytes), kind, "{bytes:?}");
     }
+}
+
+#[test]
+fn containers_inside_of_each_other_are_not_read_for_ever() {
+    // Each of the first containers leads over the others to the same long list of entries, whose last one is damaged.
+    const HEADS: usize = 600;
+    const TAIL: usize = 600;
+    let mut file = common::golden("rdc.so");
+    // A library without sections for device code is searched as a whole.
+    for name in [b".nv_fatbin".as_slice(), b"__nv_relfatbin", b".nvFatBinSegment"] {
+        let at = file.windows(name.len()).rposition(|window| window == name).expect("section name");
+        file[at + 1] = b'x';
+    }
+    let start = file.len().next_multiple_of(8);
+    file.resize(start, 0);
+    let tail = vec![common::entry(1, 75, b""); TAIL];
+    let tail_len = tail.len() * 0x40;
+    for n in 0..HEADS {
+        let rest = ((HEADS - n) * 0x50 - 0x50 + tail_len + 0x40) as u64;
+        file.extend(common::header(rest + 0x40));
+        let mut skip = common::entry(1, 75, b"");
+        skip.payload_size = Some((HEADS - n) as u64 * 0x50 - 0x50);
+        file.extend(skip.bytes());
+    }
+    tail.iter().for_each(|entry| file.extend(entry.bytes()));
+    file.extend([0xff; 0x40]);
+    let fatbins = Fatbins::parse(&file).expect("scan");
+    // The library's own three are found before.
+    assert_eq!(fatbins.containers().count(), 3);
+    let problems = &fatbins.parts()[0].scan.problems;
+    assert!(
+        problems[0].to_string().contains("containers that do not lie inside of each other"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn wrappers_are_listed_with_their_container() {
+    // In a Windows file, whose wrappers are taken as they stand.
+    let mut file = common::portable_executable(&container(&[entry(1, 75, b"x")]));
+    let wrappers = file.len() - 0x200;
+    let one: Vec<u8> = file[wrappers..wrappers + 24].to_vec();
+    let size = wrappers_size_field(&file);
+    file[size..size + 4].copy_from_slice(&72_u32.to_le_bytes());
+    for n in 1..3 {
+        file[wrappers + n * 24..wrappers + (n + 1) * 24].copy_from_slice(&one);
+    }
+    // The second one is of version 2.
+    file[wrappers + 28] = 2;
+    let fatbins = Fatbins::parse(&file).expect("scan");
+    let located = fatbins.containers().next().expect("container");
+    assert_eq!(located.wrappers().collect::<Vec<_>>(), [1, 2, 1]);
+    let offsets: Vec<_> = located.found_wrappers().map(|found| found.offset as usize - wrappers).collect();
+    assert_eq!(offsets, [0, 24, 48]);
+}
+
+/// Offset of the virtual size of the section of wrappers: in the second section header.
+fn wrappers_size_field(file: &[u8]) -> usize {
+    let name = file.windows(8).position(|name| name == b".nvFatBi").expect("section");
+    name + 8
 }

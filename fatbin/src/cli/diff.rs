@@ -124,15 +124,19 @@ fn images(path: &Path, outcome: &Outcome) -> Vec<Image> {
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        let mut budget = report::FILE_LIMIT;
+        let budget = report::Budget::default();
+        outcome.progress.add(fatbins.containers().count());
         for located in fatbins.containers() {
             for entry in located.container().entries() {
                 let image = entry.map_err(|e| e.moved(located.offset()).into());
-                match image.and_then(|entry| read(&entry, &mut budget)) {
+                match image.and_then(|entry| read(&entry, &budget)) {
                     Ok(image) => list.push(image),
-                    Err(error) => problems.push(format!("container at {:#x}: {error:#}", located.offset())),
+                    Err(error) => report::add_problem(&mut problems, || {
+                        format!("container at {:#x}: {error:#}", located.offset())
+                    }),
                 }
             }
+            outcome.progress.step();
         }
         outcome.problems(name, &problems);
         if list.is_empty() && problems.is_empty() && source.is_explicit() {
@@ -143,18 +147,17 @@ fn images(path: &Path, outcome: &Outcome) -> Vec<Image> {
     lists.into_iter().flatten().collect()
 }
 
-fn read(entry: &Entry<'_>, budget: &mut u64) -> anyhow::Result<Image> {
+fn read(entry: &Entry<'_>, budget: &report::Budget) -> anyhow::Result<Image> {
+    let new = |bytes: &[u8], kernels| {
+        let (kind, arch) = (entry.kind().to_string(), entry.arch().to_string());
+        Image::new(kind, arch, entry.code_version().to_string(), bytes, kernels)
+    };
+    if entry.is_obfuscated() {
+        return Ok(new(entry.payload(), Vec::new()));
+    }
     let readable = entry.kind() == Kind::Elf || entry.kind().is_ptx();
     let kernels = if readable { report::read_image(entry, budget)?.kernels } else { Vec::new() };
-    let bytes =
-        if entry.is_obfuscated() { entry.payload().into() } else { entry.data(report::IMAGE_LIMIT)? };
-    Ok(Image::new(
-        entry.kind().to_string(),
-        entry.arch().to_string(),
-        entry.code_version().to_string(),
-        &bytes,
-        kernels,
-    ))
+    report::with_image(entry, budget, |image| Ok(new(image, kernels)))
 }
 
 impl Image {

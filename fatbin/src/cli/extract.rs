@@ -112,6 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return None;
         }
         let _one_file_at_a_time = lock.lock();
+        outcome.progress.add(fatbins.containers().count());
         Some(extract(args, stem(source.file_name()), name, &fatbins, &outcome))
     });
     let written: usize = counts.iter().sum();
@@ -142,6 +143,7 @@ fn extract(args: &Args, stem: &str, file: &str, fatbins: &Fatbins<'_>, outcome: 
     let is_relocatable = |l: &Located<'_, '_>| l.found.section.is_some_and(|s| s.starts_with("__nv_rel"));
     let (last, first): (Vec<_>, Vec<_>) = fatbins.containers().partition(is_relocatable);
     for located in first.into_iter().chain(last) {
+        outcome.progress.step();
         for (index, entry) in located.container().entries().enumerate() {
             let place = format!("{file}: entry {index} of container {}", located.number);
             let entry = match entry {

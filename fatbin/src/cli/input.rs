@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fatbin::files::{FileData, Source, sources};
 use rayon::prelude::*;
 
-use super::output::Progress;
+use super::output::{Progress, printable};
 use super::{EXIT_NO, EXIT_NOTHING};
 
 /// Remembers what becomes the exit status.
@@ -16,12 +16,14 @@ pub struct Outcome {
     damaged: AtomicBool,
     no: AtomicBool,
     nothing: AtomicBool,
+    /// What is shown of long work.
+    pub progress: Progress,
 }
 
 impl Outcome {
     /// Tells of a damaged or unreadable file.
     pub fn problem(&self, file: &str, problem: impl std::fmt::Display) {
-        eprintln!("fatbin: {file}: {problem}");
+        eprintln!("fatbin: {}: {problem}", printable(file));
         self.damaged.store(true, Ordering::Relaxed);
     }
 
@@ -31,7 +33,10 @@ impl Outcome {
             self.problem(file, problem);
         }
         if !problems.is_empty() {
-            eprintln!("fatbin: {file}: damaged or cut off; copy it or build it again, and compare its size");
+            eprintln!(
+                "fatbin: {}: damaged or cut off; copy it or build it again, and compare its size",
+                printable(file)
+            );
         }
     }
 
@@ -43,7 +48,8 @@ impl Outcome {
     /// Tells that a file holds no device code.
     pub fn nothing(&self, file: &str) {
         eprintln!(
-            "fatbin: {file}: holds no device code; if the program uses CUDA, look into the libraries that it loads (ldd)"
+            "fatbin: {}: holds no device code; if the program uses CUDA, look into the libraries that it loads (ldd)",
+            printable(file)
         );
         self.nothing.store(true, Ordering::Relaxed);
     }
@@ -68,7 +74,7 @@ pub fn each<T: Send>(
     work: impl Fn(&Source, &str, &FileData) -> Option<T> + Sync,
 ) -> Vec<T> {
     let sources = sources(paths);
-    let progress = Progress::new(sources.len());
+    outcome.progress.add(sources.len());
     let results: Vec<Option<T>> = sources
         .par_iter()
         .map(|source| {
@@ -88,11 +94,11 @@ pub fn each<T: Send>(
                     None
                 }
             };
-            progress.step();
+            outcome.progress.step();
             result
         })
         .collect();
-    drop(progress);
+    outcome.progress.finish();
     let found: Vec<T> = results.into_iter().flatten().collect();
     let searched = sources.iter().all(|s| s.as_ref().is_ok_and(|s| !s.is_explicit()));
     if found.is_empty() && searched {

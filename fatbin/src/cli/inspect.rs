@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let outcome = Outcome::default();
     let reports = input::each(&args.files, &outcome, |source, name, data| {
-        let report = report::inspect(name, data, wanted);
+        let report = report::inspect(name, data, wanted, &outcome.progress);
         outcome.problems(name, &report.problems);
         if report.is_empty() && report.problems.is_empty() {
             if !source.is_explicit() {

@@ -1,7 +1,8 @@
 //! Writing results, and what is shown while they are made.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -27,11 +28,13 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io_error.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Text from a file, without what a terminal would obey.
+/// Text from a file, without what a terminal would obey: control characters, and those that turn the direction of text.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -41,39 +44,55 @@ pub fn printable(text: &str) -> String {
 }
 
 /// A bar that appears when work takes longer than two seconds, on terminals only.
+#[derive(Debug)]
 pub struct Progress {
-    total: u64,
+    total: AtomicU64,
+    done: AtomicU64,
     start: Instant,
-    done: std::sync::atomic::AtomicU64,
-    bar: OnceLock<ProgressBar>,
+    bar: Mutex<Option<ProgressBar>>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
+impl Default for Progress {
+    fn default() -> Self {
+        Self { total: 0.into(), done: 0.into(), start: Instant::now(), bar: Mutex::default() }
+    }
+}
+
 impl Progress {
-    pub fn new(total: usize) -> Self {
-        Self { total: total as u64, start: Instant::now(), done: 0.into(), bar: OnceLock::new() }
+    /// There is more to be done: files, or containers of a file.
+    pub fn add(&self, count: usize) {
+        self.total.fetch_add(count as u64, Relaxed);
     }
 
     /// One more of the total is done.
     pub fn step(&self) {
-        let done = self.done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        if self.total > 1 && self.start.elapsed() > PATIENCE && io::stderr().is_terminal() {
-            self.bar.get_or_init(|| new_bar(self.total)).set_position(done);
+        let done = self.done.fetch_add(1, Relaxed) + 1;
+        let total = self.total.load(Relaxed);
+        if total > 1
+            && self.start.elapsed() > PATIENCE
+            && io::stderr().is_terminal()
+            && let Ok(mut bar) = self.bar.lock()
+        {
+            let bar = bar.get_or_insert_with(new_bar);
+            bar.set_length(total);
+            bar.set_position(done);
         }
     }
-}
 
-fn new_bar(total: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta}");
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = self.bar.get() {
+    /// Takes the bar away, so that results are not written over it.
+    pub fn finish(&self) {
+        if let Ok(mut bar) = self.bar.lock()
+            && let Some(bar) = bar.take()
+        {
             bar.finish_and_clear();
         }
     }
+}
+
+fn new_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta}");
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -1,14 +1,71 @@
 //! What is told of a file, ready to be printed or serialised. The schema is documented in docs/fatbin.md.
 
-use fatbin::{Arch, Cubin, Entry, Error, Fatbins, Format, Kind, Located, Purpose, cubin, ptx, select};
+use std::cmp::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use fatbin::{
+    Arch, Codec, Cubin, Entry, Error, Fatbins, Format, Kind, Located, Purpose, cubin, ptx, select,
+    tile_ir_version,
+};
 use serde::Serialize;
 
+use super::output::Progress;
 use super::why::Verdict;
 
 /// Largest image that is decompressed to list its kernels.
 pub const IMAGE_LIMIT: usize = 1 << 30;
 /// Most bytes that are decompressed for one file: a group is decompressed again for each of its images.
 pub const FILE_LIMIT: u64 = 1 << 36;
+
+/// Larger images are decompressed one at a time: one for each CPU might be more than there is memory.
+const LARGE_IMAGE: u64 = 64 << 20;
+/// Problems told of one file.
+const MAX_PROBLEMS: usize = 100;
+
+/// What may still be decompressed of a file.
+#[derive(Debug)]
+pub struct Budget(AtomicU64);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(FILE_LIMIT.into())
+    }
+}
+
+impl Budget {
+    fn take(&self, size: u64) -> anyhow::Result<()> {
+        let left = self.0.try_update(Relaxed, Relaxed, |left| left.checked_sub(size));
+        left.map_err(|_| {
+            anyhow::anyhow!("not decompressed: the file's images exceed {} GiB in all", FILE_LIMIT >> 30)
+        })?;
+        Ok(())
+    }
+}
+
+/// Decompresses an image and gives it to `read`.
+pub fn with_image<T>(
+    entry: &Entry<'_>,
+    budget: &Budget,
+    read: impl FnOnce(&[u8]) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    static LARGE: Mutex<()> = Mutex::new(());
+    let size = entry.decoded_size();
+    budget.take(size)?;
+    let is_large = entry.codec() != Codec::Stored && size > LARGE_IMAGE;
+    let _one_at_a_time = is_large.then(|| LARGE.lock());
+    let image = entry.data(IMAGE_LIMIT)?;
+    read(&image)
+}
+
+/// Adds to the problems of a file, unless there are very many.
+pub fn add_problem(problems: &mut Vec<String>, problem: impl FnOnce() -> String) {
+    match problems.len().cmp(&MAX_PROBLEMS) {
+        Ordering::Less => problems.push(problem()),
+        Ordering::Equal => problems.push("more problems, not told one by one".to_owned()),
+        Ordering::Greater => {}
+    }
+}
 
 /// One file.
 #[derive(Debug, Serialize)]
@@ -45,6 +102,8 @@ pub struct ContainerReport {
     pub truncated: bool,
     /// Versions of the wrappers that point here.
     pub wrappers: Vec<u32>,
+    /// Sections that these wrappers lie in.
+    pub wrapper_sections: Vec<Option<&'static str>>,
     pub entries: Vec<EntryReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<Verdict>,
@@ -56,7 +115,7 @@ pub struct EntryReport {
     pub index: usize,
     pub kind: String,
     pub arch: String,
-    /// PTX ISA version, or cubin ABI.
+    /// PTX ISA version, cubin ABI, or version of Tile IR.
     pub version: String,
     pub codec: &'static str,
     /// Offset of the payload in the container.
@@ -77,7 +136,7 @@ pub struct EntryReport {
 pub struct ImageReport {
     pub kind: &'static str,
     pub arch: Option<String>,
-    /// PTX ISA version, or cubin ABI.
+    /// PTX ISA version, cubin ABI, or version of Tile IR.
     pub version: Option<String>,
     pub size: usize,
     pub toolkit: Option<String>,
@@ -127,7 +186,7 @@ pub struct Wanted {
 }
 
 /// Looks into a file.
-pub fn inspect(file: &str, data: &[u8], wanted: Wanted) -> FileReport {
+pub fn inspect(file: &str, data: &[u8], wanted: Wanted, progress: &Progress) -> FileReport {
     let mut report = FileReport {
         file: file.to_owned(),
         format: Format::of(data).name(),
@@ -157,9 +216,11 @@ pub fn inspect(file: &str, data: &[u8], wanted: Wanted) -> FileReport {
     if wanted.sections {
         report.sections = Some(sections(&fatbins));
     }
-    let mut job = Job { wanted, budget: FILE_LIMIT };
+    let job = Job { wanted, budget: Budget::default() };
+    progress.add(fatbins.containers().count());
     for located in fatbins.containers() {
-        let container = container(&located, &mut job, &mut report.problems);
+        let container = container(&located, &job, &mut report.problems);
+        progress.step();
         if wanted.arch.is_none() || !container.entries.is_empty() {
             report.containers.push(container);
         }
@@ -198,11 +259,10 @@ fn sections(fatbins: &Fatbins<'_>) -> Vec<SectionReport> {
 /// What is the same for all containers of a file.
 struct Job {
     wanted: Wanted,
-    /// Bytes left to decompress.
-    budget: u64,
+    budget: Budget,
 }
 
-fn container(located: &Located<'_, '_>, job: &mut Job, problems: &mut Vec<String>) -> ContainerReport {
+fn container(located: &Located<'_, '_>, job: &Job, problems: &mut Vec<String>) -> ContainerReport {
     let container = located.container();
     let base = located.offset();
     let mut out = Vec::new();
@@ -211,7 +271,9 @@ fn container(located: &Located<'_, '_>, job: &mut Job, problems: &mut Vec<String
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
-                problems.push(format!("entry {index} of the container at {base:#x}: {}", error.moved(base)));
+                add_problem(problems, || {
+                    format!("entry {index} of the container at {base:#x}: {}", error.moved(base))
+                });
                 break;
             }
         };
@@ -222,7 +284,7 @@ fn container(located: &Located<'_, '_>, job: &mut Job, problems: &mut Vec<String
         let image = match job.image_of(&entry) {
             Some(Ok(image)) => Some(image),
             Some(Err(error)) => {
-                problems.push(format!("entry {index} of the container at {base:#x}: {error}"));
+                add_problem(problems, || format!("entry {index} of the container at {base:#x}: {error}"));
                 None
             }
             None => None,
@@ -241,6 +303,7 @@ fn container(located: &Located<'_, '_>, job: &mut Job, problems: &mut Vec<String
         size: container.len(),
         truncated: container.is_truncated(),
         wrappers: located.wrappers().collect(),
+        wrapper_sections: located.found_wrappers().map(|found| found.section).collect(),
         entries: out,
         selection,
     }
@@ -271,24 +334,21 @@ fn entry_report(index: usize, entry: &Entry<'_>, image: Option<ImageReport>) -> 
 
 impl Job {
     /// `None` for kinds without readable kernels, and if nobody asked.
-    fn image_of(&mut self, entry: &Entry<'_>) -> Option<anyhow::Result<ImageReport>> {
+    fn image_of(&self, entry: &Entry<'_>) -> Option<anyhow::Result<ImageReport>> {
         if !self.wanted.kernels || !(entry.kind() == Kind::Elf || entry.kind().is_ptx()) {
             return None;
         }
-        Some(read_image(entry, &mut self.budget))
+        Some(read_image(entry, &self.budget))
     }
 }
 
-/// Decompresses and reads machine code or PTX; `budget` is what may still be decompressed of the file.
-pub fn read_image(entry: &Entry<'_>, budget: &mut u64) -> anyhow::Result<ImageReport> {
-    let left = budget.checked_sub(entry.decoded_size());
-    *budget = left.ok_or_else(|| {
-        anyhow::anyhow!("not decompressed: the file's images exceed {} GiB in all", FILE_LIMIT >> 30)
-    })?;
-    let image = entry.data(IMAGE_LIMIT)?;
-    let read = if entry.kind().is_ptx() { ptx_image(&image) } else { cubin_image(&image) };
-    // Offsets of such an error count from the start of the image.
-    read.map_err(|error| anyhow::anyhow!("image: {error}"))
+/// Decompresses and reads machine code or PTX.
+pub fn read_image(entry: &Entry<'_>, budget: &Budget) -> anyhow::Result<ImageReport> {
+    with_image(entry, budget, |image| {
+        let read = if entry.kind().is_ptx() { ptx_image(image) } else { cubin_image(image) };
+        // Offsets of such an error count from the start of the image.
+        read.map_err(|error| anyhow::anyhow!("image: {error}"))
+    })
 }
 
 /// Reads an image that is a file of its own.
@@ -299,7 +359,7 @@ pub fn bare_image(format: Format, data: &[u8]) -> Result<ImageReport, Error> {
         other => Ok(ImageReport {
             kind: if other == Format::TileIr { "Tile IR" } else { "LTO-IR" },
             arch: None,
-            version: None,
+            version: tile_ir_version(data).map(|version| version.to_string()),
             size: data.len(),
             toolkit: None,
             kernels: Vec::new(),

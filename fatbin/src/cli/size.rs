@@ -84,7 +84,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             return None;
         }
-        let size = measure(args, name, data.len() as u64, &fatbins, &mut problems);
+        outcome.progress.add(fatbins.containers().count());
+        let step = || outcome.progress.step();
+        let size = measure(args, name, data.len() as u64, &fatbins, &mut problems, step);
         outcome.problems(name, &problems);
         Some(size)
     });
@@ -107,13 +109,15 @@ fn measure(
     file_size: u64,
     fatbins: &Fatbins<'_>,
     problems: &mut Vec<String>,
+    step: impl Fn(),
 ) -> FileSize {
     let mut by_arch: BTreeMap<(String, String), ArchSize> = BTreeMap::new();
     let mut kernels: BTreeMap<String, KernelSize> = BTreeMap::new();
-    let mut budget = report::FILE_LIMIT;
+    let budget = report::Budget::default();
     let mut containers = 0;
     for located in fatbins.containers() {
         containers += located.container().len() as u64;
+        step();
         let mut group_end = None;
         for entry in located.entries() {
             let key = (entry.kind().to_string(), entry.arch().to_string());
@@ -125,9 +129,11 @@ fn measure(
             // The images of a group are stored together: shared out by their size.
             size.stored += share(&entry, &mut group_end);
             if args.kernels && entry.kind() == Kind::Elf {
-                match report::read_image(&entry, &mut budget) {
+                match report::read_image(&entry, &budget) {
                     Ok(image) => add_kernels(&mut kernels, &entry, image.kernels),
-                    Err(error) => problems.push(format!("container at {:#x}: {error}", located.offset())),
+                    Err(error) => report::add_problem(problems, || {
+                        format!("container at {:#x}: {error}", located.offset())
+                    }),
                 }
             }
         }

@@ -13,7 +13,10 @@ pub fn write(out: &mut impl Write, report: &FileReport) -> io::Result<()> {
     if let Some(image) = &report.image {
         let arch = image.arch.as_deref().unwrap_or("any device");
         writeln!(out, "{}: {} for {arch}, {} bytes", printable(&report.file), image.kind, image.size)?;
-        kernels(out, &image.kernels)?;
+        // Of other kinds the kernels are not known.
+        if matches!(image.kind, "cubin" | "PTX") {
+            kernels(out, &image.kernels)?;
+        }
         return verdict(out, image.selection.as_ref());
     }
     let images: usize = report.containers.iter().map(|c| c.entries.len()).sum();
@@ -50,8 +53,11 @@ fn heading(out: &mut impl Write, number: usize, found: &ContainerReport) -> io::
     if let Some(member) = &found.member {
         write!(out, ", of member {}", printable(member))?;
     }
-    for version in &found.wrappers {
+    for (version, section) in found.wrappers.iter().zip(&found.wrapper_sections) {
         write!(out, ", wrapper version {version}")?;
+        if let Some(section) = section {
+            write!(out, " in {section}")?;
+        }
     }
     if found.truncated {
         write!(out, ", TRUNCATED")?;
@@ -131,6 +137,9 @@ fn kernels(out: &mut impl Write, list: &[KernelReport]) -> io::Result<()> {
         "max threads",
         "code",
     ];
+    if list.is_empty() {
+        return writeln!(out, "none");
+    }
     let mut table = new_table(&COLUMNS);
     align_right(&mut table, &[2, 3, 4, 5, 6, 8]);
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |v| v.to_string());
@@ -154,7 +163,7 @@ fn kernels(out: &mut impl Write, list: &[KernelReport]) -> io::Result<()> {
     writeln!(out, "{table}")
 }
 
-fn count(number: usize, noun: &str) -> String {
+pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -4,17 +4,17 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fatbin::{Cubin, Entry, Fatbins, Format, Kind, Variant, ptx};
+use fatbin::{Cubin, Entry, Fatbins, Format, Kind, Variant, ptx, tile_ir_version};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::input::{self, Outcome};
-use super::{output, report};
+use super::{output, report, table};
 
 /// Decompress and read every image, and check it against its header
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checked: containers, entries, sizes after decompression, machine code (sections, kernels, parameters), PTX headers, and that architecture and PTX version are those that the entry says. LTO-IR and Tile IR are decompressed only; obfuscated LTO-IR cannot be read. Exit status 1 if anything is wrong.
+Checked: containers, entries, sizes after decompression, machine code (sections, kernels, parameters), PTX headers, and that architecture and PTX version are those that the entry says; of Tile IR magic and version. LTO-IR is decompressed only; obfuscated LTO-IR cannot be read. Exit status 1 if anything is wrong.
 
 Example:
   fatbin verify dist/*.whl")]
@@ -42,7 +42,7 @@ struct Verified {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let outcome = Outcome::default();
     let results = input::each(&args.files, &outcome, |source, name, data| {
-        let result = verify(name, data);
+        let result = verify(name, data, &outcome.progress);
         outcome.problems(name, &result.problems);
         let nothing = result.problems.is_empty() && result.images == 0 && result.containers == 0;
         if nothing {
@@ -61,11 +61,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let verdict = if result.problems.is_empty() { "good" } else { "BAD" };
             write!(
                 out,
-                "{}: {verdict}: {} containers, {} images, {} kernels, {} bytes unpacked",
+                "{}: {verdict}: {}, {}, {}, {} bytes unpacked",
                 output::printable(&result.file),
-                result.containers,
-                result.images,
-                result.kernels,
+                table::count(result.containers, "container"),
+                table::count(result.images, "image"),
+                table::count(result.kernels, "kernel"),
                 result.unpacked
             )?;
             let opaque =
@@ -92,12 +92,14 @@ impl Tally {
         self.kernels += other.kernels;
         self.opaque += other.opaque;
         self.unpacked += other.unpacked;
-        self.problems.extend(other.problems);
+        for problem in other.problems {
+            report::add_problem(&mut self.problems, || problem);
+        }
         self
     }
 }
 
-fn verify(name: &str, data: &[u8]) -> Verified {
+fn verify(name: &str, data: &[u8], progress: &output::Progress) -> Verified {
     let mut result = Verified {
         file: name.to_owned(),
         containers: 0,
@@ -126,23 +128,26 @@ fn verify(name: &str, data: &[u8]) -> Verified {
     }
     let located: Vec<_> = fatbins.containers().collect();
     result.containers = located.len();
+    progress.add(located.len());
+    let budget = report::Budget::default();
     // In order, so that the problems are.
     let tallies: Vec<Tally> = located
         .par_iter()
         .map(|located| {
             let mut tally = Tally::default();
-            let mut budget = report::FILE_LIMIT;
             for (index, entry) in located.container().entries().enumerate() {
                 tally.images += 1;
                 let checked = match entry {
-                    Ok(entry) => check(&entry, &mut budget, &mut tally),
+                    Ok(entry) => check(&entry, &budget, &mut tally),
                     Err(error) => Err(error.moved(located.offset()).into()),
                 };
                 if let Err(error) = checked {
-                    let place = format!("entry {index} of the container at {:#x}", located.offset());
-                    tally.problems.push(format!("{place}: {error:#}"));
+                    report::add_problem(&mut tally.problems, || {
+                        format!("entry {index} of the container at {:#x}: {error:#}", located.offset())
+                    });
                 }
             }
+            progress.step();
             tally
         })
         .collect();
@@ -155,19 +160,20 @@ fn verify(name: &str, data: &[u8]) -> Verified {
     result
 }
 
-fn check(entry: &Entry<'_>, budget: &mut u64, tally: &mut Tally) -> anyhow::Result<()> {
+fn check(entry: &Entry<'_>, budget: &report::Budget, tally: &mut Tally) -> anyhow::Result<()> {
     if entry.is_obfuscated() {
         tally.opaque += 1;
         return Ok(());
     }
-    let left = budget.checked_sub(entry.decoded_size());
-    *budget = left.ok_or_else(|| anyhow::anyhow!("not decompressed: too much in one container"))?;
-    let image = entry.data(report::IMAGE_LIMIT)?;
+    report::with_image(entry, budget, |image| check_image(entry, image, tally))
+}
+
+fn check_image(entry: &Entry<'_>, image: &[u8], tally: &mut Tally) -> anyhow::Result<()> {
     tally.unpacked += image.len() as u64;
     let arch = entry.arch();
     match entry.kind() {
         Kind::Elf => {
-            let cubin = Cubin::parse(&image)?;
+            let cubin = Cubin::parse(image)?;
             tally.kernels += cubin.kernels.len();
             anyhow::ensure!(
                 cubin.arch.sm == arch.sm,
@@ -176,7 +182,7 @@ fn check(entry: &Entry<'_>, budget: &mut u64, tally: &mut Tally) -> anyhow::Resu
             );
         }
         kind if kind.is_ptx() => {
-            let header = ptx::scan(&image)?;
+            let header = ptx::scan(image)?;
             tally.kernels += header.entries.len();
             let variant = match header.target.suffix {
                 "a" => Variant::Specific,
@@ -191,6 +197,11 @@ fn check(entry: &Entry<'_>, budget: &mut u64, tally: &mut Tally) -> anyhow::Resu
                 (version.major, version.minor) == (major, minor),
                 "the entry says PTX {version}, the text {major}.{minor}"
             );
+        }
+        Kind::TileIr => {
+            let version = tile_ir_version(image).ok_or_else(|| anyhow::anyhow!("no Tile IR magic"))?;
+            let declared = entry.code_version();
+            anyhow::ensure!(version == declared, "the entry says Tile IR {declared}, the bytecode {version}");
         }
         _ => {}
     }
