@@ -11,4 +11,5 @@ pub mod logging;
 pub mod runner;
 pub mod session;
 pub mod stats;
+pub mod vmm;
 pub mod worker;
