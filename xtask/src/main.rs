@@ -3,6 +3,8 @@
 mod bench;
 mod codegen;
 mod expect;
+mod gpu;
+mod gpu_test;
 mod manifest;
 mod nvcc;
 mod process;
@@ -37,10 +39,12 @@ enum Task {
     Samples(samples::Args),
     /// Build everything that is needed and run one sample through the whole stack
     Run(run::Args),
-    /// Measure what driver calls cost through the whole stack
+    /// Measure what driver calls cost through the whole stack; with --gpu, programs natively and through it
     Bench(bench::Args),
-    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba
+    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba; with --gpu, those of a GPU
     Test(test::Args),
+    /// Build what the GPU tests and benchmarks need into a folder that can be carried to a machine without cargo
+    Pack(gpu::pack::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Pack(args) => gpu::pack::main(&args),
     };
     match result {
         Ok(code) => code,

@@ -1,5 +1,7 @@
 //! The table of sample programs. `samples/README.md` says how to add one.
 
+use crate::nvcc::Variant;
+
 /// How a sample reaches CUDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
@@ -22,7 +24,8 @@ pub enum Data {
 /// One sample program.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Folder under `samples/` and name of the program.
+    /// Folder under `samples/` and name of the program; with a slash (`bench/micro`), a folder that several programs share and
+    /// the program's own name.
     pub name: &'static str,
     /// Source files in that folder.
     pub sources: &'static [&'static str],
@@ -34,6 +37,18 @@ pub struct Sample {
     pub data: &'static [Data],
     /// Exit code of a correct run.
     pub exit_code: i32,
+}
+
+impl Sample {
+    /// The folder that it shares with other programs.
+    pub fn group(&self) -> Option<&'static str> {
+        self.name.split_once('/').map(|(group, _)| group)
+    }
+
+    /// The variants that are built.
+    pub fn variants(&self) -> &'static [Variant] {
+        if self.group().is_some() { &[Variant::Static] } else { &Variant::ALL }
+    }
 }
 
 const fn runtime(name: &'static str, sources: &'static [&'static str]) -> Sample {
@@ -133,6 +148,17 @@ pub const SAMPLES: &[Sample] = &[
 pub const PROBES: &[Sample] = &[
     driver("shim_probe", &["shim_probe.cpp"], &[]),
     with_options(runtime("sass_only", &["sass_only.cu"]), &["-gencode=arch=compute_90,code=sm_90"]),
+];
+
+/// Benchmark programs (`cargo xtask bench --gpu`).
+pub const BENCHMARKS: &[Sample] = &[
+    driver(
+        "bench/micro",
+        &["micro.cpp"],
+        &[Data::Fatbin { from: "kernels.cu", to: "micro.fatbin", options: &[] }],
+    ),
+    runtime("bench/first", &["first.cu"]),
+    runtime("bench/nbody", &["nbody.cu"]),
 ];
 
 /// The sample called `name`.

@@ -130,7 +130,7 @@ fn state_file(sample: &Sample) -> PathBuf {
 }
 
 fn up_to_date(sample: &Sample, fingerprint: &str) -> bool {
-    let outputs_exist = Variant::ALL.iter().all(|&variant| {
+    let outputs_exist = sample.variants().iter().all(|&variant| {
         let program = program(sample, variant);
         program.is_file() && sample.data.iter().all(|data| program.with_file_name(data_name(data)).is_file())
     });
@@ -144,7 +144,21 @@ fn data_name(data: &Data) -> &'static str {
 }
 
 fn source_dir(sample: &Sample) -> PathBuf {
-    workspace::root().join("samples").join(sample.name)
+    workspace::root().join("samples").join(sample.group().unwrap_or(sample.name))
+}
+
+/// Whether the outputs of `sample` depend on a file of its folder.
+fn is_input(sample: &Sample, file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let data = sample.data.iter().map(|data| match data {
+        Data::Copy { from, .. } | Data::Fatbin { from, .. } => *from,
+    });
+    match sample.group() {
+        // Its folder is shared: other programs' sources do not matter.
+        Some(_) => name.ends_with(".h") || sample.sources.iter().copied().chain(data).any(|own| own == name),
+        // The expected output is no input of the build.
+        None => !name.ends_with(".txt"),
+    }
 }
 
 fn common_dir() -> PathBuf {
@@ -160,8 +174,7 @@ fn fingerprint(toolkit: &Toolkit, sample: &Sample) -> Result<String> {
         let mut files: Vec<PathBuf> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            // The expected output is no input of the build.
-            .filter(|path| path.is_file() && path.extension().is_none_or(|ext| ext != "txt"))
+            .filter(|path| path.is_file() && is_input(sample, path))
             .collect();
         files.sort();
         for file in files {
@@ -199,10 +212,13 @@ fn build_libcuda_stub() -> Result<()> {
 
 fn build_one(toolkit: &Toolkit, sample: &Sample, fingerprint: &str) -> Result<()> {
     let state = state_file(sample);
+    for folder in [state.parent(), program(sample, Variant::Static).parent()].into_iter().flatten() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
     // Outputs of an interrupted build must not pass for those of this fingerprint, nor of the last one.
     let _ = fs::remove_file(&state);
     let mut common_objects = Vec::new();
-    for variant in Variant::ALL {
+    for &variant in sample.variants() {
         let objects = match sample.api {
             Api::Driver => compile(toolkit, sample, variant)?,
             Api::Runtime => {

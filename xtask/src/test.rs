@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::manifest::PROBES;
 use crate::toolkit::{Choice, Toolkit};
-use crate::{nvcc, samples, test_cargo, test_matrix, test_numba, test_shim, workspace};
+use crate::{gpu, gpu_test, nvcc, samples, test_cargo, test_matrix, test_numba, test_shim, workspace};
 
 #[derive(Parser)]
 pub struct Args {
@@ -24,19 +24,30 @@ pub struct Args {
     runs: u32,
     /// Run this sample only (may be given several times; leaves out all else)
     #[arg(long, value_name = "NAME")]
-    only: Vec<String>,
+    pub only: Vec<String>,
     /// Run this leg only (may be given several times)
     #[arg(long, value_enum, value_name = "LEG")]
     leg: Vec<Leg>,
     /// Time limit for each sample, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    timeout: u64,
+    pub timeout: u64,
     /// Use this host program instead of building one
     #[arg(long, value_name = "PATH")]
     host: Option<PathBuf>,
     /// Where nvcc comes from
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
-    toolkit: Choice,
+    pub toolkit: Choice,
+    /// Run the tests that need a GPU, natively and through the shim; --only names a part of them or one test
+    #[arg(long)]
+    pub gpu: bool,
+    /// With --gpu: which backend the shim leg has; with cpu there is no native leg [default: cuda]
+    #[arg(long, requires = "gpu", value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// With --gpu: programs at the same time [default: 4]
+    #[arg(long, requires = "gpu", value_name = "N")]
+    pub jobs: Option<usize>,
+    #[command(flatten)]
+    pub options: gpu::Options,
 }
 
 /// One column of the matrix.
@@ -87,6 +98,9 @@ impl Counts {
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
+    if args.gpu {
+        return gpu_test::run(args);
+    }
     let chosen = samples::select(&args.only)?;
     let legs = if args.leg.is_empty() { Leg::value_variants().to_vec() } else { args.leg.clone() };
     let limit = Duration::from_secs(args.timeout);

@@ -10,7 +10,14 @@ use anyhow::{Context, Result, bail};
 pub fn root() -> PathBuf {
     // xtask is never installed: it runs from the checkout that it was compiled in.
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.parent().unwrap_or(manifest_dir).to_path_buf()
+    let compiled = manifest_dir.parent().unwrap_or(manifest_dir);
+    if compiled.join("samples").is_dir() {
+        return compiled.to_path_buf();
+    }
+    // Carried to another machine, together with a checkout that lies elsewhere.
+    let here = env::current_dir().unwrap_or_default();
+    let above = here.ancestors().find(|dir| dir.join("samples/README.md").is_file());
+    above.unwrap_or(compiled).to_path_buf()
 }
 
 /// A `cargo` of the toolchain that runs this task.

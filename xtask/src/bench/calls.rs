@@ -1,26 +1,13 @@
-//! `cargo xtask bench`: what a driver call costs a program, through the whole stack on this machine.
+//! What a driver call costs a program, through the whole stack on this machine.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use super::Args;
 use crate::workspace;
-
-#[derive(Parser)]
-pub struct Args {
-    /// Which backend runs the kernels: auto, cpu or cuda
-    #[arg(long, default_value = "cpu")]
-    pub backend: String,
-    /// Runs of the whole benchmark; of each figure the best run is shown beside the median over the runs
-    #[arg(long, default_value_t = 5)]
-    pub runs: usize,
-    /// Print one JSON object instead of tables
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// Nanoseconds of one operation.
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -57,7 +44,7 @@ const ROUND_TRIP_US: f64 = 15.0;
 const LAUNCH_US: f64 = 1.0;
 const COPY_PERCENT: f64 = 70.0;
 
-pub fn main(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     if args.runs == 0 {
         bail!("--runs must be at least 1");
     }
@@ -67,7 +54,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         .map(|number| {
             eprintln!("run {} of {}", number + 1, args.runs);
             let output = Command::new(&host)
-                .args(["run", "--quiet", "--backend", &args.backend, "--"])
+                .args(["run", "--quiet", "--backend", args.backend.as_deref().unwrap_or("cpu"), "--"])
                 .arg(&program)
                 .output()
                 .with_context(|| format!("cannot run {}", host.display()))?;
