@@ -173,3 +173,49 @@ fn images_of_wheels_are_those_that_cuobjdump_extracts() {
     std::fs::write(dir.join("table.md"), table).expect("written");
     assert!(differing.is_empty(), "images differ: {differing:?}");
 }
+
+/// True if the dynamic linker takes the library, in the interpreter that cupy's were made for.
+fn loads(library: &Path) -> bool {
+    let code = "import ctypes, sys; ctypes.CDLL(sys.argv[1])";
+    Command::new("python3").args(["-c", code]).arg(library).output().expect("python3 runs").status.success()
+}
+
+#[test]
+fn stripped_libraries_still_load() {
+    let Some(dir) = std::env::var_os("FATBIN_WHEELS").map(PathBuf::from) else {
+        println!("skipped: FATBIN_WHEELS is not set");
+        return;
+    };
+    std::fs::create_dir_all(&dir).expect("directory of wheels");
+    let mut loaded = Vec::new();
+    for package in ["nvidia-curand", "cupy-cuda13x"] {
+        for source in sources(&[wheel(&dir, package)]) {
+            let source = source.expect("readable wheel");
+            let data = source.open().expect("unpacks");
+            if ours(&data).is_none() {
+                continue;
+            }
+            let (whole, stripped) = (dir.join("whole.so"), dir.join("stripped.so"));
+            std::fs::write(&whole, &*data).expect("written");
+            let tool = |args: &[&std::ffi::OsStr]| {
+                let output =
+                    Command::new(env!("CARGO_BIN_EXE_fatbin")).args(args).output().expect("fatbin runs");
+                assert!(output.status.success(), "{}: {output:?}", source.name());
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            };
+            let words = ["strip", "--for", "sm_90", "-o"].map(std::ffi::OsStr::new);
+            let summary = tool(&[&words[..], &[stripped.as_os_str(), whole.as_os_str()]].concat());
+            let verified = tool(&["verify".as_ref(), stripped.as_os_str()]);
+            // A library of cupy may need others that are not here: then the whole one does not load either.
+            if loads(&whole) {
+                assert!(loads(&stripped), "{}: does not load any more", source.name());
+                print!("{}: {summary}{verified}", source.file_name());
+                loaded.push(source.file_name().to_owned());
+            }
+            std::fs::remove_file(whole).expect("removed");
+            std::fs::remove_file(stripped).expect("removed");
+        }
+    }
+    assert!(loaded.iter().any(|name| name.contains("curand")), "{loaded:?}");
+    assert!(loaded.iter().any(|name| name.contains("cpython")), "{loaded:?}");
+}
