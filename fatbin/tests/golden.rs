@@ -391,16 +391,16 @@ fn a_truncated_program_is_no_wrong_listing() {
     let data = golden("rdc.so");
     let full: Vec<_> =
         only_part(&data).scan.containers.iter().map(|c| (c.offset, c.container.len())).collect();
-    for len in (64..data.len()).step_by(7) {
+    // Fewer bytes are not even an ELF file.
+    for len in 4..data.len() {
         let Ok(parts) = scan_file(&data[..len]) else { continue };
         for part in parts {
+            assert!(!part.scan.problems.is_empty(), "cut at {len}: a problem is told");
             for found in &part.scan.containers {
                 assert!(full.contains(&(found.offset, found.container.len())), "cut at {len}");
                 let whole = found.offset as usize + found.container.len() <= len;
                 assert_eq!(found.container.is_truncated(), !whole, "cut at {len}");
             }
-            let cut = part.scan.containers.iter().any(|c| c.container.is_truncated());
-            assert!(!cut || !part.scan.problems.is_empty(), "cut at {len}: a problem is told");
         }
     }
 }

@@ -294,11 +294,12 @@ fn write(out: &mut impl Write, difference: &Difference) -> anyhow::Result<()> {
             let more = if image.kernels.len() > 5 { ", ..." } else { "" };
             writeln!(
                 out,
-                "{sign} {} {} {}, {} bytes: {}{more}",
+                "{sign} {} {} {}, {} bytes{}{}{more}",
                 image.kind,
                 image.arch,
                 image.version,
                 image.size,
+                if kernels.is_empty() { "" } else { ": " },
                 kernels.join(", ")
             )?;
         }

@@ -169,6 +169,10 @@ pub fn count(number: usize, noun: &str) -> String {
 
 pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
+    // See no-color.org; that standard output is no terminal the table finds out itself.
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        table.force_no_tty();
+    }
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header.iter().copied());
     table
 }
