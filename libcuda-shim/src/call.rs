@@ -169,16 +169,24 @@ fn decode_reply(
     })
 }
 
+/// Posted operations that are parts of a longer exchange.
+const PARTS: [u16; 3] = [ops::stage_in, ops::stage_out, ops::image_chunk];
+
 /// Sends an operation without waiting for it; what goes wrong on the host is reported by a later call.
 ///
 /// Parts of a longer exchange, which ends with a reply before its call returns, need not be announced to other threads.
+///
+/// While a stream is capturing they are waited for: what a capture forbids is reported by the call that does it.
 #[inline]
 pub fn posted(op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> CuResult {
+    if process().captures.active() && !PARTS.contains(&op) {
+        return sync(op, encode, |_| Ok(()));
+    }
     thread::with(|thread| {
         let lane = thread.lane()?;
         lane.post(op, encode)?;
         let latched = lane.take_latched();
-        if !matches!(op, ops::stage_in | ops::stage_out | ops::image_chunk) {
+        if !PARTS.contains(&op) {
             thread.posted();
         }
         latched.map_or(Ok(()), Err)

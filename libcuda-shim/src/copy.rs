@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use protocol::status::{CuResult, Status};
 
 use crate::chunks::{Chunk, chunks};
+use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
 use crate::process::process;
 use crate::session::Slot;
@@ -113,10 +114,16 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             }
             if wait { wire::cuStreamSynchronize(stream) } else { Ok(()) }
         }
-        // SAFETY: by the caller's promise.
-        (Side::Region(_), Side::Host(_)) => unsafe { stage_in(&rows, stream) },
-        // SAFETY: by the caller's promise.
-        (Side::Host(_), Side::Region(_)) => unsafe { stage_out(&rows, stream) },
+        (Side::Region(_), Side::Host(_)) => {
+            refuse_staged(stream)?;
+            // SAFETY: by the caller's promise.
+            unsafe { stage_in(&rows, stream) }
+        }
+        (Side::Host(_), Side::Region(_)) => {
+            refuse_staged(stream)?;
+            // SAFETY: by the caller's promise.
+            unsafe { stage_out(&rows, stream) }
+        }
         (Side::Host(dst), Side::Host(src)) => {
             wire::cuStreamSynchronize(stream)?;
             for row in 0..rows.height as usize {

@@ -9,17 +9,20 @@
 //! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
 //! | `context`, `function`, `module`, `image`, `local_storage` | what the guest knows without asking |
 //! | `copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
+//! | `capture`, `graph` | which streams are capturing, parameters of graph nodes |
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
 mod call;
 mod callback;
+mod capture;
 mod chunks;
 mod context;
 mod copy;
 mod custom;
 mod function;
 mod generated;
+mod graph;
 mod image;
 mod local_storage;
 mod log;

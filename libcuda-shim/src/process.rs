@@ -19,9 +19,11 @@ use std::sync::{Mutex, OnceLock, RwLock};
 use protocol::status::CuResult;
 
 use crate::callback::Callbacks;
+use crate::capture::Captures;
 use crate::context::Contexts;
 use crate::custom::link::Links;
 use crate::function::{Functions, Limits};
+use crate::graph::Given;
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
 use crate::registered::Registered;
@@ -45,6 +47,9 @@ pub struct Process {
     pub libraries: Libraries,
     pub links: Links,
     pub callbacks: Callbacks,
+    pub captures: Captures,
+    /// Parameters of graph nodes that the program has been given pointers to.
+    pub given: Given,
     pub registered: Registered,
     pub cache: RwLock<ReplyCache>,
     /// Limits on launches, by device.

@@ -200,6 +200,8 @@ pub struct Lane {
     reply: Vec<u8>,
     /// The current context that the host knows of.
     context: u64,
+    /// The capture mode that the host knows of.
+    capture_mode: u32,
     /// Last request that used each slot.
     slots: [u64; SLOTS as usize],
     next: usize,
@@ -244,6 +246,7 @@ impl Lane {
             request: Vec::new(),
             reply: Vec::new(),
             context: 0,
+            capture_mode: 0,
             slots: [0; SLOTS as usize],
             next: 0,
         }
@@ -267,6 +270,16 @@ impl Lane {
         if context != self.context {
             self.post(ops::lane_set_context, |w| w.u64(context))?;
             self.context = context;
+        }
+        Ok(())
+    }
+
+    /// Tells the host of the thread's capture mode, if that has changed.
+    #[inline]
+    pub fn set_capture_mode(&mut self, mode: u32) -> CuResult {
+        if mode != self.capture_mode {
+            self.post(ops::lane_capture_mode, |w| w.u32(mode))?;
+            self.capture_mode = mode;
         }
         Ok(())
     }

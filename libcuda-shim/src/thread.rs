@@ -155,6 +155,7 @@ impl Thread {
         };
         lane.follow(&session.order)?;
         lane.set_context(current)?;
+        lane.set_capture_mode(self.capture_mode)?;
         Ok(lane)
     }
 }

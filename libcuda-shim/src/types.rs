@@ -6,6 +6,10 @@
 
 use core::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 
+mod graph;
+
+pub use graph::*;
+
 /// Address in device memory, or of anything that the device can reach.
 pub type CUdeviceptr = u64;
 /// Ordinal of a device.
@@ -30,6 +34,7 @@ handles! {
     CUevent = CUevent_st;
     CUfunction = CUfunc_st;
     CUgraph = CUgraph_st;
+    CUgraphExec = CUgraphExec_st;
     CUgraphNode = CUgraphNode_st;
     CUgreenCtx = CUgreenCtx_st;
     CUkernel = CUkern_st;
@@ -38,6 +43,7 @@ handles! {
     CUmemoryPool = CUmemPoolHandle_st;
     CUmodule = CUmod_st;
     CUstream = CUstream_st;
+    CUuserObject = CUuserObject_st;
 }
 
 /// The legacy default stream.
@@ -63,6 +69,10 @@ enumerations! {
     CUfunc_cache
     CUfunctionLoadingState
     CUfunction_attribute
+    CUgraphExecUpdateResult
+    CUgraphInstantiateResult
+    CUgraphMem_attribute
+    CUgraphNodeType
     CUjitInputType
     CUjit_option
     CUlaunchAttributeID

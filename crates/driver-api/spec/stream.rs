@@ -1,5 +1,4 @@
-//! Streams. There is no capture yet, so what concerns it is answered in the guest: nothing is ever
-//! capturing.
+//! Streams. What concerns capture is in `capture.rs`.
 
 /// Creates a stream.
 #[op(0x0400, since = 2000)]
@@ -20,6 +19,7 @@ fn cuStreamDestroy(hStream: CUstream);
 /// Destroys a stream; its work goes on.
 #[op(0x0402, since = 4000)]
 #[sync]
+#[custom]
 fn cuStreamDestroy_v2(#[dies] hStream: CUstream);
 
 /// Priority of a stream.
@@ -111,49 +111,3 @@ fn cuStreamSetAttribute(
     attr: CUstreamAttrID,
     #[input] value: *const CUstreamAttrValue,
 );
-
-/// Whether a stream is capturing.
-#[op(since = 10000, ptsz = 10000)]
-#[local]
-fn cuStreamIsCapturing(#[stream] hStream: CUstream, captureStatus: *mut CUstreamCaptureStatus);
-
-/// Capture state of a stream.
-#[op(since = 10010, ptsz = 10010)]
-#[local]
-#[unchecked = "an older ABI name, not in the header any more"]
-fn cuStreamGetCaptureInfo(
-    #[stream] hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-);
-
-/// Capture state of a stream, with graph and dependencies.
-#[op(since = 11030, ptsz = 11030)]
-#[local]
-#[unchecked = "an older ABI name, not in the header any more"]
-fn cuStreamGetCaptureInfo_v2(
-    #[stream] hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    numDependencies_out: *mut usize,
-);
-
-/// Capture state of a stream, with graph, dependencies and edges.
-#[op(since = 12030, ptsz = 12030)]
-#[local]
-fn cuStreamGetCaptureInfo_v3(
-    #[stream] hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    edgeData_out: *mut *const CUgraphEdgeData,
-    numDependencies_out: *mut usize,
-);
-
-/// Exchanges the calling thread's capture mode.
-#[op(since = 10010)]
-#[local]
-fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode);

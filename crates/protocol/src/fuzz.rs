@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::frame::{FrameHeader, HEADER_LEN};
+use crate::graph::NodeParams;
 use crate::handshake::{ControlWelcome, Hello, LaneWelcome, MAX_BODY, Refused};
 use crate::wire::Reader;
 
@@ -74,6 +75,13 @@ pub fn fuzz_wire(data: &[u8]) -> bool {
     r.finish().is_ok()
 }
 
+/// Parameters of graph nodes: what is accepted encodes to the same bytes. True if it was accepted.
+pub fn fuzz_node_params(data: &[u8]) -> bool {
+    let Ok(params) = NodeParams::decode(data) else { return false };
+    assert_eq!(params.encode(), data);
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +129,12 @@ mod tests {
         run("wire", |data| _ = fuzz_wire(data));
     }
 
+    #[test]
+    fn node_params_corpus() {
+        run("node_params", |data| _ = fuzz_node_params(data));
+        assert!(corpus("node_params").iter().all(|seed| fuzz_node_params(seed)));
+    }
+
     /// The corpus must reach past the first checks, or the mutations prove nothing.
     #[test]
     fn corpus_files_decode() {
@@ -148,6 +162,7 @@ mod tests {
             fuzz_frame(&data);
             fuzz_handshake(&data);
             fuzz_wire(&data);
+            fuzz_node_params(&data);
         }
     }
 }

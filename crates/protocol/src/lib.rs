@@ -13,6 +13,7 @@ pub mod frame;
 pub mod function;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod graph;
 pub mod handshake;
 pub mod lane;
 pub mod region;

@@ -13,6 +13,135 @@ use crate::backend::cuda::buffer::{self, Buffer};
 use crate::backend::cuda::{CudaBackend, custom, translate};
 use crate::session::Call;
 
+impl CaptureCalls for CudaBackend {
+    fn cuStreamBeginCapture_v2(&self, call: &mut Call<'_>, hStream: u64, mode: u32) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamBeginCapture_v2(hStream, mode) }
+    }
+
+    fn cuStreamBeginCaptureToGraph(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        dependencyData: Option<&[u8]>,
+        numDependencies: u64,
+        mode: u32,
+    ) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let mut dependencyData = Buffer::new(dependencyData);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuStreamBeginCaptureToGraph(
+                hStream,
+                hGraph,
+                dependencies.as_ptr(),
+                dependencyData.as_ptr(),
+                numDependencies,
+                mode,
+            )
+        }
+    }
+
+    fn cuStreamEndCapture(&self, call: &mut Call<'_>, hStream: u64, phGraph: Option<&mut u64>) -> CuResult {
+        self.room()?;
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let mut phGraph_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamEndCapture(hStream, buffer::out(phGraph.is_some(), &mut phGraph_raw)) }?;
+        if let Some(phGraph) = phGraph {
+            *phGraph = self.born(call, Kind::CUgraph, phGraph_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuStreamIsCapturing(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        captureStatus: Option<&mut u32>,
+    ) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamIsCapturing(hStream, buffer::scalar(captureStatus)) }
+    }
+
+    fn cuStreamUpdateCaptureDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuStreamUpdateCaptureDependencies(
+                hStream,
+                dependencies.as_mut_ptr(),
+                numDependencies,
+                flags,
+            )
+        }
+    }
+
+    fn cuStreamUpdateCaptureDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        dependencies: Option<&[u8]>,
+        dependencyData: Option<&[u8]>,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let mut dependencyData = Buffer::new(dependencyData);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuStreamUpdateCaptureDependencies_v2(
+                hStream,
+                dependencies.as_mut_ptr(),
+                dependencyData.as_ptr(),
+                numDependencies,
+                flags,
+            )
+        }
+    }
+
+    fn capture_info(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        stream: u64,
+        flags: u32,
+        status: Option<&mut u32>,
+        id: Option<&mut u64>,
+        graph: Option<&mut u64>,
+        dependencies: Option<&mut Vec<u8>>,
+        edges: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::capture::capture_info(self, call, api, stream, flags, status, id, graph, dependencies, edges)
+    }
+
+    fn lane_capture_mode(&self, call: &mut Call<'_>, mode: u32) -> CuResult {
+        custom::capture::lane_capture_mode(self, call, mode)
+    }
+
+    fn capture_callback(&self, call: &mut Call<'_>, stream: u64, id: u64, kind: u32) -> CuResult {
+        custom::capture::capture_callback(self, call, stream, id, kind)
+    }
+}
+
 impl ContextCalls for CudaBackend {
     fn cuDevicePrimaryCtxRetain(&self, call: &mut Call<'_>, pctx: Option<&mut u64>, dev: i32) -> CuResult {
         custom::context::cuDevicePrimaryCtxRetain(self, call, pctx, dev)
@@ -273,6 +402,832 @@ impl FunctionCalls for CudaBackend {
         let hfunc = self.inward(Kind::CUfunction, hfunc)?;
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
         unsafe { self.raw().cuFuncSetCacheConfig(hfunc, config) }
+    }
+}
+
+impl GraphCalls for CudaBackend {
+    fn cuGraphCreate(&self, call: &mut Call<'_>, phGraph: Option<&mut u64>, flags: u32) -> CuResult {
+        self.room()?;
+        let mut phGraph_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphCreate(buffer::out(phGraph.is_some(), &mut phGraph_raw), flags) }?;
+        if let Some(phGraph) = phGraph {
+            *phGraph = self.born(call, Kind::CUgraph, phGraph_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphClone(
+        &self,
+        call: &mut Call<'_>,
+        phGraphClone: Option<&mut u64>,
+        originalGraph: u64,
+    ) -> CuResult {
+        self.room()?;
+        let mut phGraphClone_raw = 0u64;
+        let originalGraph = self.inward(Kind::CUgraph, originalGraph)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphClone(buffer::out(phGraphClone.is_some(), &mut phGraphClone_raw), originalGraph)
+        }?;
+        if let Some(phGraphClone) = phGraphClone {
+            *phGraphClone = self.born(call, Kind::CUgraph, phGraphClone_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphNodeFindInClone(
+        &self,
+        call: &mut Call<'_>,
+        phNode: Option<&mut u64>,
+        hOriginalNode: u64,
+        hClonedGraph: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hClonedGraph_id = hClonedGraph;
+        let mut phNode_raw = 0u64;
+        let hOriginalNode = self.inward(Kind::CUgraphNode, hOriginalNode)?;
+        let hClonedGraph = self.inward(Kind::CUgraph, hClonedGraph)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphNodeFindInClone(
+                buffer::out(phNode.is_some(), &mut phNode_raw),
+                hOriginalNode,
+                hClonedGraph,
+            )
+        }?;
+        if let Some(phNode) = phNode {
+            *phNode = self.born(call, Kind::CUgraphNode, phNode_raw, Some(hClonedGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphDestroyNode(&self, call: &mut Call<'_>, hNode: u64) -> CuResult {
+        let (hNode, hNode_dying) = self.dying(Kind::CUgraphNode, hNode)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuGraphDestroyNode(hNode) }
+        };
+        self.settle(&result, [hNode_dying]);
+        result
+    }
+
+    fn cuGraphNodeGetType(&self, call: &mut Call<'_>, hNode: u64, type_: Option<&mut u32>) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphNodeGetType(hNode, buffer::scalar(type_)) }
+    }
+
+    fn cuGraphGetId(&self, call: &mut Call<'_>, hGraph: u64, graphId: Option<&mut u32>) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphGetId(hGraph, buffer::scalar(graphId)) }
+    }
+
+    fn cuGraphExecGetId(&self, call: &mut Call<'_>, hGraphExec: u64, graphId: Option<&mut u32>) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecGetId(hGraphExec, buffer::scalar(graphId)) }
+    }
+
+    fn cuGraphNodeGetContainingGraph(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        phGraph: Option<&mut u64>,
+    ) -> CuResult {
+        self.room()?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut phGraph_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphNodeGetContainingGraph(hNode, buffer::out(phGraph.is_some(), &mut phGraph_raw))
+        }?;
+        if let Some(phGraph) = phGraph {
+            *phGraph = self.born(call, Kind::CUgraph, phGraph_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphNodeGetLocalId(&self, call: &mut Call<'_>, hNode: u64, nodeId: Option<&mut u32>) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphNodeGetLocalId(hNode, buffer::scalar(nodeId)) }
+    }
+
+    fn cuGraphNodeGetToolsId(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        toolsNodeId: Option<&mut u64>,
+    ) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphNodeGetToolsId(hNode, buffer::scalar(toolsNodeId)) }
+    }
+
+    fn cuGraphAddDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut from = Buffer::new(from);
+        self.inward_all(Kind::CUgraphNode, &mut from)?;
+        let mut to = Buffer::new(to);
+        self.inward_all(Kind::CUgraphNode, &mut to)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphAddDependencies(hGraph, from.as_ptr(), to.as_ptr(), numDependencies) }
+    }
+
+    fn cuGraphAddDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        edgeData: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut from = Buffer::new(from);
+        self.inward_all(Kind::CUgraphNode, &mut from)?;
+        let mut to = Buffer::new(to);
+        self.inward_all(Kind::CUgraphNode, &mut to)?;
+        let mut edgeData = Buffer::new(edgeData);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddDependencies_v2(
+                hGraph,
+                from.as_ptr(),
+                to.as_ptr(),
+                edgeData.as_ptr(),
+                numDependencies,
+            )
+        }
+    }
+
+    fn cuGraphRemoveDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut from = Buffer::new(from);
+        self.inward_all(Kind::CUgraphNode, &mut from)?;
+        let mut to = Buffer::new(to);
+        self.inward_all(Kind::CUgraphNode, &mut to)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphRemoveDependencies(hGraph, from.as_ptr(), to.as_ptr(), numDependencies) }
+    }
+
+    fn cuGraphRemoveDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        edgeData: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut from = Buffer::new(from);
+        self.inward_all(Kind::CUgraphNode, &mut from)?;
+        let mut to = Buffer::new(to);
+        self.inward_all(Kind::CUgraphNode, &mut to)?;
+        let mut edgeData = Buffer::new(edgeData);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphRemoveDependencies_v2(
+                hGraph,
+                from.as_ptr(),
+                to.as_ptr(),
+                edgeData.as_ptr(),
+                numDependencies,
+            )
+        }
+    }
+
+    fn cuGraphExecGetFlags(&self, call: &mut Call<'_>, hGraphExec: u64, flags: Option<&mut u64>) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecGetFlags(hGraphExec, buffer::scalar(flags)) }
+    }
+
+    fn cuGraphExecDestroy(&self, call: &mut Call<'_>, hGraphExec: u64) -> CuResult {
+        let (hGraphExec, hGraphExec_dying) = self.dying(Kind::CUgraphExec, hGraphExec)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuGraphExecDestroy(hGraphExec) }
+        };
+        self.settle(&result, [hGraphExec_dying]);
+        result
+    }
+
+    fn cuGraphUpload(&self, call: &mut Call<'_>, hGraphExec: u64, hStream: u64) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphUpload(hGraphExec, hStream) }
+    }
+
+    fn cuGraphLaunch(&self, call: &mut Call<'_>, hGraphExec: u64, hStream: u64) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphLaunch(hGraphExec, hStream) }
+    }
+
+    fn cuGraphNodeGetEnabled(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        isEnabled: Option<&mut u32>,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphNodeGetEnabled(hGraphExec, hNode, buffer::scalar(isEnabled)) }
+    }
+
+    fn cuGraphNodeSetEnabled(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        isEnabled: u32,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphNodeSetEnabled(hGraphExec, hNode, isEnabled) }
+    }
+
+    fn cuGraphConditionalHandleCreate(
+        &self,
+        call: &mut Call<'_>,
+        pHandle_out: Option<&mut u64>,
+        hGraph: u64,
+        ctx: u64,
+        defaultLaunchValue: u32,
+        flags: u32,
+    ) -> CuResult {
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let ctx = self.inward(Kind::CUcontext, ctx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphConditionalHandleCreate(
+                buffer::scalar(pHandle_out),
+                hGraph,
+                ctx,
+                defaultLaunchValue,
+                flags,
+            )
+        }
+    }
+
+    fn cuDeviceGraphMemTrim(&self, call: &mut Call<'_>, device: i32) -> CuResult {
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuDeviceGraphMemTrim(device) }
+    }
+
+    fn graph_destroy(&self, call: &mut Call<'_>, graph: u64, nodes: Option<&mut Vec<u8>>) -> CuResult {
+        custom::graph::graph_destroy(self, call, graph, nodes)
+    }
+
+    fn graph_list(
+        &self,
+        call: &mut Call<'_>,
+        what: u32,
+        flags: u32,
+        object: u64,
+        capacity: u64,
+        first: u64,
+        total: Option<&mut u64>,
+        nodes: Option<&mut Vec<u8>>,
+        to: Option<&mut Vec<u8>>,
+        edges: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::graph::graph_list(self, call, what, flags, object, capacity, first, total, nodes, to, edges)
+    }
+
+    fn graph_instantiate(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        graph: u64,
+        flags: u64,
+        stream: u64,
+        log_len: u64,
+        result: Option<&mut u32>,
+        exec: Option<&mut u64>,
+        error_node: Option<&mut u64>,
+        outcome: Option<&mut u32>,
+        log: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::graph::graph_instantiate(
+            self, call, api, graph, flags, stream, log_len, result, exec, error_node, outcome, log,
+        )
+    }
+
+    fn graph_exec_update(
+        &self,
+        call: &mut Call<'_>,
+        exec: u64,
+        graph: u64,
+        result: Option<&mut u32>,
+        outcome: Option<&mut u32>,
+        error_node: Option<&mut u64>,
+        error_from_node: Option<&mut u64>,
+    ) -> CuResult {
+        custom::graph::graph_exec_update(
+            self,
+            call,
+            exec,
+            graph,
+            result,
+            outcome,
+            error_node,
+            error_from_node,
+        )
+    }
+
+    fn graph_dot(
+        &self,
+        call: &mut Call<'_>,
+        graph: u64,
+        flags: u32,
+        offset: u64,
+        total: Option<&mut u64>,
+        text: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::graph::graph_dot(self, call, graph, flags, offset, total, text)
+    }
+
+    fn graph_mem_get_attribute(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        attribute: u32,
+        value: Option<&mut u64>,
+    ) -> CuResult {
+        custom::graph::graph_mem_get_attribute(self, call, device, attribute, value)
+    }
+
+    fn graph_mem_set_attribute(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        attribute: u32,
+        value: u64,
+    ) -> CuResult {
+        custom::graph::graph_mem_set_attribute(self, call, device, attribute, value)
+    }
+}
+
+impl GraphNodeCalls for CudaBackend {
+    fn cuGraphAddEmptyNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddEmptyNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphAddChildGraphNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let childGraph = self.inward(Kind::CUgraph, childGraph)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddChildGraphNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+                childGraph,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphChildGraphNodeGetGraph(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        phGraph: Option<&mut u64>,
+    ) -> CuResult {
+        self.room()?;
+        let hNode_id = hNode;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut phGraph_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphChildGraphNodeGetGraph(hNode, buffer::out(phGraph.is_some(), &mut phGraph_raw))
+        }?;
+        if let Some(phGraph) = phGraph {
+            *phGraph = self.born(call, Kind::CUgraph, phGraph_raw, Some(hNode_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphExecChildGraphNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let childGraph = self.inward(Kind::CUgraph, childGraph)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecChildGraphNodeSetParams(hGraphExec, hNode, childGraph) }
+    }
+
+    fn cuGraphAddEventRecordNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddEventRecordNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+                event,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphEventRecordNodeGetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        event_out: Option<&mut u64>,
+    ) -> CuResult {
+        self.room()?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut event_out_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw()
+                .cuGraphEventRecordNodeGetEvent(hNode, buffer::out(event_out.is_some(), &mut event_out_raw))
+        }?;
+        if let Some(event_out) = event_out {
+            *event_out = self.born(call, Kind::CUevent, event_out_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphEventRecordNodeSetEvent(&self, call: &mut Call<'_>, hNode: u64, event: u64) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphEventRecordNodeSetEvent(hNode, event) }
+    }
+
+    fn cuGraphExecEventRecordNodeSetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecEventRecordNodeSetEvent(hGraphExec, hNode, event) }
+    }
+
+    fn cuGraphAddEventWaitNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddEventWaitNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+                event,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphEventWaitNodeGetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        event_out: Option<&mut u64>,
+    ) -> CuResult {
+        self.room()?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut event_out_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw()
+                .cuGraphEventWaitNodeGetEvent(hNode, buffer::out(event_out.is_some(), &mut event_out_raw))
+        }?;
+        if let Some(event_out) = event_out {
+            *event_out = self.born(call, Kind::CUevent, event_out_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphEventWaitNodeSetEvent(&self, call: &mut Call<'_>, hNode: u64, event: u64) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphEventWaitNodeSetEvent(hNode, event) }
+    }
+
+    fn cuGraphExecEventWaitNodeSetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecEventWaitNodeSetEvent(hGraphExec, hNode, event) }
+    }
+
+    fn cuGraphAddMemsetNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        memsetParams: Option<&[u8; 40]>,
+        ctx: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let mut memsetParams = Buffer::new(memsetParams.map(|bytes| &bytes[..]));
+        memsetParams.each(|bytes| translate::inward_CUDA_MEMSET_NODE_PARAMS(self, bytes))?;
+        let ctx = self.inward(Kind::CUcontext, ctx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddMemsetNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+                memsetParams.as_ptr(),
+                ctx,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphMemsetNodeGetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        nodeParams: Option<&mut [u8; 40]>,
+    ) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut nodeParams_buffer = Buffer::new(nodeParams.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphMemsetNodeGetParams(hNode, nodeParams_buffer.as_mut_ptr()) }?;
+        nodeParams_buffer.each(|bytes| translate::outward_CUDA_MEMSET_NODE_PARAMS(self, call, bytes))?;
+        nodeParams_buffer.give(nodeParams.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuGraphMemsetNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        nodeParams: Option<&[u8; 40]>,
+    ) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut nodeParams = Buffer::new(nodeParams.map(|bytes| &bytes[..]));
+        nodeParams.each(|bytes| translate::inward_CUDA_MEMSET_NODE_PARAMS(self, bytes))?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphMemsetNodeSetParams(hNode, nodeParams.as_ptr()) }
+    }
+
+    fn cuGraphExecMemsetNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        memsetParams: Option<&[u8; 40]>,
+        ctx: u64,
+    ) -> CuResult {
+        let hGraphExec = self.inward(Kind::CUgraphExec, hGraphExec)?;
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        let mut memsetParams = Buffer::new(memsetParams.map(|bytes| &bytes[..]));
+        memsetParams.each(|bytes| translate::inward_CUDA_MEMSET_NODE_PARAMS(self, bytes))?;
+        let ctx = self.inward(Kind::CUcontext, ctx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphExecMemsetNodeSetParams(hGraphExec, hNode, memsetParams.as_ptr(), ctx) }
+    }
+
+    fn cuGraphAddMemFreeNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        dptr: u64,
+    ) -> CuResult {
+        self.room()?;
+        let hGraph_id = hGraph;
+        let mut phGraphNode_raw = 0u64;
+        let hGraph = self.inward(Kind::CUgraph, hGraph)?;
+        let mut dependencies = Buffer::new(dependencies);
+        self.inward_all(Kind::CUgraphNode, &mut dependencies)?;
+        let dptr = self.address(dptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGraphAddMemFreeNode(
+                buffer::out(phGraphNode.is_some(), &mut phGraphNode_raw),
+                hGraph,
+                dependencies.as_ptr(),
+                numDependencies,
+                dptr,
+            )
+        }?;
+        if let Some(phGraphNode) = phGraphNode {
+            *phGraphNode = self.born(call, Kind::CUgraphNode, phGraphNode_raw, Some(hGraph_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGraphMemFreeNodeGetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        dptr_out: Option<&mut u64>,
+    ) -> CuResult {
+        let hNode = self.inward(Kind::CUgraphNode, hNode)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphMemFreeNodeGetParams(hNode, buffer::scalar(dptr_out)) }
+    }
+
+    fn cuGraphKernelNodeCopyAttributes(&self, call: &mut Call<'_>, dst: u64, src: u64) -> CuResult {
+        let dst = self.inward(Kind::CUgraphNode, dst)?;
+        let src = self.inward(Kind::CUgraphNode, src)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphKernelNodeCopyAttributes(dst, src) }
+    }
+
+    fn cuGraphKernelNodeGetAttribute(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        attr: u32,
+        value_out: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        custom::graph_node::cuGraphKernelNodeGetAttribute(self, call, hNode, attr, value_out)
+    }
+
+    fn cuGraphKernelNodeSetAttribute(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        attr: u32,
+        value: Option<&[u8; 64]>,
+    ) -> CuResult {
+        custom::graph_node::cuGraphKernelNodeSetAttribute(self, call, hNode, attr, value)
+    }
+
+    fn graph_add_node(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        graph: u64,
+        dependencies: Option<&[u8]>,
+        edges: Option<&[u8]>,
+        params: Option<&[u8]>,
+        node: Option<&mut u64>,
+        params_out: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::graph_node::graph_add_node(
+            self,
+            call,
+            api,
+            graph,
+            dependencies,
+            edges,
+            params,
+            node,
+            params_out,
+        )
+    }
+
+    fn graph_set_node(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        exec: u64,
+        node: u64,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        custom::graph_node::graph_set_node(self, call, api, exec, node, params)
+    }
+
+    fn graph_get_node(
+        &self,
+        call: &mut Call<'_>,
+        node: u64,
+        type_: i32,
+        params: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::graph_node::graph_get_node(self, call, node, type_, params)
     }
 }
 
@@ -1509,5 +2464,51 @@ impl StreamCalls for CudaBackend {
         let mut value = Buffer::new(value.map(|bytes| &bytes[..]));
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
         unsafe { self.raw().cuStreamSetAttribute(hStream, attr, value.as_ptr()) }
+    }
+}
+
+impl UserObjectCalls for CudaBackend {
+    fn cuUserObjectRetain(&self, call: &mut Call<'_>, object: u64, count: u32) -> CuResult {
+        let object = self.inward(Kind::CUuserObject, object)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuUserObjectRetain(object, count) }
+    }
+
+    fn cuUserObjectRelease(&self, call: &mut Call<'_>, object: u64, count: u32) -> CuResult {
+        let object = self.inward(Kind::CUuserObject, object)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuUserObjectRelease(object, count) }
+    }
+
+    fn cuGraphRetainUserObject(
+        &self,
+        call: &mut Call<'_>,
+        graph: u64,
+        object: u64,
+        count: u32,
+        flags: u32,
+    ) -> CuResult {
+        let graph = self.inward(Kind::CUgraph, graph)?;
+        let object = self.inward(Kind::CUuserObject, object)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphRetainUserObject(graph, object, count, flags) }
+    }
+
+    fn cuGraphReleaseUserObject(&self, call: &mut Call<'_>, graph: u64, object: u64, count: u32) -> CuResult {
+        let graph = self.inward(Kind::CUgraph, graph)?;
+        let object = self.inward(Kind::CUuserObject, object)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGraphReleaseUserObject(graph, object, count) }
+    }
+
+    fn user_object_create(
+        &self,
+        call: &mut Call<'_>,
+        id: u64,
+        initial_refcount: u32,
+        flags: u32,
+        object: Option<&mut u64>,
+    ) -> CuResult {
+        custom::user_object::user_object_create(self, call, id, initial_refcount, flags, object)
     }
 }

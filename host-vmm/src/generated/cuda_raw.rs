@@ -27,6 +27,7 @@ pub enum Kind {
     CUevent,
     CUfunction,
     CUgraph,
+    CUgraphExec,
     CUgraphNode,
     CUgreenCtx,
     CUkernel,
@@ -35,11 +36,27 @@ pub enum Kind {
     CUmemoryPool,
     CUmodule,
     CUstream,
+    CUuserObject,
 }
 
 /// The driver's functions; those that it does not have are `None`.
 #[derive(Default)]
 pub struct Raw {
+    cuStreamBeginCapture: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuStreamBeginCapture_v2: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuStreamBeginCaptureToGraph:
+        Option<unsafe extern "C" fn(u64, u64, *const u64, *const c_void, u64, u32) -> u32>,
+    cuStreamEndCapture: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuStreamIsCapturing: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
+    cuStreamGetCaptureInfo: Option<unsafe extern "C" fn(u64, *mut u32, *mut u64) -> u32>,
+    cuStreamGetCaptureInfo_v2:
+        Option<unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64) -> u32>,
+    cuStreamGetCaptureInfo_v3:
+        Option<unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64, *mut u64) -> u32>,
+    cuStreamUpdateCaptureDependencies: Option<unsafe extern "C" fn(u64, *mut u64, u64, u32) -> u32>,
+    cuStreamUpdateCaptureDependencies_v2:
+        Option<unsafe extern "C" fn(u64, *mut u64, *const c_void, u64, u32) -> u32>,
+    cuThreadExchangeStreamCaptureMode: Option<unsafe extern "C" fn(*mut u32) -> u32>,
     cuDevicePrimaryCtxRetain: Option<unsafe extern "C" fn(*mut u64, i32) -> u32>,
     cuDevicePrimaryCtxRelease_v2: Option<unsafe extern "C" fn(i32) -> u32>,
     cuDevicePrimaryCtxSetFlags_v2: Option<unsafe extern "C" fn(i32, u32) -> u32>,
@@ -101,6 +118,115 @@ pub struct Raw {
     cuFuncGetParamCount: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
     cuFuncIsLoaded: Option<unsafe extern "C" fn(*mut u32, u64) -> u32>,
     cuFuncLoad: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuGraphCreate: Option<unsafe extern "C" fn(*mut u64, u32) -> u32>,
+    cuGraphDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuGraphClone: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuGraphNodeFindInClone: Option<unsafe extern "C" fn(*mut u64, u64, u64) -> u32>,
+    cuGraphDestroyNode: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuGraphNodeGetType: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
+    cuGraphGetId: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
+    cuGraphExecGetId: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
+    cuGraphNodeGetContainingGraph: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphNodeGetLocalId: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
+    cuGraphNodeGetToolsId: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphGetNodes: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+    cuGraphGetRootNodes: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+    cuGraphGetEdges: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64, *mut u64) -> u32>,
+    cuGraphGetEdges_v2: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+    cuGraphNodeGetDependencies: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+    cuGraphNodeGetDependencies_v2: Option<unsafe extern "C" fn(u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+    cuGraphNodeGetDependentNodes: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+    cuGraphNodeGetDependentNodes_v2:
+        Option<unsafe extern "C" fn(u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+    cuGraphAddDependencies: Option<unsafe extern "C" fn(u64, *const u64, *const u64, u64) -> u32>,
+    cuGraphAddDependencies_v2:
+        Option<unsafe extern "C" fn(u64, *const u64, *const u64, *const c_void, u64) -> u32>,
+    cuGraphRemoveDependencies: Option<unsafe extern "C" fn(u64, *const u64, *const u64, u64) -> u32>,
+    cuGraphRemoveDependencies_v2:
+        Option<unsafe extern "C" fn(u64, *const u64, *const u64, *const c_void, u64) -> u32>,
+    cuGraphInstantiate: Option<unsafe extern "C" fn(*mut u64, u64, *mut u64, *mut c_char, u64) -> u32>,
+    cuGraphInstantiate_v2: Option<unsafe extern "C" fn(*mut u64, u64, *mut u64, *mut c_char, u64) -> u32>,
+    cuGraphInstantiateWithFlags: Option<unsafe extern "C" fn(*mut u64, u64, u64) -> u32>,
+    cuGraphInstantiateWithParams: Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
+    cuGraphInstantiateWithParams_ptsz: Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
+    cuGraphExecGetFlags: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphExecDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuGraphExecUpdate: Option<unsafe extern "C" fn(u64, u64, *mut u64, *mut u32) -> u32>,
+    cuGraphExecUpdate_v2: Option<unsafe extern "C" fn(u64, u64, *mut c_void) -> u32>,
+    cuGraphUpload: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGraphLaunch: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGraphNodeGetEnabled: Option<unsafe extern "C" fn(u64, u64, *mut u32) -> u32>,
+    cuGraphNodeSetEnabled: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
+    cuGraphDebugDotPrint: Option<unsafe extern "C" fn(u64, *const c_char, u32) -> u32>,
+    cuGraphConditionalHandleCreate: Option<unsafe extern "C" fn(*mut u64, u64, u64, u32, u32) -> u32>,
+    cuDeviceGetGraphMemAttribute: Option<unsafe extern "C" fn(i32, u32, *mut c_void) -> u32>,
+    cuDeviceSetGraphMemAttribute: Option<unsafe extern "C" fn(i32, u32, *mut c_void) -> u32>,
+    cuDeviceGraphMemTrim: Option<unsafe extern "C" fn(i32) -> u32>,
+    cuGraphAddEmptyNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64) -> u32>,
+    cuGraphAddChildGraphNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+    cuGraphChildGraphNodeGetGraph: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphExecChildGraphNodeSetParams: Option<unsafe extern "C" fn(u64, u64, u64) -> u32>,
+    cuGraphAddEventRecordNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+    cuGraphEventRecordNodeGetEvent: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphEventRecordNodeSetEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGraphExecEventRecordNodeSetEvent: Option<unsafe extern "C" fn(u64, u64, u64) -> u32>,
+    cuGraphAddEventWaitNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+    cuGraphEventWaitNodeGetEvent: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphEventWaitNodeSetEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGraphExecEventWaitNodeSetEvent: Option<unsafe extern "C" fn(u64, u64, u64) -> u32>,
+    cuGraphAddMemsetNode:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void, u64) -> u32>,
+    cuGraphMemsetNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphMemsetNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecMemsetNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+    cuGraphAddMemFreeNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+    cuGraphMemFreeNodeGetParams: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGraphKernelNodeCopyAttributes: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGraphKernelNodeGetAttribute: Option<unsafe extern "C" fn(u64, u32, *mut c_void) -> u32>,
+    cuGraphKernelNodeSetAttribute: Option<unsafe extern "C" fn(u64, u32, *const c_void) -> u32>,
+    cuGraphAddKernelNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphKernelNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphKernelNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecKernelNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddKernelNode_v2:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphKernelNodeGetParams_v2: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphKernelNodeSetParams_v2: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecKernelNodeSetParams_v2: Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddMemcpyNode:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void, u64) -> u32>,
+    cuGraphMemcpyNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphMemcpyNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecMemcpyNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+    cuGraphAddHostNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphHostNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphHostNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecHostNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddBatchMemOpNode:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphBatchMemOpNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphBatchMemOpNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecBatchMemOpNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddExternalSemaphoresSignalNode:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphExternalSemaphoresSignalNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphExternalSemaphoresSignalNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecExternalSemaphoresSignalNodeSetParams:
+        Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddExternalSemaphoresWaitNode:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+    cuGraphExternalSemaphoresWaitNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphExternalSemaphoresWaitNodeSetParams: Option<unsafe extern "C" fn(u64, *const c_void) -> u32>,
+    cuGraphExecExternalSemaphoresWaitNodeSetParams:
+        Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+    cuGraphAddMemAllocNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *mut c_void) -> u32>,
+    cuGraphMemAllocNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphAddNode: Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *mut c_void) -> u32>,
+    cuGraphAddNode_v2:
+        Option<unsafe extern "C" fn(*mut u64, u64, *const u64, *const c_void, u64, *mut c_void) -> u32>,
+    cuGraphNodeGetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphNodeSetParams: Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>,
+    cuGraphExecNodeSetParams: Option<unsafe extern "C" fn(u64, u64, *mut c_void) -> u32>,
     cuMemAllocHost: Option<unsafe extern "C" fn(*mut u64, u32) -> u32>,
     cuMemAllocHost_v2: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
     cuMemHostAlloc: Option<unsafe extern "C" fn(*mut u64, u64, u32) -> u32>,
@@ -286,13 +412,11 @@ pub struct Raw {
     cuStreamCopyAttributes: Option<unsafe extern "C" fn(u64, u64) -> u32>,
     cuStreamGetAttribute: Option<unsafe extern "C" fn(u64, u32, *mut c_void) -> u32>,
     cuStreamSetAttribute: Option<unsafe extern "C" fn(u64, u32, *const c_void) -> u32>,
-    cuStreamIsCapturing: Option<unsafe extern "C" fn(u64, *mut u32) -> u32>,
-    cuStreamGetCaptureInfo: Option<unsafe extern "C" fn(u64, *mut u32, *mut u64) -> u32>,
-    cuStreamGetCaptureInfo_v2:
-        Option<unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64) -> u32>,
-    cuStreamGetCaptureInfo_v3:
-        Option<unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64, *mut u64) -> u32>,
-    cuThreadExchangeStreamCaptureMode: Option<unsafe extern "C" fn(*mut u32) -> u32>,
+    cuUserObjectCreate: Option<unsafe extern "C" fn(*mut u64, *mut c_void, *mut c_void, u32, u32) -> u32>,
+    cuUserObjectRetain: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuUserObjectRelease: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuGraphRetainUserObject: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
+    cuGraphReleaseUserObject: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
 }
 
 fn called(result: u32) -> CuResult {
@@ -306,6 +430,90 @@ impl Raw {
     /// `find` returns addresses of the driver API's functions of these names, which stay valid.
     pub unsafe fn load(mut find: impl FnMut(&CStr) -> *mut c_void) -> Self {
         Self {
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamBeginCapture: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuStreamBeginCapture",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamBeginCapture_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuStreamBeginCapture_v2",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamBeginCaptureToGraph: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const u64, *const c_void, u64, u32) -> u32>,
+                >(find(c"cuStreamBeginCaptureToGraph"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamEndCapture: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuStreamEndCapture",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamIsCapturing: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
+                    c"cuStreamIsCapturing",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamGetCaptureInfo: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u32, *mut u64) -> u32>,
+                >(find(c"cuStreamGetCaptureInfo"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamGetCaptureInfo_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64) -> u32,
+                    >,
+                >(find(c"cuStreamGetCaptureInfo_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamGetCaptureInfo_v3: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            u64,
+                            *mut u32,
+                            *mut u64,
+                            *mut u64,
+                            *mut u64,
+                            *mut u64,
+                            *mut u64,
+                        ) -> u32,
+                    >,
+                >(find(c"cuStreamGetCaptureInfo_v3"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamUpdateCaptureDependencies: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, u64, u32) -> u32>,
+                >(find(c"cuStreamUpdateCaptureDependencies"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamUpdateCaptureDependencies_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *const c_void, u64, u32) -> u32>,
+                >(find(c"cuStreamUpdateCaptureDependencies_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuThreadExchangeStreamCaptureMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32) -> u32>>(find(
+                    c"cuThreadExchangeStreamCaptureMode",
+                ))
+            },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuDevicePrimaryCtxRetain: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, i32) -> u32>>(find(
@@ -678,6 +886,641 @@ impl Raw {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
                     c"cuFuncLoad",
                 ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphCreate: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u32) -> u32>>(find(
+                    c"cuGraphCreate",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuGraphDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphClone: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuGraphClone",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeFindInClone: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64, u64) -> u32>>(
+                    find(c"cuGraphNodeFindInClone"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphDestroyNode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuGraphDestroyNode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetType: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
+                    c"cuGraphNodeGetType",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphGetId: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
+                    c"cuGraphGetId",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecGetId: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
+                    c"cuGraphExecGetId",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetContainingGraph: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphNodeGetContainingGraph",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetLocalId: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
+                    c"cuGraphNodeGetLocalId",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetToolsId: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphNodeGetToolsId",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphGetNodes: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+                >(find(c"cuGraphGetNodes"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphGetRootNodes: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+                >(find(c"cuGraphGetRootNodes"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphGetEdges: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64, *mut u64) -> u32>,
+                >(find(c"cuGraphGetEdges"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphGetEdges_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+                >(find(c"cuGraphGetEdges_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetDependencies: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+                >(find(c"cuGraphNodeGetDependencies"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetDependencies_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+                >(find(c"cuGraphNodeGetDependencies_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetDependentNodes: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
+                >(find(c"cuGraphNodeGetDependentNodes"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetDependentNodes_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut u64, *mut c_void, *mut u64) -> u32>,
+                >(find(c"cuGraphNodeGetDependentNodes_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddDependencies: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const u64, *const u64, u64) -> u32>,
+                >(find(c"cuGraphAddDependencies"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddDependencies_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const u64, *const u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphAddDependencies_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphRemoveDependencies: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const u64, *const u64, u64) -> u32>,
+                >(find(c"cuGraphRemoveDependencies"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphRemoveDependencies_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const u64, *const u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphRemoveDependencies_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphInstantiate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *mut u64, *mut c_char, u64) -> u32>,
+                >(find(c"cuGraphInstantiate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphInstantiate_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *mut u64, *mut c_char, u64) -> u32>,
+                >(find(c"cuGraphInstantiate_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphInstantiateWithFlags: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64, u64) -> u32>>(
+                    find(c"cuGraphInstantiateWithFlags"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphInstantiateWithParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
+                >(find(c"cuGraphInstantiateWithParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphInstantiateWithParams_ptsz: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
+                >(find(c"cuGraphInstantiateWithParams_ptsz"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecGetFlags: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphExecGetFlags",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuGraphExecDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecUpdate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *mut u64, *mut u32) -> u32>,
+                >(find(c"cuGraphExecUpdate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecUpdate_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphExecUpdate_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphUpload: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGraphUpload",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphLaunch: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGraphLaunch",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetEnabled: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, *mut u32) -> u32>>(
+                    find(c"cuGraphNodeGetEnabled"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeSetEnabled: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32) -> u32>>(find(
+                    c"cuGraphNodeSetEnabled",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphDebugDotPrint: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const c_char, u32) -> u32>,
+                >(find(c"cuGraphDebugDotPrint"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphConditionalHandleCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, u64, u32, u32) -> u32>,
+                >(find(c"cuGraphConditionalHandleCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGetGraphMemAttribute: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(i32, u32, *mut c_void) -> u32>>(
+                    find(c"cuDeviceGetGraphMemAttribute"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceSetGraphMemAttribute: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(i32, u32, *mut c_void) -> u32>>(
+                    find(c"cuDeviceSetGraphMemAttribute"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGraphMemTrim: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(i32) -> u32>>(find(
+                    c"cuDeviceGraphMemTrim",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddEmptyNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64) -> u32>,
+                >(find(c"cuGraphAddEmptyNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddChildGraphNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+                >(find(c"cuGraphAddChildGraphNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphChildGraphNodeGetGraph: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphChildGraphNodeGetGraph",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecChildGraphNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64) -> u32>>(find(
+                    c"cuGraphExecChildGraphNodeSetParams",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddEventRecordNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+                >(find(c"cuGraphAddEventRecordNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphEventRecordNodeGetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphEventRecordNodeGetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphEventRecordNodeSetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGraphEventRecordNodeSetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecEventRecordNodeSetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64) -> u32>>(find(
+                    c"cuGraphExecEventRecordNodeSetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddEventWaitNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+                >(find(c"cuGraphAddEventWaitNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphEventWaitNodeGetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphEventWaitNodeGetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphEventWaitNodeSetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGraphEventWaitNodeSetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecEventWaitNodeSetEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64) -> u32>>(find(
+                    c"cuGraphExecEventWaitNodeSetEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddMemsetNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphAddMemsetNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemsetNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphMemsetNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemsetNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphMemsetNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecMemsetNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphExecMemsetNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddMemFreeNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, u64) -> u32>,
+                >(find(c"cuGraphAddMemFreeNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemFreeNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGraphMemFreeNodeGetParams",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeCopyAttributes: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGraphKernelNodeCopyAttributes",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeGetAttribute: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32, *mut c_void) -> u32>>(
+                    find(c"cuGraphKernelNodeGetAttribute"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeSetAttribute: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u32, *const c_void) -> u32>,
+                >(find(c"cuGraphKernelNodeSetAttribute"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddKernelNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddKernelNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphKernelNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphKernelNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecKernelNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecKernelNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddKernelNode_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddKernelNode_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeGetParams_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphKernelNodeGetParams_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphKernelNodeSetParams_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphKernelNodeSetParams_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecKernelNodeSetParams_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecKernelNodeSetParams_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddMemcpyNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphAddMemcpyNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemcpyNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphMemcpyNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemcpyNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphMemcpyNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecMemcpyNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuGraphExecMemcpyNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddHostNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddHostNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphHostNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphHostNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphHostNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphHostNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecHostNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecHostNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddBatchMemOpNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddBatchMemOpNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphBatchMemOpNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphBatchMemOpNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphBatchMemOpNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphBatchMemOpNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecBatchMemOpNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecBatchMemOpNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddExternalSemaphoresSignalNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddExternalSemaphoresSignalNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExternalSemaphoresSignalNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphExternalSemaphoresSignalNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExternalSemaphoresSignalNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphExternalSemaphoresSignalNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecExternalSemaphoresSignalNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecExternalSemaphoresSignalNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddExternalSemaphoresWaitNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphAddExternalSemaphoresWaitNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExternalSemaphoresWaitNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphExternalSemaphoresWaitNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExternalSemaphoresWaitNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *const c_void) -> u32>>(
+                    find(c"cuGraphExternalSemaphoresWaitNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecExternalSemaphoresWaitNodeSetParams: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void) -> u32>,
+                >(find(c"cuGraphExecExternalSemaphoresWaitNodeSetParams"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddMemAllocNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *mut c_void) -> u32>,
+                >(find(c"cuGraphAddMemAllocNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphMemAllocNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphMemAllocNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddNode: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const u64, u64, *mut c_void) -> u32>,
+                >(find(c"cuGraphAddNode"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphAddNode_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut u64,
+                            u64,
+                            *const u64,
+                            *const c_void,
+                            u64,
+                            *mut c_void,
+                        ) -> u32,
+                    >,
+                >(find(c"cuGraphAddNode_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeGetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphNodeGetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphNodeSetParams"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGraphExecNodeSetParams: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, *mut c_void) -> u32>>(
+                    find(c"cuGraphExecNodeSetParams"),
+                )
             },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuMemAllocHost: unsafe {
@@ -1729,51 +2572,193 @@ impl Raw {
                 >(find(c"cuStreamSetAttribute"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
-            cuStreamIsCapturing: unsafe {
-                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u32) -> u32>>(find(
-                    c"cuStreamIsCapturing",
+            cuUserObjectCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, *mut c_void, u32, u32) -> u32>,
+                >(find(c"cuUserObjectCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuUserObjectRetain: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuUserObjectRetain",
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
-            cuStreamGetCaptureInfo: unsafe {
-                core::mem::transmute::<
-                    *mut c_void,
-                    Option<unsafe extern "C" fn(u64, *mut u32, *mut u64) -> u32>,
-                >(find(c"cuStreamGetCaptureInfo"))
+            cuUserObjectRelease: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuUserObjectRelease",
+                ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
-            cuStreamGetCaptureInfo_v2: unsafe {
-                core::mem::transmute::<
-                    *mut c_void,
-                    Option<
-                        unsafe extern "C" fn(u64, *mut u32, *mut u64, *mut u64, *mut u64, *mut u64) -> u32,
-                    >,
-                >(find(c"cuStreamGetCaptureInfo_v2"))
+            cuGraphRetainUserObject: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>>(
+                    find(c"cuGraphRetainUserObject"),
+                )
             },
             // SAFETY: by the caller's promise; NULL is `None`.
-            cuStreamGetCaptureInfo_v3: unsafe {
-                core::mem::transmute::<
-                    *mut c_void,
-                    Option<
-                        unsafe extern "C" fn(
-                            u64,
-                            *mut u32,
-                            *mut u64,
-                            *mut u64,
-                            *mut u64,
-                            *mut u64,
-                            *mut u64,
-                        ) -> u32,
-                    >,
-                >(find(c"cuStreamGetCaptureInfo_v3"))
-            },
-            // SAFETY: by the caller's promise; NULL is `None`.
-            cuThreadExchangeStreamCaptureMode: unsafe {
-                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32) -> u32>>(find(
-                    c"cuThreadExchangeStreamCaptureMode",
+            cuGraphReleaseUserObject: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32) -> u32>>(find(
+                    c"cuGraphReleaseUserObject",
                 ))
             },
         }
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamBeginCapture(&self, hStream: u64) -> CuResult {
+        let Some(driver) = self.cuStreamBeginCapture else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamBeginCapture_v2(&self, hStream: u64, mode: u32) -> CuResult {
+        let Some(driver) = self.cuStreamBeginCapture_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, mode) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamBeginCaptureToGraph(
+        &self,
+        hStream: u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        dependencyData: *const c_void,
+        numDependencies: u64,
+        mode: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamBeginCaptureToGraph else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, hGraph, dependencies, dependencyData, numDependencies, mode) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamEndCapture(&self, hStream: u64, phGraph: *mut u64) -> CuResult {
+        let Some(driver) = self.cuStreamEndCapture else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, phGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamIsCapturing(&self, hStream: u64, captureStatus: *mut u32) -> CuResult {
+        let Some(driver) = self.cuStreamIsCapturing else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, captureStatus) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamGetCaptureInfo(
+        &self,
+        hStream: u64,
+        captureStatus_out: *mut u32,
+        id_out: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamGetCaptureInfo else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, captureStatus_out, id_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamGetCaptureInfo_v2(
+        &self,
+        hStream: u64,
+        captureStatus_out: *mut u32,
+        id_out: *mut u64,
+        graph_out: *mut u64,
+        dependencies_out: *mut u64,
+        numDependencies_out: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamGetCaptureInfo_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(hStream, captureStatus_out, id_out, graph_out, dependencies_out, numDependencies_out)
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamGetCaptureInfo_v3(
+        &self,
+        hStream: u64,
+        captureStatus_out: *mut u32,
+        id_out: *mut u64,
+        graph_out: *mut u64,
+        dependencies_out: *mut u64,
+        edgeData_out: *mut u64,
+        numDependencies_out: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamGetCaptureInfo_v3 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(
+                hStream,
+                captureStatus_out,
+                id_out,
+                graph_out,
+                dependencies_out,
+                edgeData_out,
+                numDependencies_out,
+            )
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamUpdateCaptureDependencies(
+        &self,
+        hStream: u64,
+        dependencies: *mut u64,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamUpdateCaptureDependencies else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, dependencies, numDependencies, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamUpdateCaptureDependencies_v2(
+        &self,
+        hStream: u64,
+        dependencies: *mut u64,
+        dependencyData: *const c_void,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamUpdateCaptureDependencies_v2 else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, dependencies, dependencyData, numDependencies, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuThreadExchangeStreamCaptureMode(&self, mode: *mut u32) -> CuResult {
+        let Some(driver) = self.cuThreadExchangeStreamCaptureMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(mode) })
     }
 
     /// # Safety
@@ -2352,6 +3337,1227 @@ impl Raw {
         let Some(driver) = self.cuFuncLoad else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(function) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphCreate(&self, phGraph: *mut u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuGraphCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraph, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphDestroy(&self, hGraph: u64) -> CuResult {
+        let Some(driver) = self.cuGraphDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphClone(&self, phGraphClone: *mut u64, originalGraph: u64) -> CuResult {
+        let Some(driver) = self.cuGraphClone else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphClone, originalGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeFindInClone(
+        &self,
+        phNode: *mut u64,
+        hOriginalNode: u64,
+        hClonedGraph: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphNodeFindInClone else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phNode, hOriginalNode, hClonedGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphDestroyNode(&self, hNode: u64) -> CuResult {
+        let Some(driver) = self.cuGraphDestroyNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetType(&self, hNode: u64, type_: *mut u32) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetType else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphGetId(&self, hGraph: u64, graphId: *mut u32) -> CuResult {
+        let Some(driver) = self.cuGraphGetId else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, graphId) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecGetId(&self, hGraphExec: u64, graphId: *mut u32) -> CuResult {
+        let Some(driver) = self.cuGraphExecGetId else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, graphId) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetContainingGraph(&self, hNode: u64, phGraph: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetContainingGraph else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, phGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetLocalId(&self, hNode: u64, nodeId: *mut u32) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetLocalId else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeId) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetToolsId(&self, hNode: u64, toolsNodeId: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetToolsId else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, toolsNodeId) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphGetNodes(&self, hGraph: u64, nodes: *mut u64, numNodes: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphGetNodes else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, nodes, numNodes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphGetRootNodes(
+        &self,
+        hGraph: u64,
+        rootNodes: *mut u64,
+        numRootNodes: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphGetRootNodes else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, rootNodes, numRootNodes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphGetEdges(
+        &self,
+        hGraph: u64,
+        from: *mut u64,
+        to: *mut u64,
+        numEdges: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphGetEdges else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, numEdges) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphGetEdges_v2(
+        &self,
+        hGraph: u64,
+        from: *mut u64,
+        to: *mut u64,
+        edgeData: *mut c_void,
+        numEdges: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphGetEdges_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, edgeData, numEdges) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetDependencies(
+        &self,
+        hNode: u64,
+        dependencies: *mut u64,
+        numDependencies: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetDependencies else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, dependencies, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetDependencies_v2(
+        &self,
+        hNode: u64,
+        dependencies: *mut u64,
+        edgeData: *mut c_void,
+        numDependencies: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetDependencies_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, dependencies, edgeData, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetDependentNodes(
+        &self,
+        hNode: u64,
+        dependentNodes: *mut u64,
+        numDependentNodes: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetDependentNodes else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, dependentNodes, numDependentNodes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetDependentNodes_v2(
+        &self,
+        hNode: u64,
+        dependentNodes: *mut u64,
+        edgeData: *mut c_void,
+        numDependentNodes: *mut u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetDependentNodes_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, dependentNodes, edgeData, numDependentNodes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddDependencies(
+        &self,
+        hGraph: u64,
+        from: *const u64,
+        to: *const u64,
+        numDependencies: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddDependencies else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddDependencies_v2(
+        &self,
+        hGraph: u64,
+        from: *const u64,
+        to: *const u64,
+        edgeData: *const c_void,
+        numDependencies: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddDependencies_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, edgeData, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphRemoveDependencies(
+        &self,
+        hGraph: u64,
+        from: *const u64,
+        to: *const u64,
+        numDependencies: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphRemoveDependencies else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphRemoveDependencies_v2(
+        &self,
+        hGraph: u64,
+        from: *const u64,
+        to: *const u64,
+        edgeData: *const c_void,
+        numDependencies: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphRemoveDependencies_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, from, to, edgeData, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphInstantiate(
+        &self,
+        phGraphExec: *mut u64,
+        hGraph: u64,
+        phErrorNode: *mut u64,
+        logBuffer: *mut c_char,
+        bufferSize: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphInstantiate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphInstantiate_v2(
+        &self,
+        phGraphExec: *mut u64,
+        hGraph: u64,
+        phErrorNode: *mut u64,
+        logBuffer: *mut c_char,
+        bufferSize: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphInstantiate_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphInstantiateWithFlags(
+        &self,
+        phGraphExec: *mut u64,
+        hGraph: u64,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphInstantiateWithFlags else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphExec, hGraph, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphInstantiateWithParams(
+        &self,
+        phGraphExec: *mut u64,
+        hGraph: u64,
+        instantiateParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphInstantiateWithParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphExec, hGraph, instantiateParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphInstantiateWithParams_ptsz(
+        &self,
+        phGraphExec: *mut u64,
+        hGraph: u64,
+        instantiateParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphInstantiateWithParams_ptsz else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphExec, hGraph, instantiateParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecGetFlags(&self, hGraphExec: u64, flags: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphExecGetFlags else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecDestroy(&self, hGraphExec: u64) -> CuResult {
+        let Some(driver) = self.cuGraphExecDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecUpdate(
+        &self,
+        hGraphExec: u64,
+        hGraph: u64,
+        hErrorNode_out: *mut u64,
+        updateResult_out: *mut u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecUpdate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hGraph, hErrorNode_out, updateResult_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecUpdate_v2(
+        &self,
+        hGraphExec: u64,
+        hGraph: u64,
+        resultInfo: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecUpdate_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hGraph, resultInfo) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphUpload(&self, hGraphExec: u64, hStream: u64) -> CuResult {
+        let Some(driver) = self.cuGraphUpload else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphLaunch(&self, hGraphExec: u64, hStream: u64) -> CuResult {
+        let Some(driver) = self.cuGraphLaunch else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetEnabled(&self, hGraphExec: u64, hNode: u64, isEnabled: *mut u32) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetEnabled else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, isEnabled) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeSetEnabled(&self, hGraphExec: u64, hNode: u64, isEnabled: u32) -> CuResult {
+        let Some(driver) = self.cuGraphNodeSetEnabled else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, isEnabled) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphDebugDotPrint(&self, hGraph: u64, path: *const c_char, flags: u32) -> CuResult {
+        let Some(driver) = self.cuGraphDebugDotPrint else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraph, path, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphConditionalHandleCreate(
+        &self,
+        pHandle_out: *mut u64,
+        hGraph: u64,
+        ctx: u64,
+        defaultLaunchValue: u32,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphConditionalHandleCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle_out, hGraph, ctx, defaultLaunchValue, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceGetGraphMemAttribute(
+        &self,
+        device: i32,
+        attr: u32,
+        value: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuDeviceGetGraphMemAttribute else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device, attr, value) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceSetGraphMemAttribute(
+        &self,
+        device: i32,
+        attr: u32,
+        value: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuDeviceSetGraphMemAttribute else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device, attr, value) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceGraphMemTrim(&self, device: i32) -> CuResult {
+        let Some(driver) = self.cuDeviceGraphMemTrim else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddEmptyNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddEmptyNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddChildGraphNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddChildGraphNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, childGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphChildGraphNodeGetGraph(&self, hNode: u64, phGraph: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphChildGraphNodeGetGraph else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, phGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecChildGraphNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecChildGraphNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, childGraph) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddEventRecordNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddEventRecordNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphEventRecordNodeGetEvent(&self, hNode: u64, event_out: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphEventRecordNodeGetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, event_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphEventRecordNodeSetEvent(&self, hNode: u64, event: u64) -> CuResult {
+        let Some(driver) = self.cuGraphEventRecordNodeSetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecEventRecordNodeSetEvent(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecEventRecordNodeSetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddEventWaitNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddEventWaitNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphEventWaitNodeGetEvent(&self, hNode: u64, event_out: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphEventWaitNodeGetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, event_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphEventWaitNodeSetEvent(&self, hNode: u64, event: u64) -> CuResult {
+        let Some(driver) = self.cuGraphEventWaitNodeSetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecEventWaitNodeSetEvent(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecEventWaitNodeSetEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddMemsetNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        memsetParams: *const c_void,
+        ctx: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddMemsetNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, memsetParams, ctx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemsetNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphMemsetNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemsetNodeSetParams(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphMemsetNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecMemsetNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        memsetParams: *const c_void,
+        ctx: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecMemsetNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, memsetParams, ctx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddMemFreeNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        dptr: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddMemFreeNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, dptr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemFreeNodeGetParams(&self, hNode: u64, dptr_out: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGraphMemFreeNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, dptr_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeCopyAttributes(&self, dst: u64, src: u64) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeCopyAttributes else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dst, src) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeGetAttribute(
+        &self,
+        hNode: u64,
+        attr: u32,
+        value_out: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeGetAttribute else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, attr, value_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeSetAttribute(
+        &self,
+        hNode: u64,
+        attr: u32,
+        value: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeSetAttribute else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, attr, value) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddKernelNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddKernelNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeSetParams(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecKernelNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecKernelNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddKernelNode_v2(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddKernelNode_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeGetParams_v2(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeGetParams_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphKernelNodeSetParams_v2(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphKernelNodeSetParams_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecKernelNodeSetParams_v2(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecKernelNodeSetParams_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddMemcpyNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        copyParams: *const c_void,
+        ctx: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddMemcpyNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, copyParams, ctx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemcpyNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphMemcpyNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemcpyNodeSetParams(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphMemcpyNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecMemcpyNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        copyParams: *const c_void,
+        ctx: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecMemcpyNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, copyParams, ctx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddHostNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddHostNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphHostNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphHostNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphHostNodeSetParams(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphHostNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecHostNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecHostNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddBatchMemOpNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddBatchMemOpNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphBatchMemOpNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphBatchMemOpNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphBatchMemOpNodeSetParams(&self, hNode: u64, nodeParams: *const c_void) -> CuResult {
+        let Some(driver) = self.cuGraphBatchMemOpNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecBatchMemOpNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecBatchMemOpNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddExternalSemaphoresSignalNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddExternalSemaphoresSignalNode else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExternalSemaphoresSignalNodeGetParams(
+        &self,
+        hNode: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExternalSemaphoresSignalNodeGetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExternalSemaphoresSignalNodeSetParams(
+        &self,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExternalSemaphoresSignalNodeSetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecExternalSemaphoresSignalNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecExternalSemaphoresSignalNodeSetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddExternalSemaphoresWaitNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddExternalSemaphoresWaitNode else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExternalSemaphoresWaitNodeGetParams(
+        &self,
+        hNode: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExternalSemaphoresWaitNodeGetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExternalSemaphoresWaitNodeSetParams(
+        &self,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExternalSemaphoresWaitNodeSetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecExternalSemaphoresWaitNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecExternalSemaphoresWaitNodeSetParams else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddMemAllocNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddMemAllocNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphMemAllocNodeGetParams(&self, hNode: u64, params_out: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphMemAllocNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, params_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddNode(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        numDependencies: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddNode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phGraphNode, hGraph, dependencies, numDependencies, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphAddNode_v2(
+        &self,
+        phGraphNode: *mut u64,
+        hGraph: u64,
+        dependencies: *const u64,
+        dependencyData: *const c_void,
+        numDependencies: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphAddNode_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(phGraphNode, hGraph, dependencies, dependencyData, numDependencies, nodeParams)
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeGetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphNodeGetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphNodeSetParams(&self, hNode: u64, nodeParams: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuGraphNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hNode, nodeParams) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphExecNodeSetParams(
+        &self,
+        hGraphExec: u64,
+        hNode: u64,
+        nodeParams: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuGraphExecNodeSetParams else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hGraphExec, hNode, nodeParams) })
     }
 
     /// # Safety
@@ -4235,79 +6441,58 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
-    pub unsafe fn cuStreamIsCapturing(&self, hStream: u64, captureStatus: *mut u32) -> CuResult {
-        let Some(driver) = self.cuStreamIsCapturing else { return Err(Status::NOT_SUPPORTED) };
-        // SAFETY: by the caller's promise.
-        called(unsafe { driver(hStream, captureStatus) })
-    }
-
-    /// # Safety
-    /// That of the driver's function.
-    #[inline]
-    pub unsafe fn cuStreamGetCaptureInfo(
+    pub unsafe fn cuUserObjectCreate(
         &self,
-        hStream: u64,
-        captureStatus_out: *mut u32,
-        id_out: *mut u64,
+        object_out: *mut u64,
+        ptr: *mut c_void,
+        destroy: *mut c_void,
+        initialRefcount: u32,
+        flags: u32,
     ) -> CuResult {
-        let Some(driver) = self.cuStreamGetCaptureInfo else { return Err(Status::NOT_SUPPORTED) };
+        let Some(driver) = self.cuUserObjectCreate else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
-        called(unsafe { driver(hStream, captureStatus_out, id_out) })
+        called(unsafe { driver(object_out, ptr, destroy, initialRefcount, flags) })
     }
 
     /// # Safety
     /// That of the driver's function.
     #[inline]
-    pub unsafe fn cuStreamGetCaptureInfo_v2(
+    pub unsafe fn cuUserObjectRetain(&self, object: u64, count: u32) -> CuResult {
+        let Some(driver) = self.cuUserObjectRetain else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(object, count) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuUserObjectRelease(&self, object: u64, count: u32) -> CuResult {
+        let Some(driver) = self.cuUserObjectRelease else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(object, count) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGraphRetainUserObject(
         &self,
-        hStream: u64,
-        captureStatus_out: *mut u32,
-        id_out: *mut u64,
-        graph_out: *mut u64,
-        dependencies_out: *mut u64,
-        numDependencies_out: *mut u64,
+        graph: u64,
+        object: u64,
+        count: u32,
+        flags: u32,
     ) -> CuResult {
-        let Some(driver) = self.cuStreamGetCaptureInfo_v2 else { return Err(Status::NOT_SUPPORTED) };
+        let Some(driver) = self.cuGraphRetainUserObject else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
-        called(unsafe {
-            driver(hStream, captureStatus_out, id_out, graph_out, dependencies_out, numDependencies_out)
-        })
+        called(unsafe { driver(graph, object, count, flags) })
     }
 
     /// # Safety
     /// That of the driver's function.
     #[inline]
-    pub unsafe fn cuStreamGetCaptureInfo_v3(
-        &self,
-        hStream: u64,
-        captureStatus_out: *mut u32,
-        id_out: *mut u64,
-        graph_out: *mut u64,
-        dependencies_out: *mut u64,
-        edgeData_out: *mut u64,
-        numDependencies_out: *mut u64,
-    ) -> CuResult {
-        let Some(driver) = self.cuStreamGetCaptureInfo_v3 else { return Err(Status::NOT_SUPPORTED) };
+    pub unsafe fn cuGraphReleaseUserObject(&self, graph: u64, object: u64, count: u32) -> CuResult {
+        let Some(driver) = self.cuGraphReleaseUserObject else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
-        called(unsafe {
-            driver(
-                hStream,
-                captureStatus_out,
-                id_out,
-                graph_out,
-                dependencies_out,
-                edgeData_out,
-                numDependencies_out,
-            )
-        })
-    }
-
-    /// # Safety
-    /// That of the driver's function.
-    #[inline]
-    pub unsafe fn cuThreadExchangeStreamCaptureMode(&self, mode: *mut u32) -> CuResult {
-        let Some(driver) = self.cuThreadExchangeStreamCaptureMode else { return Err(Status::NOT_SUPPORTED) };
-        // SAFETY: by the caller's promise.
-        called(unsafe { driver(mode) })
+        called(unsafe { driver(graph, object, count) })
     }
 }

@@ -23,6 +23,146 @@ pub fn dispatch(
     reply: &mut Writer<'_>,
 ) -> Result<Status, WireError> {
     match op {
+        ops::cuStreamBeginCapture_v2 => {
+            let hStream = body.u64()?;
+            let mode = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamBeginCapture_v2(call, hStream, mode) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamBeginCaptureToGraph => {
+            let hStream = body.u64()?;
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let dependencyData = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let mode = body.u32()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(dependencyData.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuStreamBeginCaptureToGraph(
+                call,
+                hStream,
+                hGraph,
+                dependencies,
+                dependencyData,
+                numDependencies,
+                mode,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamEndCapture => {
+            let hStream = body.u64()?;
+            let mut phGraph = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamEndCapture(call, hStream, phGraph.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraph {
+                reply.u64(value);
+            }
+        }
+        ops::cuStreamIsCapturing => {
+            let hStream = body.u64()?;
+            let mut captureStatus = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamIsCapturing(call, hStream, captureStatus.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = captureStatus {
+                reply.u32(value);
+            }
+        }
+        ops::cuStreamUpdateCaptureDependencies => {
+            let hStream = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) =
+                driver.cuStreamUpdateCaptureDependencies(call, hStream, dependencies, numDependencies, flags)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamUpdateCaptureDependencies_v2 => {
+            let hStream = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let dependencyData = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(dependencyData.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuStreamUpdateCaptureDependencies_v2(
+                call,
+                hStream,
+                dependencies,
+                dependencyData,
+                numDependencies,
+                flags,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::capture_info => {
+            let api = body.u32()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            let mut status = body.present()?.then_some(0u32);
+            let mut id = body.present()?.then_some(0u64);
+            let mut graph = body.present()?.then_some(0u64);
+            let mut dependencies = body.present()?.then(Vec::new);
+            let mut edges = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.capture_info(
+                call,
+                api,
+                stream,
+                flags,
+                status.as_mut(),
+                id.as_mut(),
+                graph.as_mut(),
+                dependencies.as_mut(),
+                edges.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = status {
+                reply.u32(value);
+            }
+            if let Some(value) = id {
+                reply.u64(value);
+            }
+            if let Some(value) = graph {
+                reply.u64(value);
+            }
+            if let Some(data) = dependencies {
+                reply.bytes(Some(&data));
+            }
+            if let Some(data) = edges {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::lane_capture_mode => {
+            let mode = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.lane_capture_mode(call, mode) {
+                return Ok(status);
+            }
+        }
+        ops::capture_callback => {
+            let stream = body.u64()?;
+            let id = body.u64()?;
+            let kind = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.capture_callback(call, stream, id, kind) {
+                return Ok(status);
+            }
+        }
         ops::cuDevicePrimaryCtxRetain => {
             let mut pctx = body.present()?.then_some(0u64);
             let dev = body.i32()?;
@@ -373,6 +513,756 @@ pub fn dispatch(
             body.clone().finish()?;
             if let Err(status) = driver.cuFuncSetCacheConfig(call, hfunc, config) {
                 return Ok(status);
+            }
+        }
+        ops::cuGraphCreate => {
+            let mut phGraph = body.present()?.then_some(0u64);
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphCreate(call, phGraph.as_mut(), flags) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraph {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphClone => {
+            let mut phGraphClone = body.present()?.then_some(0u64);
+            let originalGraph = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphClone(call, phGraphClone.as_mut(), originalGraph) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphClone {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphNodeFindInClone => {
+            let mut phNode = body.present()?.then_some(0u64);
+            let hOriginalNode = body.u64()?;
+            let hClonedGraph = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuGraphNodeFindInClone(call, phNode.as_mut(), hOriginalNode, hClonedGraph)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = phNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphDestroyNode => {
+            let hNode = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphDestroyNode(call, hNode) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphNodeGetType => {
+            let hNode = body.u64()?;
+            let mut type_ = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeGetType(call, hNode, type_.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = type_ {
+                reply.u32(value);
+            }
+        }
+        ops::cuGraphGetId => {
+            let hGraph = body.u64()?;
+            let mut graphId = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphGetId(call, hGraph, graphId.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = graphId {
+                reply.u32(value);
+            }
+        }
+        ops::cuGraphExecGetId => {
+            let hGraphExec = body.u64()?;
+            let mut graphId = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecGetId(call, hGraphExec, graphId.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = graphId {
+                reply.u32(value);
+            }
+        }
+        ops::cuGraphNodeGetContainingGraph => {
+            let hNode = body.u64()?;
+            let mut phGraph = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeGetContainingGraph(call, hNode, phGraph.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraph {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphNodeGetLocalId => {
+            let hNode = body.u64()?;
+            let mut nodeId = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeGetLocalId(call, hNode, nodeId.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = nodeId {
+                reply.u32(value);
+            }
+        }
+        ops::cuGraphNodeGetToolsId => {
+            let hNode = body.u64()?;
+            let mut toolsNodeId = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeGetToolsId(call, hNode, toolsNodeId.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = toolsNodeId {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphAddDependencies => {
+            let hGraph = body.u64()?;
+            let from = body.bytes(usize::MAX)?;
+            let to = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            body.clone().finish()?;
+            check_len(from.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(to.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddDependencies(call, hGraph, from, to, numDependencies) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddDependencies_v2 => {
+            let hGraph = body.u64()?;
+            let from = body.bytes(usize::MAX)?;
+            let to = body.bytes(usize::MAX)?;
+            let edgeData = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            body.clone().finish()?;
+            check_len(from.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(to.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(edgeData.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) =
+                driver.cuGraphAddDependencies_v2(call, hGraph, from, to, edgeData, numDependencies)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphRemoveDependencies => {
+            let hGraph = body.u64()?;
+            let from = body.bytes(usize::MAX)?;
+            let to = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            body.clone().finish()?;
+            check_len(from.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(to.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphRemoveDependencies(call, hGraph, from, to, numDependencies) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphRemoveDependencies_v2 => {
+            let hGraph = body.u64()?;
+            let from = body.bytes(usize::MAX)?;
+            let to = body.bytes(usize::MAX)?;
+            let edgeData = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            body.clone().finish()?;
+            check_len(from.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(to.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            check_len(edgeData.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) =
+                driver.cuGraphRemoveDependencies_v2(call, hGraph, from, to, edgeData, numDependencies)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphExecGetFlags => {
+            let hGraphExec = body.u64()?;
+            let mut flags = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecGetFlags(call, hGraphExec, flags.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = flags {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphExecDestroy => {
+            let hGraphExec = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecDestroy(call, hGraphExec) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphUpload => {
+            let hGraphExec = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphUpload(call, hGraphExec, hStream) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphLaunch => {
+            let hGraphExec = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphLaunch(call, hGraphExec, hStream) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphNodeGetEnabled => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let mut isEnabled = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeGetEnabled(call, hGraphExec, hNode, isEnabled.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = isEnabled {
+                reply.u32(value);
+            }
+        }
+        ops::cuGraphNodeSetEnabled => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let isEnabled = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphNodeSetEnabled(call, hGraphExec, hNode, isEnabled) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphConditionalHandleCreate => {
+            let mut pHandle_out = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let ctx = body.u64()?;
+            let defaultLaunchValue = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphConditionalHandleCreate(
+                call,
+                pHandle_out.as_mut(),
+                hGraph,
+                ctx,
+                defaultLaunchValue,
+                flags,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuDeviceGraphMemTrim => {
+            let device = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDeviceGraphMemTrim(call, device) {
+                return Ok(status);
+            }
+        }
+        ops::graph_destroy => {
+            let graph = body.u64()?;
+            let mut nodes = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_destroy(call, graph, nodes.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(data) = nodes {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::graph_list => {
+            let what = body.u32()?;
+            let flags = body.u32()?;
+            let object = body.u64()?;
+            let capacity = body.u64()?;
+            let first = body.u64()?;
+            let mut total = body.present()?.then_some(0u64);
+            let mut nodes = body.present()?.then(Vec::new);
+            let mut to = body.present()?.then(Vec::new);
+            let mut edges = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_list(
+                call,
+                what,
+                flags,
+                object,
+                capacity,
+                first,
+                total.as_mut(),
+                nodes.as_mut(),
+                to.as_mut(),
+                edges.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = total {
+                reply.u64(value);
+            }
+            if let Some(data) = nodes {
+                reply.bytes(Some(&data));
+            }
+            if let Some(data) = to {
+                reply.bytes(Some(&data));
+            }
+            if let Some(data) = edges {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::graph_instantiate => {
+            let api = body.u32()?;
+            let graph = body.u64()?;
+            let flags = body.u64()?;
+            let stream = body.u64()?;
+            let log_len = body.u64()?;
+            let mut result = body.present()?.then_some(0u32);
+            let mut exec = body.present()?.then_some(0u64);
+            let mut error_node = body.present()?.then_some(0u64);
+            let mut outcome = body.present()?.then_some(0u32);
+            let mut log = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_instantiate(
+                call,
+                api,
+                graph,
+                flags,
+                stream,
+                log_len,
+                result.as_mut(),
+                exec.as_mut(),
+                error_node.as_mut(),
+                outcome.as_mut(),
+                log.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = result {
+                reply.u32(value);
+            }
+            if let Some(value) = exec {
+                reply.u64(value);
+            }
+            if let Some(value) = error_node {
+                reply.u64(value);
+            }
+            if let Some(value) = outcome {
+                reply.u32(value);
+            }
+            if let Some(data) = log {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::graph_exec_update => {
+            let exec = body.u64()?;
+            let graph = body.u64()?;
+            let mut result = body.present()?.then_some(0u32);
+            let mut outcome = body.present()?.then_some(0u32);
+            let mut error_node = body.present()?.then_some(0u64);
+            let mut error_from_node = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_exec_update(
+                call,
+                exec,
+                graph,
+                result.as_mut(),
+                outcome.as_mut(),
+                error_node.as_mut(),
+                error_from_node.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = result {
+                reply.u32(value);
+            }
+            if let Some(value) = outcome {
+                reply.u32(value);
+            }
+            if let Some(value) = error_node {
+                reply.u64(value);
+            }
+            if let Some(value) = error_from_node {
+                reply.u64(value);
+            }
+        }
+        ops::graph_dot => {
+            let graph = body.u64()?;
+            let flags = body.u32()?;
+            let offset = body.u64()?;
+            let mut total = body.present()?.then_some(0u64);
+            let mut text = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_dot(call, graph, flags, offset, total.as_mut(), text.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = total {
+                reply.u64(value);
+            }
+            if let Some(data) = text {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::graph_mem_get_attribute => {
+            let device = body.i32()?;
+            let attribute = body.u32()?;
+            let mut value = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_mem_get_attribute(call, device, attribute, value.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = value {
+                reply.u64(value);
+            }
+        }
+        ops::graph_mem_set_attribute => {
+            let device = body.i32()?;
+            let attribute = body.u32()?;
+            let value = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_mem_set_attribute(call, device, attribute, value) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddEmptyNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) =
+                driver.cuGraphAddEmptyNode(call, phGraphNode.as_mut(), hGraph, dependencies, numDependencies)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphAddChildGraphNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let childGraph = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddChildGraphNode(
+                call,
+                phGraphNode.as_mut(),
+                hGraph,
+                dependencies,
+                numDependencies,
+                childGraph,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphChildGraphNodeGetGraph => {
+            let hNode = body.u64()?;
+            let mut phGraph = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphChildGraphNodeGetGraph(call, hNode, phGraph.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraph {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphExecChildGraphNodeSetParams => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let childGraph = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuGraphExecChildGraphNodeSetParams(call, hGraphExec, hNode, childGraph)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddEventRecordNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddEventRecordNode(
+                call,
+                phGraphNode.as_mut(),
+                hGraph,
+                dependencies,
+                numDependencies,
+                event,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphEventRecordNodeGetEvent => {
+            let hNode = body.u64()?;
+            let mut event_out = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphEventRecordNodeGetEvent(call, hNode, event_out.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = event_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphEventRecordNodeSetEvent => {
+            let hNode = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphEventRecordNodeSetEvent(call, hNode, event) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphExecEventRecordNodeSetEvent => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecEventRecordNodeSetEvent(call, hGraphExec, hNode, event) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddEventWaitNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddEventWaitNode(
+                call,
+                phGraphNode.as_mut(),
+                hGraph,
+                dependencies,
+                numDependencies,
+                event,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphEventWaitNodeGetEvent => {
+            let hNode = body.u64()?;
+            let mut event_out = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphEventWaitNodeGetEvent(call, hNode, event_out.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = event_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphEventWaitNodeSetEvent => {
+            let hNode = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphEventWaitNodeSetEvent(call, hNode, event) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphExecEventWaitNodeSetEvent => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let event = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecEventWaitNodeSetEvent(call, hGraphExec, hNode, event) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddMemsetNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let memsetParams = body.exact(40)?;
+            let ctx = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddMemsetNode(
+                call,
+                phGraphNode.as_mut(),
+                hGraph,
+                dependencies,
+                numDependencies,
+                memsetParams.and_then(|data| data.first_chunk::<40>()),
+                ctx,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphMemsetNodeGetParams => {
+            let hNode = body.u64()?;
+            let mut nodeParams = body.present()?.then_some([0u8; 40]);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphMemsetNodeGetParams(call, hNode, nodeParams.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = nodeParams {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuGraphMemsetNodeSetParams => {
+            let hNode = body.u64()?;
+            let nodeParams = body.exact(40)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphMemsetNodeSetParams(
+                call,
+                hNode,
+                nodeParams.and_then(|data| data.first_chunk::<40>()),
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphExecMemsetNodeSetParams => {
+            let hGraphExec = body.u64()?;
+            let hNode = body.u64()?;
+            let memsetParams = body.exact(40)?;
+            let ctx = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphExecMemsetNodeSetParams(
+                call,
+                hGraphExec,
+                hNode,
+                memsetParams.and_then(|data| data.first_chunk::<40>()),
+                ctx,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphAddMemFreeNode => {
+            let mut phGraphNode = body.present()?.then_some(0u64);
+            let hGraph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let numDependencies = body.u64()?;
+            let dptr = body.u64()?;
+            body.clone().finish()?;
+            check_len(dependencies.map(|data| data.len() as u64), (numDependencies).wrapping_mul(8))?;
+            if let Err(status) = driver.cuGraphAddMemFreeNode(
+                call,
+                phGraphNode.as_mut(),
+                hGraph,
+                dependencies,
+                numDependencies,
+                dptr,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = phGraphNode {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphMemFreeNodeGetParams => {
+            let hNode = body.u64()?;
+            let mut dptr_out = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphMemFreeNodeGetParams(call, hNode, dptr_out.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = dptr_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuGraphKernelNodeCopyAttributes => {
+            let dst = body.u64()?;
+            let src = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphKernelNodeCopyAttributes(call, dst, src) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphKernelNodeGetAttribute => {
+            let hNode = body.u64()?;
+            let attr = body.u32()?;
+            let mut value_out = body.present()?.then_some([0u8; 64]);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphKernelNodeGetAttribute(call, hNode, attr, value_out.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = value_out {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuGraphKernelNodeSetAttribute => {
+            let hNode = body.u64()?;
+            let attr = body.u32()?;
+            let value = body.exact(64)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphKernelNodeSetAttribute(
+                call,
+                hNode,
+                attr,
+                value.and_then(|data| data.first_chunk::<64>()),
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::graph_add_node => {
+            let api = body.u32()?;
+            let graph = body.u64()?;
+            let dependencies = body.bytes(usize::MAX)?;
+            let edges = body.bytes(usize::MAX)?;
+            let params = body.bytes(usize::MAX)?;
+            let mut node = body.present()?.then_some(0u64);
+            let mut params_out = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_add_node(
+                call,
+                api,
+                graph,
+                dependencies,
+                edges,
+                params,
+                node.as_mut(),
+                params_out.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = node {
+                reply.u64(value);
+            }
+            if let Some(data) = params_out {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::graph_set_node => {
+            let api = body.u32()?;
+            let exec = body.u64()?;
+            let node = body.u64()?;
+            let params = body.bytes(usize::MAX)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_set_node(call, api, exec, node, params) {
+                return Ok(status);
+            }
+        }
+        ops::graph_get_node => {
+            let node = body.u64()?;
+            let type_ = body.i32()?;
+            let mut params = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.graph_get_node(call, node, type_, params.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(data) = params {
+                reply.bytes(Some(&data));
             }
         }
         ops::cuMemHostAlloc => {
@@ -1742,6 +2632,55 @@ pub fn dispatch(
                 value.and_then(|data| data.first_chunk::<64>()),
             ) {
                 return Ok(status);
+            }
+        }
+        ops::cuUserObjectRetain => {
+            let object = body.u64()?;
+            let count = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuUserObjectRetain(call, object, count) {
+                return Ok(status);
+            }
+        }
+        ops::cuUserObjectRelease => {
+            let object = body.u64()?;
+            let count = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuUserObjectRelease(call, object, count) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphRetainUserObject => {
+            let graph = body.u64()?;
+            let object = body.u64()?;
+            let count = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphRetainUserObject(call, graph, object, count, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuGraphReleaseUserObject => {
+            let graph = body.u64()?;
+            let object = body.u64()?;
+            let count = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGraphReleaseUserObject(call, graph, object, count) {
+                return Ok(status);
+            }
+        }
+        ops::user_object_create => {
+            let id = body.u64()?;
+            let initial_refcount = body.u32()?;
+            let flags = body.u32()?;
+            let mut object = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.user_object_create(call, id, initial_refcount, flags, object.as_mut())
+            {
+                return Ok(status);
+            }
+            if let Some(value) = object {
+                reply.u64(value);
             }
         }
         _ => return Ok(Status::NOT_SUPPORTED),

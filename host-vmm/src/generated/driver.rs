@@ -12,6 +12,94 @@ fn unsupported() -> CuResult {
     Err(Status::NOT_SUPPORTED)
 }
 
+/// The calls of `spec/capture.rs`.
+pub trait CaptureCalls {
+    /// Begins to capture what is asked of a stream into a new graph.
+    fn cuStreamBeginCapture_v2(&self, call: &mut Call<'_>, hStream: u64, mode: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Begins to capture what is asked of a stream into an existing graph.
+    fn cuStreamBeginCaptureToGraph(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        dependencyData: Option<&[u8]>,
+        numDependencies: u64,
+        mode: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Ends a capture and gives its graph.
+    fn cuStreamEndCapture(&self, call: &mut Call<'_>, hStream: u64, phGraph: Option<&mut u64>) -> CuResult {
+        unsupported()
+    }
+
+    /// Whether a stream is capturing.
+    fn cuStreamIsCapturing(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        captureStatus: Option<&mut u32>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Changes the nodes that the next captured one depends on.
+    fn cuStreamUpdateCaptureDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Changes the nodes that the next captured one depends on, with data of the edges.
+    fn cuStreamUpdateCaptureDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        dependencies: Option<&[u8]>,
+        dependencyData: Option<&[u8]>,
+        numDependencies: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Capture state of a stream. `api` is the version of the call. `flags` bit 0: the dependencies are wanted, bit 1: with data of the edges.
+    fn capture_info(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        stream: u64,
+        flags: u32,
+        status: Option<&mut u32>,
+        id: Option<&mut u64>,
+        graph: Option<&mut u64>,
+        dependencies: Option<&mut Vec<u8>>,
+        edges: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The capture mode of the lane's thread. Sent before the next operation when it has changed.
+    fn lane_capture_mode(&self, call: &mut Call<'_>, mode: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// As `callback_post`, for a stream that may be capturing: the function may be called any number of times.
+    fn capture_callback(&self, call: &mut Call<'_>, stream: u64, id: u64, kind: u32) -> CuResult {
+        unsupported()
+    }
+}
+
 /// The calls of `spec/context.rs`.
 pub trait ContextCalls {
     /// Retains the primary context of a device.
@@ -238,6 +326,542 @@ pub trait FunctionCalls {
 
     /// Sets the preferred cache configuration of a function: a hint.
     fn cuFuncSetCacheConfig(&self, call: &mut Call<'_>, hfunc: u64, config: u32) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/graph.rs`.
+pub trait GraphCalls {
+    /// Creates an empty graph.
+    fn cuGraphCreate(&self, call: &mut Call<'_>, phGraph: Option<&mut u64>, flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies a graph.
+    fn cuGraphClone(
+        &self,
+        call: &mut Call<'_>,
+        phGraphClone: Option<&mut u64>,
+        originalGraph: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The node of a copy that an original node has become.
+    fn cuGraphNodeFindInClone(
+        &self,
+        call: &mut Call<'_>,
+        phNode: Option<&mut u64>,
+        hOriginalNode: u64,
+        hClonedGraph: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a node with its edges.
+    fn cuGraphDestroyNode(&self, call: &mut Call<'_>, hNode: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Type of a node.
+    fn cuGraphNodeGetType(&self, call: &mut Call<'_>, hNode: u64, type_: Option<&mut u32>) -> CuResult {
+        unsupported()
+    }
+
+    /// Id of a graph, for debuggers.
+    fn cuGraphGetId(&self, call: &mut Call<'_>, hGraph: u64, graphId: Option<&mut u32>) -> CuResult {
+        unsupported()
+    }
+
+    /// Id of an executable graph, for debuggers.
+    fn cuGraphExecGetId(&self, call: &mut Call<'_>, hGraphExec: u64, graphId: Option<&mut u32>) -> CuResult {
+        unsupported()
+    }
+
+    /// The graph that a node is in.
+    fn cuGraphNodeGetContainingGraph(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        phGraph: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Id of a node in its graph, for debuggers.
+    fn cuGraphNodeGetLocalId(&self, call: &mut Call<'_>, hNode: u64, nodeId: Option<&mut u32>) -> CuResult {
+        unsupported()
+    }
+
+    /// Id of a node for tools.
+    fn cuGraphNodeGetToolsId(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        toolsNodeId: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds edges.
+    fn cuGraphAddDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds edges with data.
+    fn cuGraphAddDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        edgeData: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Removes edges.
+    fn cuGraphRemoveDependencies(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Removes edges with data.
+    fn cuGraphRemoveDependencies_v2(
+        &self,
+        call: &mut Call<'_>,
+        hGraph: u64,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        edgeData: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Flags that an executable graph was made with.
+    fn cuGraphExecGetFlags(&self, call: &mut Call<'_>, hGraphExec: u64, flags: Option<&mut u64>) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys an executable graph; a launch that is under way goes on.
+    fn cuGraphExecDestroy(&self, call: &mut Call<'_>, hGraphExec: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Brings an executable graph to the device ahead of its first launch.
+    fn cuGraphUpload(&self, call: &mut Call<'_>, hGraphExec: u64, hStream: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Launches an executable graph.
+    fn cuGraphLaunch(&self, call: &mut Call<'_>, hGraphExec: u64, hStream: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Whether a node of an executable graph does its work.
+    fn cuGraphNodeGetEnabled(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        isEnabled: Option<&mut u32>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Switches a node of an executable graph on or off.
+    fn cuGraphNodeSetEnabled(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        isEnabled: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A number that conditional nodes go by and kernels set.
+    fn cuGraphConditionalHandleCreate(
+        &self,
+        call: &mut Call<'_>,
+        pHandle_out: Option<&mut u64>,
+        hGraph: u64,
+        ctx: u64,
+        defaultLaunchValue: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Gives unused memory of graphs back.
+    fn cuDeviceGraphMemTrim(&self, call: &mut Call<'_>, device: i32) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a graph; gives the handles of its nodes and of those of its child graphs, which are invalid now, as far as they fit a reply.
+    fn graph_destroy(&self, call: &mut Call<'_>, graph: u64, nodes: Option<&mut Vec<u8>>) -> CuResult {
+        unsupported()
+    }
+
+    /// A list of nodes. `what` and the flags are those of `protocol::graph`. `object` is a graph or a node; `capacity` is what the program
+    /// has room for. Gives `total`, the number that the driver gave, and the part of the list from `first` that fits a reply.
+    fn graph_list(
+        &self,
+        call: &mut Call<'_>,
+        what: u32,
+        flags: u32,
+        object: u64,
+        capacity: u64,
+        first: u64,
+        total: Option<&mut u64>,
+        nodes: Option<&mut Vec<u8>>,
+        to: Option<&mut Vec<u8>>,
+        edges: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Makes a graph executable. `api` is 1 for the calls with a log, 2 with flags, 3 with parameters. `result` is the CUresult, `outcome` the
+    /// CUgraphInstantiateResult. The log has at most `log_len` bytes.
+    fn graph_instantiate(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        graph: u64,
+        flags: u64,
+        stream: u64,
+        log_len: u64,
+        result: Option<&mut u32>,
+        exec: Option<&mut u64>,
+        error_node: Option<&mut u64>,
+        outcome: Option<&mut u32>,
+        log: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Updates an executable graph. `result` is the CUresult, `outcome` the CUgraphExecUpdateResult.
+    fn graph_exec_update(
+        &self,
+        call: &mut Call<'_>,
+        exec: u64,
+        graph: u64,
+        result: Option<&mut u32>,
+        outcome: Option<&mut u32>,
+        error_node: Option<&mut u64>,
+        error_from_node: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The text of cuGraphDebugDotPrint from `offset`, as much as fits a reply, and its length.
+    fn graph_dot(
+        &self,
+        call: &mut Call<'_>,
+        graph: u64,
+        flags: u32,
+        offset: u64,
+        total: Option<&mut u64>,
+        text: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// An attribute of the memory that graphs use.
+    fn graph_mem_get_attribute(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        attribute: u32,
+        value: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets an attribute of the memory that graphs use.
+    fn graph_mem_set_attribute(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        attribute: u32,
+        value: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/graph_node.rs`.
+pub trait GraphNodeCalls {
+    /// Adds a node that does nothing.
+    fn cuGraphAddEmptyNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a copy of a graph as a node.
+    fn cuGraphAddChildGraphNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The graph in a node.
+    fn cuGraphChildGraphNodeGetGraph(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        phGraph: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Replaces the graph in a node of an executable graph.
+    fn cuGraphExecChildGraphNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        childGraph: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a node that records an event.
+    fn cuGraphAddEventRecordNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Event of a node that records an event.
+    fn cuGraphEventRecordNodeGetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        event_out: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the event of a node that records an event.
+    fn cuGraphEventRecordNodeSetEvent(&self, call: &mut Call<'_>, hNode: u64, event: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the event of a node that records an event, in an executable graph.
+    fn cuGraphExecEventRecordNodeSetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a node that waits for an event.
+    fn cuGraphAddEventWaitNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        event: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Event of a node that waits for an event.
+    fn cuGraphEventWaitNodeGetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        event_out: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the event of a node that waits for an event.
+    fn cuGraphEventWaitNodeSetEvent(&self, call: &mut Call<'_>, hNode: u64, event: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the event of a node that waits for an event, in an executable graph.
+    fn cuGraphExecEventWaitNodeSetEvent(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        event: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a fill.
+    fn cuGraphAddMemsetNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        memsetParams: Option<&[u8; 40]>,
+        ctx: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Parameters of a fill.
+    fn cuGraphMemsetNodeGetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        nodeParams: Option<&mut [u8; 40]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the parameters of a fill.
+    fn cuGraphMemsetNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        nodeParams: Option<&[u8; 40]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the parameters of a fill, in an executable graph.
+    fn cuGraphExecMemsetNodeSetParams(
+        &self,
+        call: &mut Call<'_>,
+        hGraphExec: u64,
+        hNode: u64,
+        memsetParams: Option<&[u8; 40]>,
+        ctx: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a node that frees memory of another node.
+    fn cuGraphAddMemFreeNode(
+        &self,
+        call: &mut Call<'_>,
+        phGraphNode: Option<&mut u64>,
+        hGraph: u64,
+        dependencies: Option<&[u8]>,
+        numDependencies: u64,
+        dptr: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Address that a node frees.
+    fn cuGraphMemFreeNodeGetParams(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        dptr_out: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies the attributes of a kernel node.
+    fn cuGraphKernelNodeCopyAttributes(&self, call: &mut Call<'_>, dst: u64, src: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// An attribute of a kernel node.
+    fn cuGraphKernelNodeGetAttribute(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        attr: u32,
+        value_out: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets an attribute of a kernel node.
+    fn cuGraphKernelNodeSetAttribute(
+        &self,
+        call: &mut Call<'_>,
+        hNode: u64,
+        attr: u32,
+        value: Option<&[u8; 64]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Adds a node. `params_out` is what the driver has put into the parameters: the address of an allocation, the graphs of a conditional node.
+    fn graph_add_node(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        graph: u64,
+        dependencies: Option<&[u8]>,
+        edges: Option<&[u8]>,
+        params: Option<&[u8]>,
+        node: Option<&mut u64>,
+        params_out: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the parameters of a node of a graph, or of an executable graph (`exec` is not 0).
+    fn graph_set_node(
+        &self,
+        call: &mut Call<'_>,
+        api: u32,
+        exec: u64,
+        node: u64,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Parameters of a node; NULL or INVALID_VALUE if it is not of the type that the program asks for (`type` is -1 for any type).
+    fn graph_get_node(
+        &self,
+        call: &mut Call<'_>,
+        node: u64,
+        type_: i32,
+        params: Option<&mut Vec<u8>>,
+    ) -> CuResult {
         unsupported()
     }
 }
@@ -1239,6 +1863,48 @@ pub trait StreamCalls {
     }
 }
 
+/// The calls of `spec/user_object.rs`.
+pub trait UserObjectCalls {
+    /// Adds references.
+    fn cuUserObjectRetain(&self, call: &mut Call<'_>, object: u64, count: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Gives references back.
+    fn cuUserObjectRelease(&self, call: &mut Call<'_>, object: u64, count: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Makes a graph hold an object.
+    fn cuGraphRetainUserObject(
+        &self,
+        call: &mut Call<'_>,
+        graph: u64,
+        object: u64,
+        count: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Makes a graph let go of an object.
+    fn cuGraphReleaseUserObject(&self, call: &mut Call<'_>, graph: u64, object: u64, count: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Makes an object whose destruction is the function `id`, due as those of `callback_post` are; nothing waits for its return.
+    fn user_object_create(
+        &self,
+        call: &mut Call<'_>,
+        id: u64,
+        initial_refcount: u32,
+        flags: u32,
+        object: Option<&mut u64>,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
 /// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
 ///
 /// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
@@ -1246,10 +1912,13 @@ pub trait StreamCalls {
 pub trait Driver:
     Send
     + Sync
+    + CaptureCalls
     + ContextCalls
     + DeviceCalls
     + EventCalls
     + FunctionCalls
+    + GraphCalls
+    + GraphNodeCalls
     + HostMemoryCalls
     + InitCalls
     + InternalCalls
@@ -1261,16 +1930,20 @@ pub trait Driver:
     + PeerCalls
     + PoolCalls
     + StreamCalls
+    + UserObjectCalls
 {
 }
 
 impl<
     T: Send
         + Sync
+        + CaptureCalls
         + ContextCalls
         + DeviceCalls
         + EventCalls
         + FunctionCalls
+        + GraphCalls
+        + GraphNodeCalls
         + HostMemoryCalls
         + InitCalls
         + InternalCalls
@@ -1281,7 +1954,8 @@ impl<
         + OccupancyCalls
         + PeerCalls
         + PoolCalls
-        + StreamCalls,
+        + StreamCalls
+        + UserObjectCalls,
 > Driver for T
 {
 }

@@ -7,6 +7,7 @@ use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
 use crate::generated::wire;
+use crate::process::process;
 use crate::thread;
 use crate::types::*;
 
@@ -19,6 +20,8 @@ pub fn check(event: CUevent, flags: c_uint) -> CuResult {
     thread::require_context()?;
     match flags {
         0 => {}
+        // Whether this stream is capturing is the host's to judge.
+        EXTERNAL if process().captures.active() => {}
         EXTERNAL => return Err(Status::ILLEGAL_STATE),
         _ => return Err(Status::INVALID_VALUE),
     }

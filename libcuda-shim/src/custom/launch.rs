@@ -105,7 +105,7 @@ unsafe fn launch(
 ///
 /// # Safety
 /// As [`launch`].
-unsafe fn gather(
+pub unsafe fn gather(
     function: &Function,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,

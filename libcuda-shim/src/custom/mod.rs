@@ -4,11 +4,14 @@
 //! A function here has the C prototype of its call, but returns [`CuResult`](protocol::status::CuResult): the generated exported function traces it
 //! and guards the boundary. What a call needs from the host it asks through the client functions in `generated/wire.rs`.
 
+pub mod capture;
 pub mod context;
 pub mod device;
 pub mod error;
 pub mod event;
 pub mod function;
+pub mod graph;
+pub mod graph_node;
 pub mod host_memory;
 pub mod init;
 pub mod launch;
@@ -22,3 +25,4 @@ pub mod pointer;
 pub mod pool;
 pub mod profiler;
 pub mod stream;
+pub mod user_object;

@@ -11,6 +11,35 @@ use crate::types;
 /// Our prototypes are those of the header: the same text, once with cudarc's types.
 #[test]
 fn prototypes_are_those_of_the_header() {
+    let _: unsafe fn(sys::CUstream, sys::CUstreamCaptureMode) -> sys::CUresult = sys::cuStreamBeginCapture_v2;
+    let _: unsafe fn(
+        sys::CUstream,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphEdgeData,
+        usize,
+        sys::CUstreamCaptureMode,
+    ) -> sys::CUresult = sys::cuStreamBeginCaptureToGraph;
+    let _: unsafe fn(sys::CUstream, *mut sys::CUgraph) -> sys::CUresult = sys::cuStreamEndCapture;
+    let _: unsafe fn(sys::CUstream, *mut sys::CUstreamCaptureStatus) -> sys::CUresult =
+        sys::cuStreamIsCapturing;
+    let _: unsafe fn(
+        sys::CUstream,
+        *mut sys::CUstreamCaptureStatus,
+        *mut sys::cuuint64_t,
+        *mut sys::CUgraph,
+        *mut *const sys::CUgraphNode,
+        *mut *const sys::CUgraphEdgeData,
+        *mut usize,
+    ) -> sys::CUresult = sys::cuStreamGetCaptureInfo_v3;
+    let _: unsafe fn(
+        sys::CUstream,
+        *mut sys::CUgraphNode,
+        *const sys::CUgraphEdgeData,
+        usize,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuStreamUpdateCaptureDependencies_v2;
+    let _: unsafe fn(*mut sys::CUstreamCaptureMode) -> sys::CUresult = sys::cuThreadExchangeStreamCaptureMode;
     let _: unsafe fn(*mut sys::CUcontext, sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRetain;
     let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDevicePrimaryCtxRelease_v2;
     let _: unsafe fn(sys::CUdevice, ::core::ffi::c_uint) -> sys::CUresult =
@@ -88,6 +117,272 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*mut sys::CUfunctionLoadingState, sys::CUfunction) -> sys::CUresult =
         sys::cuFuncIsLoaded;
     let _: unsafe fn(sys::CUfunction) -> sys::CUresult = sys::cuFuncLoad;
+    let _: unsafe fn(*mut sys::CUgraph, ::core::ffi::c_uint) -> sys::CUresult = sys::cuGraphCreate;
+    let _: unsafe fn(sys::CUgraph) -> sys::CUresult = sys::cuGraphDestroy;
+    let _: unsafe fn(*mut sys::CUgraph, sys::CUgraph) -> sys::CUresult = sys::cuGraphClone;
+    let _: unsafe fn(*mut sys::CUgraphNode, sys::CUgraphNode, sys::CUgraph) -> sys::CUresult =
+        sys::cuGraphNodeFindInClone;
+    let _: unsafe fn(sys::CUgraphNode) -> sys::CUresult = sys::cuGraphDestroyNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUgraphNodeType) -> sys::CUresult = sys::cuGraphNodeGetType;
+    let _: unsafe fn(sys::CUgraph, *mut sys::CUgraphNode, *mut usize) -> sys::CUresult = sys::cuGraphGetNodes;
+    let _: unsafe fn(sys::CUgraph, *mut sys::CUgraphNode, *mut usize) -> sys::CUresult =
+        sys::cuGraphGetRootNodes;
+    let _: unsafe fn(
+        sys::CUgraph,
+        *mut sys::CUgraphNode,
+        *mut sys::CUgraphNode,
+        *mut sys::CUgraphEdgeData,
+        *mut usize,
+    ) -> sys::CUresult = sys::cuGraphGetEdges_v2;
+    let _: unsafe fn(
+        sys::CUgraphNode,
+        *mut sys::CUgraphNode,
+        *mut sys::CUgraphEdgeData,
+        *mut usize,
+    ) -> sys::CUresult = sys::cuGraphNodeGetDependencies_v2;
+    let _: unsafe fn(
+        sys::CUgraphNode,
+        *mut sys::CUgraphNode,
+        *mut sys::CUgraphEdgeData,
+        *mut usize,
+    ) -> sys::CUresult = sys::cuGraphNodeGetDependentNodes_v2;
+    let _: unsafe fn(
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphEdgeData,
+        usize,
+    ) -> sys::CUresult = sys::cuGraphAddDependencies_v2;
+    let _: unsafe fn(
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphEdgeData,
+        usize,
+    ) -> sys::CUresult = sys::cuGraphRemoveDependencies_v2;
+    let _: unsafe fn(*mut sys::CUgraphExec, sys::CUgraph, ::core::ffi::c_ulonglong) -> sys::CUresult =
+        sys::cuGraphInstantiateWithFlags;
+    let _: unsafe fn(
+        *mut sys::CUgraphExec,
+        sys::CUgraph,
+        *mut sys::CUDA_GRAPH_INSTANTIATE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphInstantiateWithParams;
+    let _: unsafe fn(sys::CUgraphExec, *mut sys::cuuint64_t) -> sys::CUresult = sys::cuGraphExecGetFlags;
+    let _: unsafe fn(sys::CUgraphExec) -> sys::CUresult = sys::cuGraphExecDestroy;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraph, *mut sys::CUgraphExecUpdateResultInfo) -> sys::CUresult =
+        sys::cuGraphExecUpdate_v2;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUstream) -> sys::CUresult = sys::cuGraphUpload;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUstream) -> sys::CUresult = sys::cuGraphLaunch;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, *mut ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuGraphNodeGetEnabled;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuGraphNodeSetEnabled;
+    let _: unsafe fn(sys::CUgraph, *const ::core::ffi::c_char, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuGraphDebugDotPrint;
+    let _: unsafe fn(
+        *mut sys::CUgraphConditionalHandle,
+        sys::CUgraph,
+        sys::CUcontext,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuGraphConditionalHandleCreate;
+    let _: unsafe fn(sys::CUdevice, sys::CUgraphMem_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuDeviceGetGraphMemAttribute;
+    let _: unsafe fn(sys::CUdevice, sys::CUgraphMem_attribute, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuDeviceSetGraphMemAttribute;
+    let _: unsafe fn(sys::CUdevice) -> sys::CUresult = sys::cuDeviceGraphMemTrim;
+    let _: unsafe fn(*mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize) -> sys::CUresult =
+        sys::cuGraphAddEmptyNode;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        sys::CUgraph,
+    ) -> sys::CUresult = sys::cuGraphAddChildGraphNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUgraph) -> sys::CUresult =
+        sys::cuGraphChildGraphNodeGetGraph;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, sys::CUgraph) -> sys::CUresult =
+        sys::cuGraphExecChildGraphNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        sys::CUevent,
+    ) -> sys::CUresult = sys::cuGraphAddEventRecordNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUevent) -> sys::CUresult =
+        sys::cuGraphEventRecordNodeGetEvent;
+    let _: unsafe fn(sys::CUgraphNode, sys::CUevent) -> sys::CUresult = sys::cuGraphEventRecordNodeSetEvent;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, sys::CUevent) -> sys::CUresult =
+        sys::cuGraphExecEventRecordNodeSetEvent;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        sys::CUevent,
+    ) -> sys::CUresult = sys::cuGraphAddEventWaitNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUevent) -> sys::CUresult =
+        sys::cuGraphEventWaitNodeGetEvent;
+    let _: unsafe fn(sys::CUgraphNode, sys::CUevent) -> sys::CUresult = sys::cuGraphEventWaitNodeSetEvent;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, sys::CUevent) -> sys::CUresult =
+        sys::cuGraphExecEventWaitNodeSetEvent;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_MEMSET_NODE_PARAMS,
+        sys::CUcontext,
+    ) -> sys::CUresult = sys::cuGraphAddMemsetNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_MEMSET_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphMemsetNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_MEMSET_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphMemsetNodeSetParams;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_MEMSET_NODE_PARAMS,
+        sys::CUcontext,
+    ) -> sys::CUresult = sys::cuGraphExecMemsetNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        sys::CUdeviceptr,
+    ) -> sys::CUresult = sys::cuGraphAddMemFreeNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUdeviceptr) -> sys::CUresult =
+        sys::cuGraphMemFreeNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, sys::CUgraphNode) -> sys::CUresult =
+        sys::cuGraphKernelNodeCopyAttributes;
+    let _: unsafe fn(
+        sys::CUgraphNode,
+        sys::CUkernelNodeAttrID,
+        *mut sys::CUkernelNodeAttrValue,
+    ) -> sys::CUresult = sys::cuGraphKernelNodeGetAttribute;
+    let _: unsafe fn(
+        sys::CUgraphNode,
+        sys::CUkernelNodeAttrID,
+        *const sys::CUkernelNodeAttrValue,
+    ) -> sys::CUresult = sys::cuGraphKernelNodeSetAttribute;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_KERNEL_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddKernelNode_v2;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_KERNEL_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphKernelNodeGetParams_v2;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_KERNEL_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphKernelNodeSetParams_v2;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_KERNEL_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphExecKernelNodeSetParams_v2;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_MEMCPY3D,
+        sys::CUcontext,
+    ) -> sys::CUresult = sys::cuGraphAddMemcpyNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_MEMCPY3D) -> sys::CUresult =
+        sys::cuGraphMemcpyNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_MEMCPY3D) -> sys::CUresult =
+        sys::cuGraphMemcpyNodeSetParams;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_MEMCPY3D,
+        sys::CUcontext,
+    ) -> sys::CUresult = sys::cuGraphExecMemcpyNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_HOST_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddHostNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_HOST_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphHostNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_HOST_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphHostNodeSetParams;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_HOST_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphExecHostNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddBatchMemOpNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_BATCH_MEM_OP_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphBatchMemOpNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_BATCH_MEM_OP_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphBatchMemOpNodeSetParams;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphExecBatchMemOpNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddExternalSemaphoresSignalNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphExternalSemaphoresSignalNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphExternalSemaphoresSignalNodeSetParams;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphExecExternalSemaphoresSignalNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *const sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddExternalSemaphoresWaitNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphExternalSemaphoresWaitNodeGetParams;
+    let _: unsafe fn(sys::CUgraphNode, *const sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphExternalSemaphoresWaitNodeSetParams;
+    let _: unsafe fn(
+        sys::CUgraphExec,
+        sys::CUgraphNode,
+        *const sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphExecExternalSemaphoresWaitNodeSetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        usize,
+        *mut sys::CUDA_MEM_ALLOC_NODE_PARAMS,
+    ) -> sys::CUresult = sys::cuGraphAddMemAllocNode;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUDA_MEM_ALLOC_NODE_PARAMS) -> sys::CUresult =
+        sys::cuGraphMemAllocNodeGetParams;
+    let _: unsafe fn(
+        *mut sys::CUgraphNode,
+        sys::CUgraph,
+        *const sys::CUgraphNode,
+        *const sys::CUgraphEdgeData,
+        usize,
+        *mut sys::CUgraphNodeParams,
+    ) -> sys::CUresult = sys::cuGraphAddNode_v2;
+    let _: unsafe fn(sys::CUgraphNode, *mut sys::CUgraphNodeParams) -> sys::CUresult =
+        sys::cuGraphNodeSetParams;
+    let _: unsafe fn(sys::CUgraphExec, sys::CUgraphNode, *mut sys::CUgraphNodeParams) -> sys::CUresult =
+        sys::cuGraphExecNodeSetParams;
     let _: unsafe fn(*mut *mut ::core::ffi::c_void, usize) -> sys::CUresult = sys::cuMemAllocHost_v2;
     let _: unsafe fn(*mut *mut ::core::ffi::c_void, usize, ::core::ffi::c_uint) -> sys::CUresult =
         sys::cuMemHostAlloc;
@@ -479,23 +774,78 @@ fn prototypes_are_those_of_the_header() {
         sys::cuStreamGetAttribute;
     let _: unsafe fn(sys::CUstream, sys::CUstreamAttrID, *const sys::CUstreamAttrValue) -> sys::CUresult =
         sys::cuStreamSetAttribute;
-    let _: unsafe fn(sys::CUstream, *mut sys::CUstreamCaptureStatus) -> sys::CUresult =
-        sys::cuStreamIsCapturing;
     let _: unsafe fn(
-        sys::CUstream,
-        *mut sys::CUstreamCaptureStatus,
-        *mut sys::cuuint64_t,
-        *mut sys::CUgraph,
-        *mut *const sys::CUgraphNode,
-        *mut *const sys::CUgraphEdgeData,
-        *mut usize,
-    ) -> sys::CUresult = sys::cuStreamGetCaptureInfo_v3;
-    let _: unsafe fn(*mut sys::CUstreamCaptureMode) -> sys::CUresult = sys::cuThreadExchangeStreamCaptureMode;
+        *mut sys::CUuserObject,
+        *mut ::core::ffi::c_void,
+        sys::CUhostFn,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuUserObjectCreate;
+    let _: unsafe fn(sys::CUuserObject, ::core::ffi::c_uint) -> sys::CUresult = sys::cuUserObjectRetain;
+    let _: unsafe fn(sys::CUuserObject, ::core::ffi::c_uint) -> sys::CUresult = sys::cuUserObjectRelease;
+    let _: unsafe fn(
+        sys::CUgraph,
+        sys::CUuserObject,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuGraphRetainUserObject;
+    let _: unsafe fn(sys::CUgraph, sys::CUuserObject, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuGraphReleaseUserObject;
 }
 
 /// Our types have the sizes of the header's.
 #[test]
 fn types_are_those_of_the_header() {
+    assert_eq!(
+        (
+            size_of::<types::CUDA_BATCH_MEM_OP_NODE_PARAMS>(),
+            align_of::<types::CUDA_BATCH_MEM_OP_NODE_PARAMS>()
+        ),
+        (size_of::<sys::CUDA_BATCH_MEM_OP_NODE_PARAMS>(), align_of::<sys::CUDA_BATCH_MEM_OP_NODE_PARAMS>()),
+        "CUDA_BATCH_MEM_OP_NODE_PARAMS"
+    );
+    assert_eq!(
+        (
+            size_of::<types::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS>(),
+            align_of::<types::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS>()
+        ),
+        (
+            size_of::<sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS>(),
+            align_of::<sys::CUDA_EXT_SEM_SIGNAL_NODE_PARAMS>()
+        ),
+        "CUDA_EXT_SEM_SIGNAL_NODE_PARAMS"
+    );
+    assert_eq!(
+        (
+            size_of::<types::CUDA_EXT_SEM_WAIT_NODE_PARAMS>(),
+            align_of::<types::CUDA_EXT_SEM_WAIT_NODE_PARAMS>()
+        ),
+        (size_of::<sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS>(), align_of::<sys::CUDA_EXT_SEM_WAIT_NODE_PARAMS>()),
+        "CUDA_EXT_SEM_WAIT_NODE_PARAMS"
+    );
+    assert_eq!(
+        (
+            size_of::<types::CUDA_GRAPH_INSTANTIATE_PARAMS>(),
+            align_of::<types::CUDA_GRAPH_INSTANTIATE_PARAMS>()
+        ),
+        (size_of::<sys::CUDA_GRAPH_INSTANTIATE_PARAMS>(), align_of::<sys::CUDA_GRAPH_INSTANTIATE_PARAMS>()),
+        "CUDA_GRAPH_INSTANTIATE_PARAMS"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_HOST_NODE_PARAMS>(), align_of::<types::CUDA_HOST_NODE_PARAMS>()),
+        (size_of::<sys::CUDA_HOST_NODE_PARAMS>(), align_of::<sys::CUDA_HOST_NODE_PARAMS>()),
+        "CUDA_HOST_NODE_PARAMS"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_KERNEL_NODE_PARAMS>(), align_of::<types::CUDA_KERNEL_NODE_PARAMS>()),
+        (size_of::<sys::CUDA_KERNEL_NODE_PARAMS>(), align_of::<sys::CUDA_KERNEL_NODE_PARAMS>()),
+        "CUDA_KERNEL_NODE_PARAMS"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_KERNEL_NODE_PARAMS_v1>(), align_of::<types::CUDA_KERNEL_NODE_PARAMS_v1>()),
+        (size_of::<sys::CUDA_KERNEL_NODE_PARAMS_v1>(), align_of::<sys::CUDA_KERNEL_NODE_PARAMS_v1>()),
+        "CUDA_KERNEL_NODE_PARAMS_v1"
+    );
     assert_eq!(
         (size_of::<types::CUDA_MEMCPY2D>(), align_of::<types::CUDA_MEMCPY2D>()),
         (size_of::<sys::CUDA_MEMCPY2D>(), align_of::<sys::CUDA_MEMCPY2D>()),
@@ -510,6 +860,16 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUDA_MEMCPY3D_PEER>(), align_of::<types::CUDA_MEMCPY3D_PEER>()),
         (size_of::<sys::CUDA_MEMCPY3D_PEER>(), align_of::<sys::CUDA_MEMCPY3D_PEER>()),
         "CUDA_MEMCPY3D_PEER"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_MEMSET_NODE_PARAMS>(), align_of::<types::CUDA_MEMSET_NODE_PARAMS>()),
+        (size_of::<sys::CUDA_MEMSET_NODE_PARAMS>(), align_of::<sys::CUDA_MEMSET_NODE_PARAMS>()),
+        "CUDA_MEMSET_NODE_PARAMS"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_MEM_ALLOC_NODE_PARAMS>(), align_of::<types::CUDA_MEM_ALLOC_NODE_PARAMS>()),
+        (size_of::<sys::CUDA_MEM_ALLOC_NODE_PARAMS>(), align_of::<sys::CUDA_MEM_ALLOC_NODE_PARAMS>()),
+        "CUDA_MEM_ALLOC_NODE_PARAMS"
     );
     assert_eq!(
         (size_of::<types::CUarray_format>(), align_of::<types::CUarray_format>()),
@@ -622,14 +982,49 @@ fn types_are_those_of_the_header() {
         "CUgraph"
     );
     assert_eq!(
+        (size_of::<types::CUgraphConditionalHandle>(), align_of::<types::CUgraphConditionalHandle>()),
+        (size_of::<sys::CUgraphConditionalHandle>(), align_of::<sys::CUgraphConditionalHandle>()),
+        "CUgraphConditionalHandle"
+    );
+    assert_eq!(
         (size_of::<types::CUgraphEdgeData>(), align_of::<types::CUgraphEdgeData>()),
         (size_of::<sys::CUgraphEdgeData>(), align_of::<sys::CUgraphEdgeData>()),
         "CUgraphEdgeData"
     );
     assert_eq!(
+        (size_of::<types::CUgraphExec>(), align_of::<types::CUgraphExec>()),
+        (size_of::<sys::CUgraphExec>(), align_of::<sys::CUgraphExec>()),
+        "CUgraphExec"
+    );
+    assert_eq!(
+        (size_of::<types::CUgraphExecUpdateResult>(), align_of::<types::CUgraphExecUpdateResult>()),
+        (size_of::<sys::CUgraphExecUpdateResult>(), align_of::<sys::CUgraphExecUpdateResult>()),
+        "CUgraphExecUpdateResult"
+    );
+    assert_eq!(
+        (size_of::<types::CUgraphExecUpdateResultInfo>(), align_of::<types::CUgraphExecUpdateResultInfo>()),
+        (size_of::<sys::CUgraphExecUpdateResultInfo>(), align_of::<sys::CUgraphExecUpdateResultInfo>()),
+        "CUgraphExecUpdateResultInfo"
+    );
+    assert_eq!(
+        (size_of::<types::CUgraphMem_attribute>(), align_of::<types::CUgraphMem_attribute>()),
+        (size_of::<sys::CUgraphMem_attribute>(), align_of::<sys::CUgraphMem_attribute>()),
+        "CUgraphMem_attribute"
+    );
+    assert_eq!(
         (size_of::<types::CUgraphNode>(), align_of::<types::CUgraphNode>()),
         (size_of::<sys::CUgraphNode>(), align_of::<sys::CUgraphNode>()),
         "CUgraphNode"
+    );
+    assert_eq!(
+        (size_of::<types::CUgraphNodeParams>(), align_of::<types::CUgraphNodeParams>()),
+        (size_of::<sys::CUgraphNodeParams>(), align_of::<sys::CUgraphNodeParams>()),
+        "CUgraphNodeParams"
+    );
+    assert_eq!(
+        (size_of::<types::CUgraphNodeType>(), align_of::<types::CUgraphNodeType>()),
+        (size_of::<sys::CUgraphNodeType>(), align_of::<sys::CUgraphNodeType>()),
+        "CUgraphNodeType"
     );
     assert_eq!(
         (size_of::<types::CUgreenCtx>(), align_of::<types::CUgreenCtx>()),
@@ -655,6 +1050,16 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUkernel>(), align_of::<types::CUkernel>()),
         (size_of::<sys::CUkernel>(), align_of::<sys::CUkernel>()),
         "CUkernel"
+    );
+    assert_eq!(
+        (size_of::<types::CUkernelNodeAttrID>(), align_of::<types::CUkernelNodeAttrID>()),
+        (size_of::<sys::CUkernelNodeAttrID>(), align_of::<sys::CUkernelNodeAttrID>()),
+        "CUkernelNodeAttrID"
+    );
+    assert_eq!(
+        (size_of::<types::CUkernelNodeAttrValue>(), align_of::<types::CUkernelNodeAttrValue>()),
+        (size_of::<sys::CUkernelNodeAttrValue>(), align_of::<sys::CUkernelNodeAttrValue>()),
+        "CUkernelNodeAttrValue"
     );
     assert_eq!(
         (size_of::<types::CUlaunchConfig>(), align_of::<types::CUlaunchConfig>()),
@@ -792,6 +1197,11 @@ fn types_are_those_of_the_header() {
         "CUstreamCaptureStatus"
     );
     assert_eq!(
+        (size_of::<types::CUuserObject>(), align_of::<types::CUuserObject>()),
+        (size_of::<sys::CUuserObject>(), align_of::<sys::CUuserObject>()),
+        "CUuserObject"
+    );
+    assert_eq!(
         (size_of::<types::CUuuid>(), align_of::<types::CUuuid>()),
         (size_of::<sys::CUuuid>(), align_of::<sys::CUuuid>()),
         "CUuuid"
@@ -805,6 +1215,14 @@ fn types_are_those_of_the_header() {
 
 /// Rows that are marked `unchecked`. If cudarc had one of these names, its use below would be ambiguous.
 mod unchecked {
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamBeginCapture() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamGetCaptureInfo() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamGetCaptureInfo_v2() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamUpdateCaptureDependencies() {}
     /// an older ABI name, not in the header any more
     pub fn cuDevicePrimaryCtxRelease() {}
     /// an older ABI name, not in the header any more
@@ -831,6 +1249,44 @@ mod unchecked {
     pub fn cuEventElapsedTime() {}
     /// newer than the header level that cudarc is built for
     pub fn cuFuncGetParamCount() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphGetId() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphExecGetId() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphNodeGetContainingGraph() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphNodeGetLocalId() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphNodeGetToolsId() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphGetEdges() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphNodeGetDependencies() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphNodeGetDependentNodes() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphAddDependencies() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphRemoveDependencies() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphInstantiate() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphInstantiate_v2() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphExecUpdate() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphAddKernelNode() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphKernelNodeGetParams() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphKernelNodeSetParams() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphExecKernelNodeSetParams() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuGraphAddNode() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuGraphNodeGetParams() {}
     /// an older ABI name, not in the header any more
     pub fn cuMemAllocHost() {}
     /// an older ABI name, not in the header any more
@@ -853,10 +1309,6 @@ mod unchecked {
     pub fn cuMemAdvise() {}
     /// an older ABI name, not in the header any more
     pub fn cuStreamDestroy() {}
-    /// an older ABI name, not in the header any more
-    pub fn cuStreamGetCaptureInfo() {}
-    /// an older ABI name, not in the header any more
-    pub fn cuStreamGetCaptureInfo_v2() {}
 }
 
 mod absent {
@@ -866,6 +1318,10 @@ mod absent {
 
     #[test]
     fn unchecked_marks_are_needed() {
+        cuStreamBeginCapture();
+        cuStreamGetCaptureInfo();
+        cuStreamGetCaptureInfo_v2();
+        cuStreamUpdateCaptureDependencies();
         cuDevicePrimaryCtxRelease();
         cuDevicePrimaryCtxSetFlags();
         cuDevicePrimaryCtxReset();
@@ -879,6 +1335,25 @@ mod absent {
         cuEventDestroy();
         cuEventElapsedTime();
         cuFuncGetParamCount();
+        cuGraphGetId();
+        cuGraphExecGetId();
+        cuGraphNodeGetContainingGraph();
+        cuGraphNodeGetLocalId();
+        cuGraphNodeGetToolsId();
+        cuGraphGetEdges();
+        cuGraphNodeGetDependencies();
+        cuGraphNodeGetDependentNodes();
+        cuGraphAddDependencies();
+        cuGraphRemoveDependencies();
+        cuGraphInstantiate();
+        cuGraphInstantiate_v2();
+        cuGraphExecUpdate();
+        cuGraphAddKernelNode();
+        cuGraphKernelNodeGetParams();
+        cuGraphKernelNodeSetParams();
+        cuGraphExecKernelNodeSetParams();
+        cuGraphAddNode();
+        cuGraphNodeGetParams();
         cuMemAllocHost();
         cuGetProcAddress();
         cuLaunchHostFunc_v2();
@@ -890,7 +1365,5 @@ mod absent {
         cuMemPrefetchAsync();
         cuMemAdvise();
         cuStreamDestroy();
-        cuStreamGetCaptureInfo();
-        cuStreamGetCaptureInfo_v2();
     }
 }

@@ -14,19 +14,576 @@ use protocol::ops::info;
 use super::wire;
 use crate::call::entry;
 use crate::types::{
-    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUarray_format,
-    CUcontext, CUctxCreateParams, CUdevice, CUdevice_P2PAttribute, CUdevice_attribute, CUdeviceptr,
-    CUdevprop, CUdriverProcAddressQueryResult, CUevent, CUexecAffinityParam, CUexecAffinityType,
+    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+    CUDA_EXT_SEM_WAIT_NODE_PARAMS, CUDA_GRAPH_INSTANTIATE_PARAMS, CUDA_HOST_NODE_PARAMS,
+    CUDA_KERNEL_NODE_PARAMS, CUDA_KERNEL_NODE_PARAMS_v1, CUDA_MEM_ALLOC_NODE_PARAMS, CUDA_MEMCPY2D,
+    CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUDA_MEMSET_NODE_PARAMS, CUarray_format, CUcontext, CUctxCreateParams,
+    CUdevice, CUdevice_P2PAttribute, CUdevice_attribute, CUdeviceptr, CUdevprop,
+    CUdriverProcAddressQueryResult, CUevent, CUexecAffinityParam, CUexecAffinityType,
     CUflushGPUDirectRDMAWritesScope, CUflushGPUDirectRDMAWritesTarget, CUfunc_cache, CUfunction,
-    CUfunction_attribute, CUfunctionLoadingState, CUgraph, CUgraphEdgeData, CUgraphNode, CUgreenCtx,
-    CUhostFn, CUjit_option, CUjitInputType, CUkernel, CUlaunchConfig, CUlibrary, CUlibraryOption, CUlimit,
+    CUfunction_attribute, CUfunctionLoadingState, CUgraph, CUgraphConditionalHandle, CUgraphEdgeData,
+    CUgraphExec, CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, CUgraphMem_attribute, CUgraphNode,
+    CUgraphNodeParams, CUgraphNodeType, CUgreenCtx, CUhostFn, CUjit_option, CUjitInputType, CUkernel,
+    CUkernelNodeAttrID, CUkernelNodeAttrValue, CUlaunchConfig, CUlibrary, CUlibraryOption, CUlimit,
     CUlinkState, CUmem_advise, CUmem_range_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemLocation,
     CUmemPool_attribute, CUmemPoolProps, CUmemcpyAttributes, CUmemoryPool, CUmodule, CUmoduleLoadingMode,
     CUoccupancyB2DSize, CUoutput_mode, CUpointer_attribute, CUresult, CUsharedconfig, CUstream,
-    CUstreamAttrID, CUstreamAttrValue, CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus, CUuuid,
-    cuuint64_t,
+    CUstreamAttrID, CUstreamAttrValue, CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUuserObject, CUuuid, cuuint64_t,
 };
 use crate::{custom, marshal};
+
+/// First version of cuStreamBeginCapture_v2, with the global mode.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture(hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuStreamBeginCapture,
+        |t| {
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamBeginCapture(hStream) }
+        },
+    )
+}
+
+/// First version of cuStreamBeginCapture_v2, with the global mode.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture_ptsz(hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuStreamBeginCapture_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamBeginCapture(marshal::per_thread(hStream)) }
+        },
+    )
+}
+
+/// Begins to capture what is asked of a stream into a new graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture_v2(hStream: CUstream, mode: CUstreamCaptureMode) -> CUresult {
+    entry(
+        &info::cuStreamBeginCapture_v2,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("mode", mode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamBeginCapture_v2(hStream, mode) }
+        },
+    )
+}
+
+/// Begins to capture what is asked of a stream into a new graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture_v2_ptsz(
+    hStream: CUstream,
+    mode: CUstreamCaptureMode,
+) -> CUresult {
+    entry(
+        &info::cuStreamBeginCapture_v2_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("mode", mode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamBeginCapture_v2(marshal::per_thread(hStream), mode) }
+        },
+    )
+}
+
+/// Begins to capture what is asked of a stream into an existing graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCaptureToGraph(
+    hStream: CUstream,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    dependencyData: *const CUgraphEdgeData,
+    numDependencies: usize,
+    mode: CUstreamCaptureMode,
+) -> CUresult {
+    entry(
+        &info::cuStreamBeginCaptureToGraph,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("dependencyData", dependencyData);
+            t.arg("numDependencies", numDependencies);
+            t.arg("mode", mode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamBeginCaptureToGraph(
+                    hStream,
+                    hGraph,
+                    dependencies,
+                    dependencyData,
+                    numDependencies,
+                    mode,
+                )
+            }
+        },
+    )
+}
+
+/// Begins to capture what is asked of a stream into an existing graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCaptureToGraph_ptsz(
+    hStream: CUstream,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    dependencyData: *const CUgraphEdgeData,
+    numDependencies: usize,
+    mode: CUstreamCaptureMode,
+) -> CUresult {
+    entry(
+        &info::cuStreamBeginCaptureToGraph_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("dependencyData", dependencyData);
+            t.arg("numDependencies", numDependencies);
+            t.arg("mode", mode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamBeginCaptureToGraph(
+                    marshal::per_thread(hStream),
+                    hGraph,
+                    dependencies,
+                    dependencyData,
+                    numDependencies,
+                    mode,
+                )
+            }
+        },
+    )
+}
+
+/// Ends a capture and gives its graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(hStream: CUstream, phGraph: *mut CUgraph) -> CUresult {
+    entry(
+        &info::cuStreamEndCapture,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("phGraph", phGraph);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamEndCapture(hStream, phGraph) }
+        },
+    )
+}
+
+/// Ends a capture and gives its graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture_ptsz(hStream: CUstream, phGraph: *mut CUgraph) -> CUresult {
+    entry(
+        &info::cuStreamEndCapture_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("phGraph", phGraph);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamEndCapture(marshal::per_thread(hStream), phGraph) }
+        },
+    )
+}
+
+/// Whether a stream is capturing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamIsCapturing(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    entry(
+        &info::cuStreamIsCapturing,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus", captureStatus);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamIsCapturing(hStream, captureStatus) }
+        },
+    )
+}
+
+/// Whether a stream is capturing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamIsCapturing_ptsz(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    entry(
+        &info::cuStreamIsCapturing_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus", captureStatus);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamIsCapturing(marshal::per_thread(hStream), captureStatus) }
+        },
+    )
+}
+
+/// Capture state of a stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuStreamGetCaptureInfo(hStream, captureStatus_out, id_out) }
+        },
+    )
+}
+
+/// Capture state of a stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamGetCaptureInfo(
+                    marshal::per_thread(hStream),
+                    captureStatus_out,
+                    id_out,
+                )
+            }
+        },
+    )
+}
+
+/// Capture state of a stream, with graph and dependencies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo_v2,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+            t.arg("graph_out", graph_out);
+            t.arg("dependencies_out", dependencies_out);
+            t.arg("numDependencies_out", numDependencies_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamGetCaptureInfo_v2(
+                    hStream,
+                    captureStatus_out,
+                    id_out,
+                    graph_out,
+                    dependencies_out,
+                    numDependencies_out,
+                )
+            }
+        },
+    )
+}
+
+/// Capture state of a stream, with graph and dependencies.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo_v2_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+            t.arg("graph_out", graph_out);
+            t.arg("dependencies_out", dependencies_out);
+            t.arg("numDependencies_out", numDependencies_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamGetCaptureInfo_v2(
+                    marshal::per_thread(hStream),
+                    captureStatus_out,
+                    id_out,
+                    graph_out,
+                    dependencies_out,
+                    numDependencies_out,
+                )
+            }
+        },
+    )
+}
+
+/// Capture state of a stream, with graph, dependencies and edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo_v3,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+            t.arg("graph_out", graph_out);
+            t.arg("dependencies_out", dependencies_out);
+            t.arg("edgeData_out", edgeData_out);
+            t.arg("numDependencies_out", numDependencies_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamGetCaptureInfo_v3(
+                    hStream,
+                    captureStatus_out,
+                    id_out,
+                    graph_out,
+                    dependencies_out,
+                    edgeData_out,
+                    numDependencies_out,
+                )
+            }
+        },
+    )
+}
+
+/// Capture state of a stream, with graph, dependencies and edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetCaptureInfo_v3_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("captureStatus_out", captureStatus_out);
+            t.arg("id_out", id_out);
+            t.arg("graph_out", graph_out);
+            t.arg("dependencies_out", dependencies_out);
+            t.arg("edgeData_out", edgeData_out);
+            t.arg("numDependencies_out", numDependencies_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::capture::cuStreamGetCaptureInfo_v3(
+                    marshal::per_thread(hStream),
+                    captureStatus_out,
+                    id_out,
+                    graph_out,
+                    dependencies_out,
+                    edgeData_out,
+                    numDependencies_out,
+                )
+            }
+        },
+    )
+}
+
+/// Changes the nodes that the next captured one depends on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamUpdateCaptureDependencies(
+    hStream: CUstream,
+    dependencies: *mut CUgraphNode,
+    numDependencies: usize,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamUpdateCaptureDependencies,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("flags", flags);
+        },
+        || {
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuStreamUpdateCaptureDependencies(
+                hStream as u64,
+                dependencies_value,
+                numDependencies as u64,
+                flags,
+            )
+        },
+    )
+}
+
+/// Changes the nodes that the next captured one depends on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamUpdateCaptureDependencies_ptsz(
+    hStream: CUstream,
+    dependencies: *mut CUgraphNode,
+    numDependencies: usize,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamUpdateCaptureDependencies_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("flags", flags);
+        },
+        || {
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuStreamUpdateCaptureDependencies(
+                marshal::per_thread(hStream) as u64,
+                dependencies_value,
+                numDependencies as u64,
+                flags,
+            )
+        },
+    )
+}
+
+/// Changes the nodes that the next captured one depends on, with data of the edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamUpdateCaptureDependencies_v2(
+    hStream: CUstream,
+    dependencies: *mut CUgraphNode,
+    dependencyData: *const CUgraphEdgeData,
+    numDependencies: usize,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamUpdateCaptureDependencies_v2,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("dependencies", dependencies);
+            t.arg("dependencyData", dependencyData);
+            t.arg("numDependencies", numDependencies);
+            t.arg("flags", flags);
+        },
+        || {
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            let dependencyData_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencyData_value = unsafe { marshal::data_in(dependencyData.cast(), dependencyData_len) };
+            wire::cuStreamUpdateCaptureDependencies_v2(
+                hStream as u64,
+                dependencies_value,
+                dependencyData_value,
+                numDependencies as u64,
+                flags,
+            )
+        },
+    )
+}
+
+/// Changes the nodes that the next captured one depends on, with data of the edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamUpdateCaptureDependencies_v2_ptsz(
+    hStream: CUstream,
+    dependencies: *mut CUgraphNode,
+    dependencyData: *const CUgraphEdgeData,
+    numDependencies: usize,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamUpdateCaptureDependencies_v2_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("dependencies", dependencies);
+            t.arg("dependencyData", dependencyData);
+            t.arg("numDependencies", numDependencies);
+            t.arg("flags", flags);
+        },
+        || {
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            let dependencyData_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencyData_value = unsafe { marshal::data_in(dependencyData.cast(), dependencyData_len) };
+            wire::cuStreamUpdateCaptureDependencies_v2(
+                marshal::per_thread(hStream) as u64,
+                dependencies_value,
+                dependencyData_value,
+                numDependencies as u64,
+                flags,
+            )
+        },
+    )
+}
+
+/// Exchanges the calling thread's capture mode.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) -> CUresult {
+    entry(
+        &info::cuThreadExchangeStreamCaptureMode,
+        |t| {
+            t.arg("mode", mode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::capture::cuThreadExchangeStreamCaptureMode(mode) }
+        },
+    )
+}
 
 /// Retains the primary context of a device.
 #[unsafe(no_mangle)]
@@ -1273,6 +1830,2283 @@ pub unsafe extern "C" fn cuFuncLoad(function: CUfunction) -> CUresult {
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::function::cuFuncLoad(function) }
+        },
+    )
+}
+
+/// Creates an empty graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphCreate(phGraph: *mut CUgraph, flags: c_uint) -> CUresult {
+    entry(
+        &info::cuGraphCreate,
+        |t| {
+            t.arg("phGraph", phGraph);
+            t.arg("flags", flags);
+        },
+        || {
+            let mut phGraph_value = (!phGraph.is_null()).then_some(0u64);
+            wire::cuGraphCreate(phGraph_value.as_mut(), flags)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraph.cast(), phGraph_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a graph and its nodes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphDestroy(hGraph: CUgraph) -> CUresult {
+    entry(
+        &info::cuGraphDestroy,
+        |t| {
+            t.arg("hGraph", hGraph);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphDestroy(hGraph) }
+        },
+    )
+}
+
+/// Copies a graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphClone(phGraphClone: *mut CUgraph, originalGraph: CUgraph) -> CUresult {
+    entry(
+        &info::cuGraphClone,
+        |t| {
+            t.arg("phGraphClone", phGraphClone);
+            t.arg("originalGraph", originalGraph);
+        },
+        || {
+            let mut phGraphClone_value = (!phGraphClone.is_null()).then_some(0u64);
+            wire::cuGraphClone(phGraphClone_value.as_mut(), originalGraph as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphClone.cast(), phGraphClone_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The node of a copy that an original node has become.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeFindInClone(
+    phNode: *mut CUgraphNode,
+    hOriginalNode: CUgraphNode,
+    hClonedGraph: CUgraph,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeFindInClone,
+        |t| {
+            t.arg("phNode", phNode);
+            t.arg("hOriginalNode", hOriginalNode);
+            t.arg("hClonedGraph", hClonedGraph);
+        },
+        || {
+            let mut phNode_value = (!phNode.is_null()).then_some(0u64);
+            wire::cuGraphNodeFindInClone(phNode_value.as_mut(), hOriginalNode as u64, hClonedGraph as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phNode.cast(), phNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a node with its edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphDestroyNode(hNode: CUgraphNode) -> CUresult {
+    entry(
+        &info::cuGraphDestroyNode,
+        |t| {
+            t.arg("hNode", hNode);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphDestroyNode(hNode) }
+        },
+    )
+}
+
+/// Type of a node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetType(hNode: CUgraphNode, type_: *mut CUgraphNodeType) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetType,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut type__value = (!type_.is_null()).then_some(0u32);
+            wire::cuGraphNodeGetType(hNode as u64, type__value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(type_.cast(), type__value) };
+            Ok(())
+        },
+    )
+}
+
+/// Id of a graph, for debuggers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetId(hGraph: CUgraph, graphId: *mut c_uint) -> CUresult {
+    entry(
+        &info::cuGraphGetId,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("graphId", graphId);
+        },
+        || {
+            let mut graphId_value = (!graphId.is_null()).then_some(0u32);
+            wire::cuGraphGetId(hGraph as u64, graphId_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(graphId.cast(), graphId_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Id of an executable graph, for debuggers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecGetId(hGraphExec: CUgraphExec, graphId: *mut c_uint) -> CUresult {
+    entry(
+        &info::cuGraphExecGetId,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("graphId", graphId);
+        },
+        || {
+            let mut graphId_value = (!graphId.is_null()).then_some(0u32);
+            wire::cuGraphExecGetId(hGraphExec as u64, graphId_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(graphId.cast(), graphId_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The graph that a node is in.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetContainingGraph(
+    hNode: CUgraphNode,
+    phGraph: *mut CUgraph,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetContainingGraph,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("phGraph", phGraph);
+        },
+        || {
+            let mut phGraph_value = (!phGraph.is_null()).then_some(0u64);
+            wire::cuGraphNodeGetContainingGraph(hNode as u64, phGraph_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraph.cast(), phGraph_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Id of a node in its graph, for debuggers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetLocalId(hNode: CUgraphNode, nodeId: *mut c_uint) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetLocalId,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeId", nodeId);
+        },
+        || {
+            let mut nodeId_value = (!nodeId.is_null()).then_some(0u32);
+            wire::cuGraphNodeGetLocalId(hNode as u64, nodeId_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(nodeId.cast(), nodeId_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Id of a node for tools.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetToolsId(
+    hNode: CUgraphNode,
+    toolsNodeId: *mut c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetToolsId,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("toolsNodeId", toolsNodeId);
+        },
+        || {
+            let mut toolsNodeId_value = (!toolsNodeId.is_null()).then_some(0u64);
+            wire::cuGraphNodeGetToolsId(hNode as u64, toolsNodeId_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(toolsNodeId.cast(), toolsNodeId_value) };
+            Ok(())
+        },
+    )
+}
+
+/// All nodes of a graph, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetNodes(
+    hGraph: CUgraph,
+    nodes: *mut CUgraphNode,
+    numNodes: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphGetNodes,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("nodes", nodes);
+            t.arg("numNodes", numNodes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphGetNodes(hGraph, nodes, numNodes) }
+        },
+    )
+}
+
+/// Nodes without dependencies, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetRootNodes(
+    hGraph: CUgraph,
+    rootNodes: *mut CUgraphNode,
+    numRootNodes: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphGetRootNodes,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("rootNodes", rootNodes);
+            t.arg("numRootNodes", numRootNodes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphGetRootNodes(hGraph, rootNodes, numRootNodes) }
+        },
+    )
+}
+
+/// Edges of a graph, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetEdges(
+    hGraph: CUgraph,
+    from: *mut CUgraphNode,
+    to: *mut CUgraphNode,
+    numEdges: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphGetEdges,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("numEdges", numEdges);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphGetEdges(hGraph, from, to, numEdges) }
+        },
+    )
+}
+
+/// Edges of a graph with their data, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetEdges_v2(
+    hGraph: CUgraph,
+    from: *mut CUgraphNode,
+    to: *mut CUgraphNode,
+    edgeData: *mut CUgraphEdgeData,
+    numEdges: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphGetEdges_v2,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("edgeData", edgeData);
+            t.arg("numEdges", numEdges);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphGetEdges_v2(hGraph, from, to, edgeData, numEdges) }
+        },
+    )
+}
+
+/// Nodes that a node depends on, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetDependencies(
+    hNode: CUgraphNode,
+    dependencies: *mut CUgraphNode,
+    numDependencies: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetDependencies,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphNodeGetDependencies(hNode, dependencies, numDependencies) }
+        },
+    )
+}
+
+/// Nodes that a node depends on, with the edges' data, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetDependencies_v2(
+    hNode: CUgraphNode,
+    dependencies: *mut CUgraphNode,
+    edgeData: *mut CUgraphEdgeData,
+    numDependencies: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetDependencies_v2,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("dependencies", dependencies);
+            t.arg("edgeData", edgeData);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphNodeGetDependencies_v2(hNode, dependencies, edgeData, numDependencies)
+            }
+        },
+    )
+}
+
+/// Nodes that depend on a node, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetDependentNodes(
+    hNode: CUgraphNode,
+    dependentNodes: *mut CUgraphNode,
+    numDependentNodes: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetDependentNodes,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("dependentNodes", dependentNodes);
+            t.arg("numDependentNodes", numDependentNodes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphNodeGetDependentNodes(hNode, dependentNodes, numDependentNodes) }
+        },
+    )
+}
+
+/// Nodes that depend on a node, with the edges' data, or their number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetDependentNodes_v2(
+    hNode: CUgraphNode,
+    dependentNodes: *mut CUgraphNode,
+    edgeData: *mut CUgraphEdgeData,
+    numDependentNodes: *mut usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetDependentNodes_v2,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("dependentNodes", dependentNodes);
+            t.arg("edgeData", edgeData);
+            t.arg("numDependentNodes", numDependentNodes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphNodeGetDependentNodes_v2(
+                    hNode,
+                    dependentNodes,
+                    edgeData,
+                    numDependentNodes,
+                )
+            }
+        },
+    )
+}
+
+/// Adds edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddDependencies(
+    hGraph: CUgraph,
+    from: *const CUgraphNode,
+    to: *const CUgraphNode,
+    numDependencies: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddDependencies,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphAddDependencies(hGraph, from, to, numDependencies) }
+        },
+    )
+}
+
+/// Adds edges with data.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddDependencies_v2(
+    hGraph: CUgraph,
+    from: *const CUgraphNode,
+    to: *const CUgraphNode,
+    edgeData: *const CUgraphEdgeData,
+    numDependencies: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddDependencies_v2,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("edgeData", edgeData);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphAddDependencies_v2(hGraph, from, to, edgeData, numDependencies) }
+        },
+    )
+}
+
+/// Removes edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphRemoveDependencies(
+    hGraph: CUgraph,
+    from: *const CUgraphNode,
+    to: *const CUgraphNode,
+    numDependencies: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphRemoveDependencies,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphRemoveDependencies(hGraph, from, to, numDependencies) }
+        },
+    )
+}
+
+/// Removes edges with data.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphRemoveDependencies_v2(
+    hGraph: CUgraph,
+    from: *const CUgraphNode,
+    to: *const CUgraphNode,
+    edgeData: *const CUgraphEdgeData,
+    numDependencies: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphRemoveDependencies_v2,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("from", from);
+            t.arg("to", to);
+            t.arg("edgeData", edgeData);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphRemoveDependencies_v2(hGraph, from, to, edgeData, numDependencies)
+            }
+        },
+    )
+}
+
+/// Makes a graph executable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiate(
+    phGraphExec: *mut CUgraphExec,
+    hGraph: CUgraph,
+    phErrorNode: *mut CUgraphNode,
+    logBuffer: *mut c_char,
+    bufferSize: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphInstantiate,
+        |t| {
+            t.arg("phGraphExec", phGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("phErrorNode", phErrorNode);
+            t.arg("logBuffer", logBuffer);
+            t.arg("bufferSize", bufferSize);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphInstantiate(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize)
+            }
+        },
+    )
+}
+
+/// Makes a graph executable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiate_v2(
+    phGraphExec: *mut CUgraphExec,
+    hGraph: CUgraph,
+    phErrorNode: *mut CUgraphNode,
+    logBuffer: *mut c_char,
+    bufferSize: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphInstantiate_v2,
+        |t| {
+            t.arg("phGraphExec", phGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("phErrorNode", phErrorNode);
+            t.arg("logBuffer", logBuffer);
+            t.arg("bufferSize", bufferSize);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphInstantiate_v2(phGraphExec, hGraph, phErrorNode, logBuffer, bufferSize)
+            }
+        },
+    )
+}
+
+/// Makes a graph executable, with flags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(
+    phGraphExec: *mut CUgraphExec,
+    hGraph: CUgraph,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuGraphInstantiateWithFlags,
+        |t| {
+            t.arg("phGraphExec", phGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphInstantiateWithFlags(phGraphExec, hGraph, flags) }
+        },
+    )
+}
+
+/// Makes a graph executable, with flags and a stream to upload it in.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithParams(
+    phGraphExec: *mut CUgraphExec,
+    hGraph: CUgraph,
+    instantiateParams: *mut CUDA_GRAPH_INSTANTIATE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphInstantiateWithParams,
+        |t| {
+            t.arg("phGraphExec", phGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("instantiateParams", instantiateParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphInstantiateWithParams(
+                    phGraphExec,
+                    hGraph,
+                    instantiateParams,
+                    CU_STREAM_LEGACY,
+                )
+            }
+        },
+    )
+}
+
+/// Makes a graph executable, with flags and a stream to upload it in.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithParams_ptsz(
+    phGraphExec: *mut CUgraphExec,
+    hGraph: CUgraph,
+    instantiateParams: *mut CUDA_GRAPH_INSTANTIATE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphInstantiateWithParams_ptsz,
+        |t| {
+            t.arg("phGraphExec", phGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("instantiateParams", instantiateParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph::cuGraphInstantiateWithParams(
+                    phGraphExec,
+                    hGraph,
+                    instantiateParams,
+                    CU_STREAM_PER_THREAD,
+                )
+            }
+        },
+    )
+}
+
+/// Flags that an executable graph was made with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecGetFlags(hGraphExec: CUgraphExec, flags: *mut cuuint64_t) -> CUresult {
+    entry(
+        &info::cuGraphExecGetFlags,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("flags", flags);
+        },
+        || {
+            let mut flags_value = (!flags.is_null()).then_some(0u64);
+            wire::cuGraphExecGetFlags(hGraphExec as u64, flags_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(flags.cast(), flags_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an executable graph; a launch that is under way goes on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecDestroy(hGraphExec: CUgraphExec) -> CUresult {
+    entry(
+        &info::cuGraphExecDestroy,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+        },
+        || wire::cuGraphExecDestroy(hGraphExec as u64),
+    )
+}
+
+/// Gives an executable graph the parameters of a graph of the same shape.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecUpdate(
+    hGraphExec: CUgraphExec,
+    hGraph: CUgraph,
+    hErrorNode_out: *mut CUgraphNode,
+    updateResult_out: *mut CUgraphExecUpdateResult,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecUpdate,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("hErrorNode_out", hErrorNode_out);
+            t.arg("updateResult_out", updateResult_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphExecUpdate(hGraphExec, hGraph, hErrorNode_out, updateResult_out) }
+        },
+    )
+}
+
+/// Gives an executable graph the parameters of a graph of the same shape.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecUpdate_v2(
+    hGraphExec: CUgraphExec,
+    hGraph: CUgraph,
+    resultInfo: *mut CUgraphExecUpdateResultInfo,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecUpdate_v2,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hGraph", hGraph);
+            t.arg("resultInfo", resultInfo);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphExecUpdate_v2(hGraphExec, hGraph, resultInfo) }
+        },
+    )
+}
+
+/// Brings an executable graph to the device ahead of its first launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphUpload(hGraphExec: CUgraphExec, hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuGraphUpload,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphUpload(hGraphExec, hStream) }
+        },
+    )
+}
+
+/// Brings an executable graph to the device ahead of its first launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphUpload_ptsz(hGraphExec: CUgraphExec, hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuGraphUpload_ptsz,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphUpload(hGraphExec, marshal::per_thread(hStream)) }
+        },
+    )
+}
+
+/// Launches an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphLaunch(hGraphExec: CUgraphExec, hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuGraphLaunch,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphLaunch(hGraphExec, hStream) }
+        },
+    )
+}
+
+/// Launches an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphLaunch_ptsz(hGraphExec: CUgraphExec, hStream: CUstream) -> CUresult {
+    entry(
+        &info::cuGraphLaunch_ptsz,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphLaunch(hGraphExec, marshal::per_thread(hStream)) }
+        },
+    )
+}
+
+/// Whether a node of an executable graph does its work.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetEnabled(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    isEnabled: *mut c_uint,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetEnabled,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("isEnabled", isEnabled);
+        },
+        || {
+            let mut isEnabled_value = (!isEnabled.is_null()).then_some(0u32);
+            wire::cuGraphNodeGetEnabled(hGraphExec as u64, hNode as u64, isEnabled_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(isEnabled.cast(), isEnabled_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Switches a node of an executable graph on or off.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeSetEnabled(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    isEnabled: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeSetEnabled,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("isEnabled", isEnabled);
+        },
+        || wire::cuGraphNodeSetEnabled(hGraphExec as u64, hNode as u64, isEnabled),
+    )
+}
+
+/// Writes a graph as text for Graphviz to a file of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphDebugDotPrint(
+    hGraph: CUgraph,
+    path: *const c_char,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuGraphDebugDotPrint,
+        |t| {
+            t.arg("hGraph", hGraph);
+            t.arg("path", path);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphDebugDotPrint(hGraph, path, flags) }
+        },
+    )
+}
+
+/// A number that conditional nodes go by and kernels set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphConditionalHandleCreate(
+    pHandle_out: *mut CUgraphConditionalHandle,
+    hGraph: CUgraph,
+    ctx: CUcontext,
+    defaultLaunchValue: c_uint,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuGraphConditionalHandleCreate,
+        |t| {
+            t.arg("pHandle_out", pHandle_out);
+            t.arg("hGraph", hGraph);
+            t.arg("ctx", ctx);
+            t.arg("defaultLaunchValue", defaultLaunchValue);
+            t.arg("flags", flags);
+        },
+        || {
+            let mut pHandle_out_value = (!pHandle_out.is_null()).then_some(0u64);
+            wire::cuGraphConditionalHandleCreate(
+                pHandle_out_value.as_mut(),
+                hGraph as u64,
+                ctx as u64,
+                defaultLaunchValue,
+                flags,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle_out.cast(), pHandle_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Memory that graphs use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetGraphMemAttribute(
+    device: CUdevice,
+    attr: CUgraphMem_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuDeviceGetGraphMemAttribute,
+        |t| {
+            t.arg("device", device);
+            t.arg("attr", attr);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuDeviceGetGraphMemAttribute(device, attr, value) }
+        },
+    )
+}
+
+/// Resets a high-water mark of the memory that graphs use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceSetGraphMemAttribute(
+    device: CUdevice,
+    attr: CUgraphMem_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuDeviceSetGraphMemAttribute,
+        |t| {
+            t.arg("device", device);
+            t.arg("attr", attr);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuDeviceSetGraphMemAttribute(device, attr, value) }
+        },
+    )
+}
+
+/// Gives unused memory of graphs back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGraphMemTrim(device: CUdevice) -> CUresult {
+    entry(
+        &info::cuDeviceGraphMemTrim,
+        |t| {
+            t.arg("device", device);
+        },
+        || wire::cuDeviceGraphMemTrim(device),
+    )
+}
+
+/// Adds a node that does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddEmptyNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddEmptyNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuGraphAddEmptyNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Adds a copy of a graph as a node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddChildGraphNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    childGraph: CUgraph,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddChildGraphNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("childGraph", childGraph);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuGraphAddChildGraphNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+                childGraph as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The graph in a node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphChildGraphNodeGetGraph(
+    hNode: CUgraphNode,
+    phGraph: *mut CUgraph,
+) -> CUresult {
+    entry(
+        &info::cuGraphChildGraphNodeGetGraph,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("phGraph", phGraph);
+        },
+        || {
+            let mut phGraph_value = (!phGraph.is_null()).then_some(0u64);
+            wire::cuGraphChildGraphNodeGetGraph(hNode as u64, phGraph_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraph.cast(), phGraph_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Replaces the graph in a node of an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecChildGraphNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    childGraph: CUgraph,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecChildGraphNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("childGraph", childGraph);
+        },
+        || wire::cuGraphExecChildGraphNodeSetParams(hGraphExec as u64, hNode as u64, childGraph as u64),
+    )
+}
+
+/// Adds a node that records an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddEventRecordNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    event: CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddEventRecordNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("event", event);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuGraphAddEventRecordNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+                event as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Event of a node that records an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphEventRecordNodeGetEvent(
+    hNode: CUgraphNode,
+    event_out: *mut CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphEventRecordNodeGetEvent,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("event_out", event_out);
+        },
+        || {
+            let mut event_out_value = (!event_out.is_null()).then_some(0u64);
+            wire::cuGraphEventRecordNodeGetEvent(hNode as u64, event_out_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(event_out.cast(), event_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Sets the event of a node that records an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphEventRecordNodeSetEvent(hNode: CUgraphNode, event: CUevent) -> CUresult {
+    entry(
+        &info::cuGraphEventRecordNodeSetEvent,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("event", event);
+        },
+        || wire::cuGraphEventRecordNodeSetEvent(hNode as u64, event as u64),
+    )
+}
+
+/// Sets the event of a node that records an event, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecEventRecordNodeSetEvent(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    event: CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecEventRecordNodeSetEvent,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("event", event);
+        },
+        || wire::cuGraphExecEventRecordNodeSetEvent(hGraphExec as u64, hNode as u64, event as u64),
+    )
+}
+
+/// Adds a node that waits for an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddEventWaitNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    event: CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddEventWaitNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("event", event);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuGraphAddEventWaitNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+                event as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Event of a node that waits for an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphEventWaitNodeGetEvent(
+    hNode: CUgraphNode,
+    event_out: *mut CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphEventWaitNodeGetEvent,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("event_out", event_out);
+        },
+        || {
+            let mut event_out_value = (!event_out.is_null()).then_some(0u64);
+            wire::cuGraphEventWaitNodeGetEvent(hNode as u64, event_out_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(event_out.cast(), event_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Sets the event of a node that waits for an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphEventWaitNodeSetEvent(hNode: CUgraphNode, event: CUevent) -> CUresult {
+    entry(
+        &info::cuGraphEventWaitNodeSetEvent,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("event", event);
+        },
+        || wire::cuGraphEventWaitNodeSetEvent(hNode as u64, event as u64),
+    )
+}
+
+/// Sets the event of a node that waits for an event, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecEventWaitNodeSetEvent(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    event: CUevent,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecEventWaitNodeSetEvent,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("event", event);
+        },
+        || wire::cuGraphExecEventWaitNodeSetEvent(hGraphExec as u64, hNode as u64, event as u64),
+    )
+}
+
+/// Adds a fill.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddMemsetNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    memsetParams: *const CUDA_MEMSET_NODE_PARAMS,
+    ctx: CUcontext,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddMemsetNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("memsetParams", memsetParams);
+            t.arg("ctx", ctx);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let memsetParams_value = unsafe { marshal::input::<[u8; 40]>(memsetParams.cast()) };
+            wire::cuGraphAddMemsetNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+                memsetParams_value.as_ref(),
+                ctx as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Parameters of a fill.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemsetNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_MEMSET_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemsetNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            let mut nodeParams_value = (!nodeParams.is_null()).then_some([0u8; 40]);
+            wire::cuGraphMemsetNodeGetParams(hNode as u64, nodeParams_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(nodeParams.cast(), nodeParams_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Sets the parameters of a fill.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemsetNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_MEMSET_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemsetNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let nodeParams_value = unsafe { marshal::input::<[u8; 40]>(nodeParams.cast()) };
+            wire::cuGraphMemsetNodeSetParams(hNode as u64, nodeParams_value.as_ref())
+        },
+    )
+}
+
+/// Sets the parameters of a fill, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecMemsetNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    memsetParams: *const CUDA_MEMSET_NODE_PARAMS,
+    ctx: CUcontext,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecMemsetNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("memsetParams", memsetParams);
+            t.arg("ctx", ctx);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let memsetParams_value = unsafe { marshal::input::<[u8; 40]>(memsetParams.cast()) };
+            wire::cuGraphExecMemsetNodeSetParams(
+                hGraphExec as u64,
+                hNode as u64,
+                memsetParams_value.as_ref(),
+                ctx as u64,
+            )
+        },
+    )
+}
+
+/// Adds a node that frees memory of another node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddMemFreeNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    dptr: CUdeviceptr,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddMemFreeNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("dptr", dptr);
+        },
+        || {
+            let mut phGraphNode_value = (!phGraphNode.is_null()).then_some(0u64);
+            let dependencies_len = marshal::length(numDependencies, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dependencies_value = unsafe { marshal::data_in(dependencies.cast(), dependencies_len) };
+            wire::cuGraphAddMemFreeNode(
+                phGraphNode_value.as_mut(),
+                hGraph as u64,
+                dependencies_value,
+                numDependencies as u64,
+                dptr,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phGraphNode.cast(), phGraphNode_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Address that a node frees.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemFreeNodeGetParams(
+    hNode: CUgraphNode,
+    dptr_out: *mut CUdeviceptr,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemFreeNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("dptr_out", dptr_out);
+        },
+        || {
+            let mut dptr_out_value = (!dptr_out.is_null()).then_some(0u64);
+            wire::cuGraphMemFreeNodeGetParams(hNode as u64, dptr_out_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(dptr_out.cast(), dptr_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Copies the attributes of a kernel node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeCopyAttributes(dst: CUgraphNode, src: CUgraphNode) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeCopyAttributes,
+        |t| {
+            t.arg("dst", dst);
+            t.arg("src", src);
+        },
+        || wire::cuGraphKernelNodeCopyAttributes(dst as u64, src as u64),
+    )
+}
+
+/// An attribute of a kernel node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeGetAttribute(
+    hNode: CUgraphNode,
+    attr: CUkernelNodeAttrID,
+    value_out: *mut CUkernelNodeAttrValue,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeGetAttribute,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("attr", attr);
+            t.arg("value_out", value_out);
+        },
+        || {
+            let mut value_out_value = (!value_out.is_null()).then_some([0u8; 64]);
+            wire::cuGraphKernelNodeGetAttribute(hNode as u64, attr, value_out_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(value_out.cast(), value_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Sets an attribute of a kernel node.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeSetAttribute(
+    hNode: CUgraphNode,
+    attr: CUkernelNodeAttrID,
+    value: *const CUkernelNodeAttrValue,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeSetAttribute,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("attr", attr);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let value_value = unsafe { marshal::input::<[u8; 64]>(value.cast()) };
+            wire::cuGraphKernelNodeSetAttribute(hNode as u64, attr, value_value.as_ref())
+        },
+    )
+}
+
+/// Adds a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v1,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddKernelNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddKernelNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_KERNEL_NODE_PARAMS_v1,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphKernelNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v1,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphKernelNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a kernel launch, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecKernelNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v1,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecKernelNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecKernelNodeSetParams(hGraphExec, hNode, nodeParams) }
+        },
+    )
+}
+
+/// Adds a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddKernelNode_v2,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddKernelNode_v2(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeGetParams_v2(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_KERNEL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeGetParams_v2,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphKernelNodeGetParams_v2(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a kernel launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeSetParams_v2(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphKernelNodeSetParams_v2,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphKernelNodeSetParams_v2(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a kernel launch, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecKernelNodeSetParams_v2(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_KERNEL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecKernelNodeSetParams_v2,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecKernelNodeSetParams_v2(hGraphExec, hNode, nodeParams) }
+        },
+    )
+}
+
+/// Adds a copy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddMemcpyNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    copyParams: *const CUDA_MEMCPY3D,
+    ctx: CUcontext,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddMemcpyNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("copyParams", copyParams);
+            t.arg("ctx", ctx);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddMemcpyNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    copyParams,
+                    ctx,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a copy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemcpyNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_MEMCPY3D,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemcpyNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphMemcpyNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a copy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemcpyNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_MEMCPY3D,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemcpyNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphMemcpyNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a copy, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecMemcpyNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    copyParams: *const CUDA_MEMCPY3D,
+    ctx: CUcontext,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecMemcpyNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("copyParams", copyParams);
+            t.arg("ctx", ctx);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecMemcpyNodeSetParams(hGraphExec, hNode, copyParams, ctx) }
+        },
+    )
+}
+
+/// Adds a call of a function of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddHostNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_HOST_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddHostNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddHostNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a call of a function of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphHostNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_HOST_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphHostNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphHostNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a call of a function of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphHostNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_HOST_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphHostNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphHostNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a call of a function of the program, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecHostNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_HOST_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecHostNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecHostNodeSetParams(hGraphExec, hNode, nodeParams) }
+        },
+    )
+}
+
+/// Adds a batch of waits and writes of single words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddBatchMemOpNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddBatchMemOpNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddBatchMemOpNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a batch of waits and writes of single words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphBatchMemOpNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphBatchMemOpNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphBatchMemOpNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a batch of waits and writes of single words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphBatchMemOpNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphBatchMemOpNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphBatchMemOpNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a batch of waits and writes of single words, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecBatchMemOpNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecBatchMemOpNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecBatchMemOpNodeSetParams(hGraphExec, hNode, nodeParams) }
+        },
+    )
+}
+
+/// Adds signals to external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddExternalSemaphoresSignalNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddExternalSemaphoresSignalNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddExternalSemaphoresSignalNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of signals to external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExternalSemaphoresSignalNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExternalSemaphoresSignalNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExternalSemaphoresSignalNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of signals to external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExternalSemaphoresSignalNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExternalSemaphoresSignalNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExternalSemaphoresSignalNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of signals to external semaphores, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecExternalSemaphoresSignalNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecExternalSemaphoresSignalNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphExecExternalSemaphoresSignalNodeSetParams(
+                    hGraphExec, hNode, nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Adds waits for external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddExternalSemaphoresWaitNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *const CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddExternalSemaphoresWaitNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddExternalSemaphoresWaitNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of waits for external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExternalSemaphoresWaitNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExternalSemaphoresWaitNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExternalSemaphoresWaitNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of waits for external semaphores.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExternalSemaphoresWaitNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExternalSemaphoresWaitNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExternalSemaphoresWaitNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of waits for external semaphores, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecExternalSemaphoresWaitNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *const CUDA_EXT_SEM_WAIT_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecExternalSemaphoresWaitNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphExecExternalSemaphoresWaitNodeSetParams(
+                    hGraphExec, hNode, nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Adds an allocation, whose address is written to the parameters.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddMemAllocNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *mut CUDA_MEM_ALLOC_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddMemAllocNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddMemAllocNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of an allocation.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphMemAllocNodeGetParams(
+    hNode: CUgraphNode,
+    params_out: *mut CUDA_MEM_ALLOC_NODE_PARAMS,
+) -> CUresult {
+    entry(
+        &info::cuGraphMemAllocNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("params_out", params_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphMemAllocNodeGetParams(hNode, params_out) }
+        },
+    )
+}
+
+/// Adds a node of any type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddNode(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    numDependencies: usize,
+    nodeParams: *mut CUgraphNodeParams,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddNode,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddNode(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Adds a node of any type, with data of its edges.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddNode_v2(
+    phGraphNode: *mut CUgraphNode,
+    hGraph: CUgraph,
+    dependencies: *const CUgraphNode,
+    dependencyData: *const CUgraphEdgeData,
+    numDependencies: usize,
+    nodeParams: *mut CUgraphNodeParams,
+) -> CUresult {
+    entry(
+        &info::cuGraphAddNode_v2,
+        |t| {
+            t.arg("phGraphNode", phGraphNode);
+            t.arg("hGraph", hGraph);
+            t.arg("dependencies", dependencies);
+            t.arg("dependencyData", dependencyData);
+            t.arg("numDependencies", numDependencies);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::graph_node::cuGraphAddNode_v2(
+                    phGraphNode,
+                    hGraph,
+                    dependencies,
+                    dependencyData,
+                    numDependencies,
+                    nodeParams,
+                )
+            }
+        },
+    )
+}
+
+/// Parameters of a node of any type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUgraphNodeParams,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeGetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphNodeGetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a node of any type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeSetParams(
+    hNode: CUgraphNode,
+    nodeParams: *mut CUgraphNodeParams,
+) -> CUresult {
+    entry(
+        &info::cuGraphNodeSetParams,
+        |t| {
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphNodeSetParams(hNode, nodeParams) }
+        },
+    )
+}
+
+/// Sets the parameters of a node of any type, in an executable graph.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecNodeSetParams(
+    hGraphExec: CUgraphExec,
+    hNode: CUgraphNode,
+    nodeParams: *mut CUgraphNodeParams,
+) -> CUresult {
+    entry(
+        &info::cuGraphExecNodeSetParams,
+        |t| {
+            t.arg("hGraphExec", hGraphExec);
+            t.arg("hNode", hNode);
+            t.arg("nodeParams", nodeParams);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphExecNodeSetParams(hGraphExec, hNode, nodeParams) }
         },
     )
 }
@@ -5079,7 +7913,10 @@ pub unsafe extern "C" fn cuStreamDestroy(hStream: CUstream) -> CUresult {
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamDestroy_v2(hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamDestroy_v2(hStream) }
+        },
     )
 }
 
@@ -5091,7 +7928,10 @@ pub unsafe extern "C" fn cuStreamDestroy_v2(hStream: CUstream) -> CUresult {
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamDestroy_v2(hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamDestroy_v2(hStream) }
+        },
     )
 }
 
@@ -5635,253 +8475,93 @@ pub unsafe extern "C" fn cuStreamSetAttribute_ptsz(
     )
 }
 
-/// Whether a stream is capturing.
+/// Makes an object with a function of the program that is called when nothing holds it any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamIsCapturing(
-    hStream: CUstream,
-    captureStatus: *mut CUstreamCaptureStatus,
+pub unsafe extern "C" fn cuUserObjectCreate(
+    object_out: *mut CUuserObject,
+    ptr: *mut c_void,
+    destroy: CUhostFn,
+    initialRefcount: c_uint,
+    flags: c_uint,
 ) -> CUresult {
     entry(
-        &info::cuStreamIsCapturing,
+        &info::cuUserObjectCreate,
         |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus", captureStatus);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::stream::cuStreamIsCapturing(hStream, captureStatus) }
-        },
-    )
-}
-
-/// Whether a stream is capturing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamIsCapturing_ptsz(
-    hStream: CUstream,
-    captureStatus: *mut CUstreamCaptureStatus,
-) -> CUresult {
-    entry(
-        &info::cuStreamIsCapturing_ptsz,
-        |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus", captureStatus);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::stream::cuStreamIsCapturing(marshal::per_thread(hStream), captureStatus) }
-        },
-    )
-}
-
-/// Capture state of a stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-) -> CUresult {
-    entry(
-        &info::cuStreamGetCaptureInfo,
-        |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::stream::cuStreamGetCaptureInfo(hStream, captureStatus_out, id_out) }
-        },
-    )
-}
-
-/// Capture state of a stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo_ptsz(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-) -> CUresult {
-    entry(
-        &info::cuStreamGetCaptureInfo_ptsz,
-        |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
+            t.arg("object_out", object_out);
+            t.arg("ptr", ptr);
+            t.arg("destroy", destroy);
+            t.arg("initialRefcount", initialRefcount);
+            t.arg("flags", flags);
         },
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe {
-                custom::stream::cuStreamGetCaptureInfo(
-                    marshal::per_thread(hStream),
-                    captureStatus_out,
-                    id_out,
-                )
+                custom::user_object::cuUserObjectCreate(object_out, ptr, destroy, initialRefcount, flags)
             }
         },
     )
 }
 
-/// Capture state of a stream, with graph and dependencies.
+/// Adds references.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    numDependencies_out: *mut usize,
-) -> CUresult {
+pub unsafe extern "C" fn cuUserObjectRetain(object: CUuserObject, count: c_uint) -> CUresult {
     entry(
-        &info::cuStreamGetCaptureInfo_v2,
+        &info::cuUserObjectRetain,
         |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
-            t.arg("graph_out", graph_out);
-            t.arg("dependencies_out", dependencies_out);
-            t.arg("numDependencies_out", numDependencies_out);
+            t.arg("object", object);
+            t.arg("count", count);
         },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe {
-                custom::stream::cuStreamGetCaptureInfo_v2(
-                    hStream,
-                    captureStatus_out,
-                    id_out,
-                    graph_out,
-                    dependencies_out,
-                    numDependencies_out,
-                )
-            }
-        },
+        || wire::cuUserObjectRetain(object as u64, count),
     )
 }
 
-/// Capture state of a stream, with graph and dependencies.
+/// Gives references back.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2_ptsz(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    numDependencies_out: *mut usize,
-) -> CUresult {
+pub unsafe extern "C" fn cuUserObjectRelease(object: CUuserObject, count: c_uint) -> CUresult {
     entry(
-        &info::cuStreamGetCaptureInfo_v2_ptsz,
+        &info::cuUserObjectRelease,
         |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
-            t.arg("graph_out", graph_out);
-            t.arg("dependencies_out", dependencies_out);
-            t.arg("numDependencies_out", numDependencies_out);
+            t.arg("object", object);
+            t.arg("count", count);
         },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe {
-                custom::stream::cuStreamGetCaptureInfo_v2(
-                    marshal::per_thread(hStream),
-                    captureStatus_out,
-                    id_out,
-                    graph_out,
-                    dependencies_out,
-                    numDependencies_out,
-                )
-            }
-        },
+        || wire::cuUserObjectRelease(object as u64, count),
     )
 }
 
-/// Capture state of a stream, with graph, dependencies and edges.
+/// Makes a graph hold an object.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    edgeData_out: *mut *const CUgraphEdgeData,
-    numDependencies_out: *mut usize,
+pub unsafe extern "C" fn cuGraphRetainUserObject(
+    graph: CUgraph,
+    object: CUuserObject,
+    count: c_uint,
+    flags: c_uint,
 ) -> CUresult {
     entry(
-        &info::cuStreamGetCaptureInfo_v3,
+        &info::cuGraphRetainUserObject,
         |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
-            t.arg("graph_out", graph_out);
-            t.arg("dependencies_out", dependencies_out);
-            t.arg("edgeData_out", edgeData_out);
-            t.arg("numDependencies_out", numDependencies_out);
+            t.arg("graph", graph);
+            t.arg("object", object);
+            t.arg("count", count);
+            t.arg("flags", flags);
         },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe {
-                custom::stream::cuStreamGetCaptureInfo_v3(
-                    hStream,
-                    captureStatus_out,
-                    id_out,
-                    graph_out,
-                    dependencies_out,
-                    edgeData_out,
-                    numDependencies_out,
-                )
-            }
-        },
+        || wire::cuGraphRetainUserObject(graph as u64, object as u64, count, flags),
     )
 }
 
-/// Capture state of a stream, with graph, dependencies and edges.
+/// Makes a graph let go of an object.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3_ptsz(
-    hStream: CUstream,
-    captureStatus_out: *mut CUstreamCaptureStatus,
-    id_out: *mut cuuint64_t,
-    graph_out: *mut CUgraph,
-    dependencies_out: *mut *const CUgraphNode,
-    edgeData_out: *mut *const CUgraphEdgeData,
-    numDependencies_out: *mut usize,
+pub unsafe extern "C" fn cuGraphReleaseUserObject(
+    graph: CUgraph,
+    object: CUuserObject,
+    count: c_uint,
 ) -> CUresult {
     entry(
-        &info::cuStreamGetCaptureInfo_v3_ptsz,
+        &info::cuGraphReleaseUserObject,
         |t| {
-            t.arg("hStream", hStream);
-            t.arg("captureStatus_out", captureStatus_out);
-            t.arg("id_out", id_out);
-            t.arg("graph_out", graph_out);
-            t.arg("dependencies_out", dependencies_out);
-            t.arg("edgeData_out", edgeData_out);
-            t.arg("numDependencies_out", numDependencies_out);
+            t.arg("graph", graph);
+            t.arg("object", object);
+            t.arg("count", count);
         },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe {
-                custom::stream::cuStreamGetCaptureInfo_v3(
-                    marshal::per_thread(hStream),
-                    captureStatus_out,
-                    id_out,
-                    graph_out,
-                    dependencies_out,
-                    edgeData_out,
-                    numDependencies_out,
-                )
-            }
-        },
-    )
-}
-
-/// Exchanges the calling thread's capture mode.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) -> CUresult {
-    entry(
-        &info::cuThreadExchangeStreamCaptureMode,
-        |t| {
-            t.arg("mode", mode);
-        },
-        || {
-            // SAFETY: the arguments are the caller's, unchanged.
-            unsafe { custom::stream::cuThreadExchangeStreamCaptureMode(mode) }
-        },
+        || wire::cuGraphReleaseUserObject(graph as u64, object as u64, count),
     )
 }

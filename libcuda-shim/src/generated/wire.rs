@@ -11,6 +11,188 @@ use protocol::status::CuResult;
 
 use crate::call::{cached, posted, sync};
 
+/// Begins to capture what is asked of a stream into a new graph.
+pub fn cuStreamBeginCapture_v2(hStream: u64, mode: u32) -> CuResult {
+    sync(
+        ops::cuStreamBeginCapture_v2,
+        |w| {
+            w.u64(hStream);
+            w.u32(mode);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Begins to capture what is asked of a stream into an existing graph.
+pub fn cuStreamBeginCaptureToGraph(
+    hStream: u64,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    dependencyData: Option<&[u8]>,
+    numDependencies: u64,
+    mode: u32,
+) -> CuResult {
+    sync(
+        ops::cuStreamBeginCaptureToGraph,
+        |w| {
+            w.u64(hStream);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.bytes(dependencyData);
+            w.u64(numDependencies);
+            w.u32(mode);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Ends a capture and gives its graph.
+pub fn cuStreamEndCapture(hStream: u64, phGraph: Option<&mut u64>) -> CuResult {
+    let phGraph_present = phGraph.is_some();
+    sync(
+        ops::cuStreamEndCapture,
+        |w| {
+            w.u64(hStream);
+            w.present(phGraph_present);
+        },
+        |r| {
+            if let Some(value) = phGraph {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Whether a stream is capturing.
+pub fn cuStreamIsCapturing(hStream: u64, captureStatus: Option<&mut u32>) -> CuResult {
+    let captureStatus_present = captureStatus.is_some();
+    sync(
+        ops::cuStreamIsCapturing,
+        |w| {
+            w.u64(hStream);
+            w.present(captureStatus_present);
+        },
+        |r| {
+            if let Some(value) = captureStatus {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Changes the nodes that the next captured one depends on.
+pub fn cuStreamUpdateCaptureDependencies(
+    hStream: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::cuStreamUpdateCaptureDependencies,
+        |w| {
+            w.u64(hStream);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Changes the nodes that the next captured one depends on, with data of the edges.
+pub fn cuStreamUpdateCaptureDependencies_v2(
+    hStream: u64,
+    dependencies: Option<&[u8]>,
+    dependencyData: Option<&[u8]>,
+    numDependencies: u64,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::cuStreamUpdateCaptureDependencies_v2,
+        |w| {
+            w.u64(hStream);
+            w.bytes(dependencies);
+            w.bytes(dependencyData);
+            w.u64(numDependencies);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Capture state of a stream. `api` is the version of the call. `flags` bit 0: the dependencies are wanted, bit 1: with data of the edges.
+pub fn capture_info(
+    api: u32,
+    stream: u64,
+    flags: u32,
+    status: Option<&mut u32>,
+    id: Option<&mut u64>,
+    graph: Option<&mut u64>,
+    dependencies: Option<&mut Vec<u8>>,
+    edges: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let status_present = status.is_some();
+    let id_present = id.is_some();
+    let graph_present = graph.is_some();
+    let dependencies_present = dependencies.is_some();
+    let edges_present = edges.is_some();
+    sync(
+        ops::capture_info,
+        |w| {
+            w.u32(api);
+            w.u64(stream);
+            w.u32(flags);
+            w.present(status_present);
+            w.present(id_present);
+            w.present(graph_present);
+            w.present(dependencies_present);
+            w.present(edges_present);
+        },
+        |r| {
+            if let Some(value) = status {
+                *value = r.u32()?;
+            }
+            if let Some(value) = id {
+                *value = r.u64()?;
+            }
+            if let Some(value) = graph {
+                *value = r.u64()?;
+            }
+            if let Some(data) = dependencies {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            if let Some(data) = edges {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The capture mode of the lane's thread. Sent before the next operation when it has changed.
+pub fn lane_capture_mode(mode: u32) -> CuResult {
+    posted(ops::lane_capture_mode, |w| {
+        w.u32(mode);
+    })
+}
+
+/// As `callback_post`, for a stream that may be capturing: the function may be called any number of times.
+pub fn capture_callback(stream: u64, id: u64, kind: u32) -> CuResult {
+    sync(
+        ops::capture_callback,
+        |w| {
+            w.u64(stream);
+            w.u64(id);
+            w.u32(kind);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Retains the primary context of a device.
 pub fn cuDevicePrimaryCtxRetain(pctx: Option<&mut u64>, dev: i32) -> CuResult {
     let pctx_present = pctx.is_some();
@@ -530,6 +712,1065 @@ pub fn cuFuncSetCacheConfig(hfunc: u64, config: u32) -> CuResult {
             w.u32(config);
         },
         |_| Ok(()),
+    )
+}
+
+/// Creates an empty graph.
+pub fn cuGraphCreate(phGraph: Option<&mut u64>, flags: u32) -> CuResult {
+    let phGraph_present = phGraph.is_some();
+    sync(
+        ops::cuGraphCreate,
+        |w| {
+            w.present(phGraph_present);
+            w.u32(flags);
+        },
+        |r| {
+            if let Some(value) = phGraph {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Copies a graph.
+pub fn cuGraphClone(phGraphClone: Option<&mut u64>, originalGraph: u64) -> CuResult {
+    let phGraphClone_present = phGraphClone.is_some();
+    sync(
+        ops::cuGraphClone,
+        |w| {
+            w.present(phGraphClone_present);
+            w.u64(originalGraph);
+        },
+        |r| {
+            if let Some(value) = phGraphClone {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The node of a copy that an original node has become.
+pub fn cuGraphNodeFindInClone(phNode: Option<&mut u64>, hOriginalNode: u64, hClonedGraph: u64) -> CuResult {
+    let phNode_present = phNode.is_some();
+    sync(
+        ops::cuGraphNodeFindInClone,
+        |w| {
+            w.present(phNode_present);
+            w.u64(hOriginalNode);
+            w.u64(hClonedGraph);
+        },
+        |r| {
+            if let Some(value) = phNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a node with its edges.
+pub fn cuGraphDestroyNode(hNode: u64) -> CuResult {
+    sync(
+        ops::cuGraphDestroyNode,
+        |w| {
+            w.u64(hNode);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Type of a node.
+pub fn cuGraphNodeGetType(hNode: u64, type_: Option<&mut u32>) -> CuResult {
+    let type__present = type_.is_some();
+    sync(
+        ops::cuGraphNodeGetType,
+        |w| {
+            w.u64(hNode);
+            w.present(type__present);
+        },
+        |r| {
+            if let Some(value) = type_ {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Id of a graph, for debuggers.
+pub fn cuGraphGetId(hGraph: u64, graphId: Option<&mut u32>) -> CuResult {
+    let graphId_present = graphId.is_some();
+    sync(
+        ops::cuGraphGetId,
+        |w| {
+            w.u64(hGraph);
+            w.present(graphId_present);
+        },
+        |r| {
+            if let Some(value) = graphId {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Id of an executable graph, for debuggers.
+pub fn cuGraphExecGetId(hGraphExec: u64, graphId: Option<&mut u32>) -> CuResult {
+    let graphId_present = graphId.is_some();
+    sync(
+        ops::cuGraphExecGetId,
+        |w| {
+            w.u64(hGraphExec);
+            w.present(graphId_present);
+        },
+        |r| {
+            if let Some(value) = graphId {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The graph that a node is in.
+pub fn cuGraphNodeGetContainingGraph(hNode: u64, phGraph: Option<&mut u64>) -> CuResult {
+    let phGraph_present = phGraph.is_some();
+    sync(
+        ops::cuGraphNodeGetContainingGraph,
+        |w| {
+            w.u64(hNode);
+            w.present(phGraph_present);
+        },
+        |r| {
+            if let Some(value) = phGraph {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Id of a node in its graph, for debuggers.
+pub fn cuGraphNodeGetLocalId(hNode: u64, nodeId: Option<&mut u32>) -> CuResult {
+    let nodeId_present = nodeId.is_some();
+    sync(
+        ops::cuGraphNodeGetLocalId,
+        |w| {
+            w.u64(hNode);
+            w.present(nodeId_present);
+        },
+        |r| {
+            if let Some(value) = nodeId {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Id of a node for tools.
+pub fn cuGraphNodeGetToolsId(hNode: u64, toolsNodeId: Option<&mut u64>) -> CuResult {
+    let toolsNodeId_present = toolsNodeId.is_some();
+    sync(
+        ops::cuGraphNodeGetToolsId,
+        |w| {
+            w.u64(hNode);
+            w.present(toolsNodeId_present);
+        },
+        |r| {
+            if let Some(value) = toolsNodeId {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Adds edges.
+pub fn cuGraphAddDependencies(
+    hGraph: u64,
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+    numDependencies: u64,
+) -> CuResult {
+    sync(
+        ops::cuGraphAddDependencies,
+        |w| {
+            w.u64(hGraph);
+            w.bytes(from);
+            w.bytes(to);
+            w.u64(numDependencies);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds edges with data.
+pub fn cuGraphAddDependencies_v2(
+    hGraph: u64,
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+    edgeData: Option<&[u8]>,
+    numDependencies: u64,
+) -> CuResult {
+    sync(
+        ops::cuGraphAddDependencies_v2,
+        |w| {
+            w.u64(hGraph);
+            w.bytes(from);
+            w.bytes(to);
+            w.bytes(edgeData);
+            w.u64(numDependencies);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Removes edges.
+pub fn cuGraphRemoveDependencies(
+    hGraph: u64,
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+    numDependencies: u64,
+) -> CuResult {
+    sync(
+        ops::cuGraphRemoveDependencies,
+        |w| {
+            w.u64(hGraph);
+            w.bytes(from);
+            w.bytes(to);
+            w.u64(numDependencies);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Removes edges with data.
+pub fn cuGraphRemoveDependencies_v2(
+    hGraph: u64,
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+    edgeData: Option<&[u8]>,
+    numDependencies: u64,
+) -> CuResult {
+    sync(
+        ops::cuGraphRemoveDependencies_v2,
+        |w| {
+            w.u64(hGraph);
+            w.bytes(from);
+            w.bytes(to);
+            w.bytes(edgeData);
+            w.u64(numDependencies);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Flags that an executable graph was made with.
+pub fn cuGraphExecGetFlags(hGraphExec: u64, flags: Option<&mut u64>) -> CuResult {
+    let flags_present = flags.is_some();
+    sync(
+        ops::cuGraphExecGetFlags,
+        |w| {
+            w.u64(hGraphExec);
+            w.present(flags_present);
+        },
+        |r| {
+            if let Some(value) = flags {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an executable graph; a launch that is under way goes on.
+pub fn cuGraphExecDestroy(hGraphExec: u64) -> CuResult {
+    sync(
+        ops::cuGraphExecDestroy,
+        |w| {
+            w.u64(hGraphExec);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Brings an executable graph to the device ahead of its first launch.
+pub fn cuGraphUpload(hGraphExec: u64, hStream: u64) -> CuResult {
+    posted(ops::cuGraphUpload, |w| {
+        w.u64(hGraphExec);
+        w.u64(hStream);
+    })
+}
+
+/// Launches an executable graph.
+pub fn cuGraphLaunch(hGraphExec: u64, hStream: u64) -> CuResult {
+    posted(ops::cuGraphLaunch, |w| {
+        w.u64(hGraphExec);
+        w.u64(hStream);
+    })
+}
+
+/// Whether a node of an executable graph does its work.
+pub fn cuGraphNodeGetEnabled(hGraphExec: u64, hNode: u64, isEnabled: Option<&mut u32>) -> CuResult {
+    let isEnabled_present = isEnabled.is_some();
+    sync(
+        ops::cuGraphNodeGetEnabled,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.present(isEnabled_present);
+        },
+        |r| {
+            if let Some(value) = isEnabled {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Switches a node of an executable graph on or off.
+pub fn cuGraphNodeSetEnabled(hGraphExec: u64, hNode: u64, isEnabled: u32) -> CuResult {
+    sync(
+        ops::cuGraphNodeSetEnabled,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.u32(isEnabled);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// A number that conditional nodes go by and kernels set.
+pub fn cuGraphConditionalHandleCreate(
+    pHandle_out: Option<&mut u64>,
+    hGraph: u64,
+    ctx: u64,
+    defaultLaunchValue: u32,
+    flags: u32,
+) -> CuResult {
+    let pHandle_out_present = pHandle_out.is_some();
+    sync(
+        ops::cuGraphConditionalHandleCreate,
+        |w| {
+            w.present(pHandle_out_present);
+            w.u64(hGraph);
+            w.u64(ctx);
+            w.u32(defaultLaunchValue);
+            w.u32(flags);
+        },
+        |r| {
+            if let Some(value) = pHandle_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Gives unused memory of graphs back.
+pub fn cuDeviceGraphMemTrim(device: i32) -> CuResult {
+    sync(
+        ops::cuDeviceGraphMemTrim,
+        |w| {
+            w.i32(device);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Destroys a graph; gives the handles of its nodes and of those of its child graphs, which are invalid now, as far as they fit a reply.
+pub fn graph_destroy(graph: u64, nodes: Option<&mut Vec<u8>>) -> CuResult {
+    let nodes_present = nodes.is_some();
+    sync(
+        ops::graph_destroy,
+        |w| {
+            w.u64(graph);
+            w.present(nodes_present);
+        },
+        |r| {
+            if let Some(data) = nodes {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A list of nodes. `what` and the flags are those of `protocol::graph`. `object` is a graph or a node; `capacity` is what the program
+/// has room for. Gives `total`, the number that the driver gave, and the part of the list from `first` that fits a reply.
+pub fn graph_list(
+    what: u32,
+    flags: u32,
+    object: u64,
+    capacity: u64,
+    first: u64,
+    total: Option<&mut u64>,
+    nodes: Option<&mut Vec<u8>>,
+    to: Option<&mut Vec<u8>>,
+    edges: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let total_present = total.is_some();
+    let nodes_present = nodes.is_some();
+    let to_present = to.is_some();
+    let edges_present = edges.is_some();
+    sync(
+        ops::graph_list,
+        |w| {
+            w.u32(what);
+            w.u32(flags);
+            w.u64(object);
+            w.u64(capacity);
+            w.u64(first);
+            w.present(total_present);
+            w.present(nodes_present);
+            w.present(to_present);
+            w.present(edges_present);
+        },
+        |r| {
+            if let Some(value) = total {
+                *value = r.u64()?;
+            }
+            if let Some(data) = nodes {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            if let Some(data) = to {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            if let Some(data) = edges {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Makes a graph executable. `api` is 1 for the calls with a log, 2 with flags, 3 with parameters. `result` is the CUresult, `outcome` the
+/// CUgraphInstantiateResult. The log has at most `log_len` bytes.
+pub fn graph_instantiate(
+    api: u32,
+    graph: u64,
+    flags: u64,
+    stream: u64,
+    log_len: u64,
+    result: Option<&mut u32>,
+    exec: Option<&mut u64>,
+    error_node: Option<&mut u64>,
+    outcome: Option<&mut u32>,
+    log: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let result_present = result.is_some();
+    let exec_present = exec.is_some();
+    let error_node_present = error_node.is_some();
+    let outcome_present = outcome.is_some();
+    let log_present = log.is_some();
+    sync(
+        ops::graph_instantiate,
+        |w| {
+            w.u32(api);
+            w.u64(graph);
+            w.u64(flags);
+            w.u64(stream);
+            w.u64(log_len);
+            w.present(result_present);
+            w.present(exec_present);
+            w.present(error_node_present);
+            w.present(outcome_present);
+            w.present(log_present);
+        },
+        |r| {
+            if let Some(value) = result {
+                *value = r.u32()?;
+            }
+            if let Some(value) = exec {
+                *value = r.u64()?;
+            }
+            if let Some(value) = error_node {
+                *value = r.u64()?;
+            }
+            if let Some(value) = outcome {
+                *value = r.u32()?;
+            }
+            if let Some(data) = log {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Updates an executable graph. `result` is the CUresult, `outcome` the CUgraphExecUpdateResult.
+pub fn graph_exec_update(
+    exec: u64,
+    graph: u64,
+    result: Option<&mut u32>,
+    outcome: Option<&mut u32>,
+    error_node: Option<&mut u64>,
+    error_from_node: Option<&mut u64>,
+) -> CuResult {
+    let result_present = result.is_some();
+    let outcome_present = outcome.is_some();
+    let error_node_present = error_node.is_some();
+    let error_from_node_present = error_from_node.is_some();
+    sync(
+        ops::graph_exec_update,
+        |w| {
+            w.u64(exec);
+            w.u64(graph);
+            w.present(result_present);
+            w.present(outcome_present);
+            w.present(error_node_present);
+            w.present(error_from_node_present);
+        },
+        |r| {
+            if let Some(value) = result {
+                *value = r.u32()?;
+            }
+            if let Some(value) = outcome {
+                *value = r.u32()?;
+            }
+            if let Some(value) = error_node {
+                *value = r.u64()?;
+            }
+            if let Some(value) = error_from_node {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The text of cuGraphDebugDotPrint from `offset`, as much as fits a reply, and its length.
+pub fn graph_dot(
+    graph: u64,
+    flags: u32,
+    offset: u64,
+    total: Option<&mut u64>,
+    text: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let total_present = total.is_some();
+    let text_present = text.is_some();
+    sync(
+        ops::graph_dot,
+        |w| {
+            w.u64(graph);
+            w.u32(flags);
+            w.u64(offset);
+            w.present(total_present);
+            w.present(text_present);
+        },
+        |r| {
+            if let Some(value) = total {
+                *value = r.u64()?;
+            }
+            if let Some(data) = text {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// An attribute of the memory that graphs use.
+pub fn graph_mem_get_attribute(device: i32, attribute: u32, value: Option<&mut u64>) -> CuResult {
+    let value_present = value.is_some();
+    sync(
+        ops::graph_mem_get_attribute,
+        |w| {
+            w.i32(device);
+            w.u32(attribute);
+            w.present(value_present);
+        },
+        |r| {
+            if let Some(value) = value {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets an attribute of the memory that graphs use.
+pub fn graph_mem_set_attribute(device: i32, attribute: u32, value: u64) -> CuResult {
+    sync(
+        ops::graph_mem_set_attribute,
+        |w| {
+            w.i32(device);
+            w.u32(attribute);
+            w.u64(value);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a node that does nothing.
+pub fn cuGraphAddEmptyNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddEmptyNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Adds a copy of a graph as a node.
+pub fn cuGraphAddChildGraphNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    childGraph: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddChildGraphNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.u64(childGraph);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The graph in a node.
+pub fn cuGraphChildGraphNodeGetGraph(hNode: u64, phGraph: Option<&mut u64>) -> CuResult {
+    let phGraph_present = phGraph.is_some();
+    sync(
+        ops::cuGraphChildGraphNodeGetGraph,
+        |w| {
+            w.u64(hNode);
+            w.present(phGraph_present);
+        },
+        |r| {
+            if let Some(value) = phGraph {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Replaces the graph in a node of an executable graph.
+pub fn cuGraphExecChildGraphNodeSetParams(hGraphExec: u64, hNode: u64, childGraph: u64) -> CuResult {
+    sync(
+        ops::cuGraphExecChildGraphNodeSetParams,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.u64(childGraph);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a node that records an event.
+pub fn cuGraphAddEventRecordNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    event: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddEventRecordNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.u64(event);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Event of a node that records an event.
+pub fn cuGraphEventRecordNodeGetEvent(hNode: u64, event_out: Option<&mut u64>) -> CuResult {
+    let event_out_present = event_out.is_some();
+    sync(
+        ops::cuGraphEventRecordNodeGetEvent,
+        |w| {
+            w.u64(hNode);
+            w.present(event_out_present);
+        },
+        |r| {
+            if let Some(value) = event_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the event of a node that records an event.
+pub fn cuGraphEventRecordNodeSetEvent(hNode: u64, event: u64) -> CuResult {
+    sync(
+        ops::cuGraphEventRecordNodeSetEvent,
+        |w| {
+            w.u64(hNode);
+            w.u64(event);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the event of a node that records an event, in an executable graph.
+pub fn cuGraphExecEventRecordNodeSetEvent(hGraphExec: u64, hNode: u64, event: u64) -> CuResult {
+    sync(
+        ops::cuGraphExecEventRecordNodeSetEvent,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.u64(event);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a node that waits for an event.
+pub fn cuGraphAddEventWaitNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    event: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddEventWaitNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.u64(event);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Event of a node that waits for an event.
+pub fn cuGraphEventWaitNodeGetEvent(hNode: u64, event_out: Option<&mut u64>) -> CuResult {
+    let event_out_present = event_out.is_some();
+    sync(
+        ops::cuGraphEventWaitNodeGetEvent,
+        |w| {
+            w.u64(hNode);
+            w.present(event_out_present);
+        },
+        |r| {
+            if let Some(value) = event_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the event of a node that waits for an event.
+pub fn cuGraphEventWaitNodeSetEvent(hNode: u64, event: u64) -> CuResult {
+    sync(
+        ops::cuGraphEventWaitNodeSetEvent,
+        |w| {
+            w.u64(hNode);
+            w.u64(event);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the event of a node that waits for an event, in an executable graph.
+pub fn cuGraphExecEventWaitNodeSetEvent(hGraphExec: u64, hNode: u64, event: u64) -> CuResult {
+    sync(
+        ops::cuGraphExecEventWaitNodeSetEvent,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.u64(event);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a fill.
+pub fn cuGraphAddMemsetNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    memsetParams: Option<&[u8; 40]>,
+    ctx: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddMemsetNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.bytes(memsetParams.map(|data| data.as_slice()));
+            w.u64(ctx);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Parameters of a fill.
+pub fn cuGraphMemsetNodeGetParams(hNode: u64, nodeParams: Option<&mut [u8; 40]>) -> CuResult {
+    let nodeParams_present = nodeParams.is_some();
+    sync(
+        ops::cuGraphMemsetNodeGetParams,
+        |w| {
+            w.u64(hNode);
+            w.present(nodeParams_present);
+        },
+        |r| {
+            if let Some(value) = nodeParams {
+                value.copy_from_slice(r.fixed(40)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the parameters of a fill.
+pub fn cuGraphMemsetNodeSetParams(hNode: u64, nodeParams: Option<&[u8; 40]>) -> CuResult {
+    sync(
+        ops::cuGraphMemsetNodeSetParams,
+        |w| {
+            w.u64(hNode);
+            w.bytes(nodeParams.map(|data| data.as_slice()));
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the parameters of a fill, in an executable graph.
+pub fn cuGraphExecMemsetNodeSetParams(
+    hGraphExec: u64,
+    hNode: u64,
+    memsetParams: Option<&[u8; 40]>,
+    ctx: u64,
+) -> CuResult {
+    sync(
+        ops::cuGraphExecMemsetNodeSetParams,
+        |w| {
+            w.u64(hGraphExec);
+            w.u64(hNode);
+            w.bytes(memsetParams.map(|data| data.as_slice()));
+            w.u64(ctx);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a node that frees memory of another node.
+pub fn cuGraphAddMemFreeNode(
+    phGraphNode: Option<&mut u64>,
+    hGraph: u64,
+    dependencies: Option<&[u8]>,
+    numDependencies: u64,
+    dptr: u64,
+) -> CuResult {
+    let phGraphNode_present = phGraphNode.is_some();
+    sync(
+        ops::cuGraphAddMemFreeNode,
+        |w| {
+            w.present(phGraphNode_present);
+            w.u64(hGraph);
+            w.bytes(dependencies);
+            w.u64(numDependencies);
+            w.u64(dptr);
+        },
+        |r| {
+            if let Some(value) = phGraphNode {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Address that a node frees.
+pub fn cuGraphMemFreeNodeGetParams(hNode: u64, dptr_out: Option<&mut u64>) -> CuResult {
+    let dptr_out_present = dptr_out.is_some();
+    sync(
+        ops::cuGraphMemFreeNodeGetParams,
+        |w| {
+            w.u64(hNode);
+            w.present(dptr_out_present);
+        },
+        |r| {
+            if let Some(value) = dptr_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Copies the attributes of a kernel node.
+pub fn cuGraphKernelNodeCopyAttributes(dst: u64, src: u64) -> CuResult {
+    sync(
+        ops::cuGraphKernelNodeCopyAttributes,
+        |w| {
+            w.u64(dst);
+            w.u64(src);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// An attribute of a kernel node.
+pub fn cuGraphKernelNodeGetAttribute(hNode: u64, attr: u32, value_out: Option<&mut [u8; 64]>) -> CuResult {
+    let value_out_present = value_out.is_some();
+    sync(
+        ops::cuGraphKernelNodeGetAttribute,
+        |w| {
+            w.u64(hNode);
+            w.u32(attr);
+            w.present(value_out_present);
+        },
+        |r| {
+            if let Some(value) = value_out {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets an attribute of a kernel node.
+pub fn cuGraphKernelNodeSetAttribute(hNode: u64, attr: u32, value: Option<&[u8; 64]>) -> CuResult {
+    sync(
+        ops::cuGraphKernelNodeSetAttribute,
+        |w| {
+            w.u64(hNode);
+            w.u32(attr);
+            w.bytes(value.map(|data| data.as_slice()));
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Adds a node. `params_out` is what the driver has put into the parameters: the address of an allocation, the graphs of a conditional node.
+pub fn graph_add_node(
+    api: u32,
+    graph: u64,
+    dependencies: Option<&[u8]>,
+    edges: Option<&[u8]>,
+    params: Option<&[u8]>,
+    node: Option<&mut u64>,
+    params_out: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let node_present = node.is_some();
+    let params_out_present = params_out.is_some();
+    sync(
+        ops::graph_add_node,
+        |w| {
+            w.u32(api);
+            w.u64(graph);
+            w.bytes(dependencies);
+            w.bytes(edges);
+            w.bytes(params);
+            w.present(node_present);
+            w.present(params_out_present);
+        },
+        |r| {
+            if let Some(value) = node {
+                *value = r.u64()?;
+            }
+            if let Some(data) = params_out {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the parameters of a node of a graph, or of an executable graph (`exec` is not 0).
+pub fn graph_set_node(api: u32, exec: u64, node: u64, params: Option<&[u8]>) -> CuResult {
+    sync(
+        ops::graph_set_node,
+        |w| {
+            w.u32(api);
+            w.u64(exec);
+            w.u64(node);
+            w.bytes(params);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Parameters of a node; NULL or INVALID_VALUE if it is not of the type that the program asks for (`type` is -1 for any type).
+pub fn graph_get_node(node: u64, type_: i32, params: Option<&mut Vec<u8>>) -> CuResult {
+    let params_present = params.is_some();
+    sync(
+        ops::graph_get_node,
+        |w| {
+            w.u64(node);
+            w.i32(type_);
+            w.present(params_present);
+        },
+        |r| {
+            if let Some(data) = params {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
     )
 }
 
@@ -2432,5 +3673,76 @@ pub fn cuStreamSetAttribute(hStream: u64, attr: u32, value: Option<&[u8; 64]>) -
             w.bytes(value.map(|data| data.as_slice()));
         },
         |_| Ok(()),
+    )
+}
+
+/// Adds references.
+pub fn cuUserObjectRetain(object: u64, count: u32) -> CuResult {
+    sync(
+        ops::cuUserObjectRetain,
+        |w| {
+            w.u64(object);
+            w.u32(count);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Gives references back.
+pub fn cuUserObjectRelease(object: u64, count: u32) -> CuResult {
+    sync(
+        ops::cuUserObjectRelease,
+        |w| {
+            w.u64(object);
+            w.u32(count);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Makes a graph hold an object.
+pub fn cuGraphRetainUserObject(graph: u64, object: u64, count: u32, flags: u32) -> CuResult {
+    sync(
+        ops::cuGraphRetainUserObject,
+        |w| {
+            w.u64(graph);
+            w.u64(object);
+            w.u32(count);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Makes a graph let go of an object.
+pub fn cuGraphReleaseUserObject(graph: u64, object: u64, count: u32) -> CuResult {
+    sync(
+        ops::cuGraphReleaseUserObject,
+        |w| {
+            w.u64(graph);
+            w.u64(object);
+            w.u32(count);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Makes an object whose destruction is the function `id`, due as those of `callback_post` are; nothing waits for its return.
+pub fn user_object_create(id: u64, initial_refcount: u32, flags: u32, object: Option<&mut u64>) -> CuResult {
+    let object_present = object.is_some();
+    sync(
+        ops::user_object_create,
+        |w| {
+            w.u64(id);
+            w.u32(initial_refcount);
+            w.u32(flags);
+            w.present(object_present);
+        },
+        |r| {
+            if let Some(value) = object {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
     )
 }

@@ -298,6 +298,140 @@ pub const cuCtxEnablePeerAccess: u16 = 0x0582;
 pub const cuCtxDisablePeerAccess: u16 = 0x0583;
 /// `cuFlushGPUDirectRDMAWrites`, sync.
 pub const cuFlushGPUDirectRDMAWrites: u16 = 0x0584;
+/// `cuGraphCreate`, sync.
+pub const cuGraphCreate: u16 = 0x0600;
+/// `cuGraphClone`, sync.
+pub const cuGraphClone: u16 = 0x0601;
+/// `cuGraphNodeFindInClone`, sync.
+pub const cuGraphNodeFindInClone: u16 = 0x0602;
+/// `cuGraphDestroyNode`, sync.
+pub const cuGraphDestroyNode: u16 = 0x0603;
+/// `cuGraphNodeGetType`, sync.
+pub const cuGraphNodeGetType: u16 = 0x0604;
+/// `cuGraphGetId`, sync.
+pub const cuGraphGetId: u16 = 0x0605;
+/// `cuGraphExecGetId`, sync.
+pub const cuGraphExecGetId: u16 = 0x0606;
+/// `cuGraphNodeGetContainingGraph`, sync.
+pub const cuGraphNodeGetContainingGraph: u16 = 0x0607;
+/// `cuGraphNodeGetLocalId`, sync.
+pub const cuGraphNodeGetLocalId: u16 = 0x0608;
+/// `cuGraphNodeGetToolsId`, sync.
+pub const cuGraphNodeGetToolsId: u16 = 0x0609;
+/// `cuGraphAddDependencies`, sync.
+pub const cuGraphAddDependencies: u16 = 0x0610;
+/// `cuGraphAddDependencies_v2`, sync.
+pub const cuGraphAddDependencies_v2: u16 = 0x0611;
+/// `cuGraphRemoveDependencies`, sync.
+pub const cuGraphRemoveDependencies: u16 = 0x0612;
+/// `cuGraphRemoveDependencies_v2`, sync.
+pub const cuGraphRemoveDependencies_v2: u16 = 0x0613;
+/// `cuGraphExecGetFlags`, sync.
+pub const cuGraphExecGetFlags: u16 = 0x0614;
+/// `cuGraphExecDestroy`, sync.
+pub const cuGraphExecDestroy: u16 = 0x0615;
+/// `cuGraphUpload`, posted.
+pub const cuGraphUpload: u16 = 0x0616;
+/// `cuGraphLaunch`, posted.
+pub const cuGraphLaunch: u16 = 0x0617;
+/// `cuGraphNodeGetEnabled`, sync.
+pub const cuGraphNodeGetEnabled: u16 = 0x0618;
+/// `cuGraphNodeSetEnabled`, sync.
+pub const cuGraphNodeSetEnabled: u16 = 0x0619;
+/// `cuGraphConditionalHandleCreate`, sync.
+pub const cuGraphConditionalHandleCreate: u16 = 0x061a;
+/// `cuDeviceGraphMemTrim`, sync.
+pub const cuDeviceGraphMemTrim: u16 = 0x061b;
+/// `cuGraphAddEmptyNode`, sync.
+pub const cuGraphAddEmptyNode: u16 = 0x0620;
+/// `cuGraphAddChildGraphNode`, sync.
+pub const cuGraphAddChildGraphNode: u16 = 0x0621;
+/// `cuGraphChildGraphNodeGetGraph`, sync.
+pub const cuGraphChildGraphNodeGetGraph: u16 = 0x0622;
+/// `cuGraphExecChildGraphNodeSetParams`, sync.
+pub const cuGraphExecChildGraphNodeSetParams: u16 = 0x0623;
+/// `cuGraphAddEventRecordNode`, sync.
+pub const cuGraphAddEventRecordNode: u16 = 0x0624;
+/// `cuGraphEventRecordNodeGetEvent`, sync.
+pub const cuGraphEventRecordNodeGetEvent: u16 = 0x0625;
+/// `cuGraphEventRecordNodeSetEvent`, sync.
+pub const cuGraphEventRecordNodeSetEvent: u16 = 0x0626;
+/// `cuGraphExecEventRecordNodeSetEvent`, sync.
+pub const cuGraphExecEventRecordNodeSetEvent: u16 = 0x0627;
+/// `cuGraphAddEventWaitNode`, sync.
+pub const cuGraphAddEventWaitNode: u16 = 0x0628;
+/// `cuGraphEventWaitNodeGetEvent`, sync.
+pub const cuGraphEventWaitNodeGetEvent: u16 = 0x0629;
+/// `cuGraphEventWaitNodeSetEvent`, sync.
+pub const cuGraphEventWaitNodeSetEvent: u16 = 0x062a;
+/// `cuGraphExecEventWaitNodeSetEvent`, sync.
+pub const cuGraphExecEventWaitNodeSetEvent: u16 = 0x062b;
+/// `cuGraphAddMemsetNode`, sync.
+pub const cuGraphAddMemsetNode: u16 = 0x062c;
+/// `cuGraphMemsetNodeGetParams`, sync.
+pub const cuGraphMemsetNodeGetParams: u16 = 0x062d;
+/// `cuGraphMemsetNodeSetParams`, sync.
+pub const cuGraphMemsetNodeSetParams: u16 = 0x062e;
+/// `cuGraphExecMemsetNodeSetParams`, sync.
+pub const cuGraphExecMemsetNodeSetParams: u16 = 0x062f;
+/// `cuGraphAddMemFreeNode`, sync.
+pub const cuGraphAddMemFreeNode: u16 = 0x0630;
+/// `cuGraphMemFreeNodeGetParams`, sync.
+pub const cuGraphMemFreeNodeGetParams: u16 = 0x0631;
+/// `cuGraphKernelNodeCopyAttributes`, sync.
+pub const cuGraphKernelNodeCopyAttributes: u16 = 0x0632;
+/// `cuGraphKernelNodeGetAttribute`, sync.
+pub const cuGraphKernelNodeGetAttribute: u16 = 0x0633;
+/// `cuGraphKernelNodeSetAttribute`, sync.
+pub const cuGraphKernelNodeSetAttribute: u16 = 0x0634;
+/// `graph_destroy`, sync.
+pub const graph_destroy: u16 = 0x0680;
+/// `graph_list`, sync.
+pub const graph_list: u16 = 0x0681;
+/// `graph_instantiate`, sync.
+pub const graph_instantiate: u16 = 0x0682;
+/// `graph_exec_update`, sync.
+pub const graph_exec_update: u16 = 0x0683;
+/// `graph_dot`, sync.
+pub const graph_dot: u16 = 0x0684;
+/// `graph_mem_get_attribute`, sync.
+pub const graph_mem_get_attribute: u16 = 0x0685;
+/// `graph_mem_set_attribute`, sync.
+pub const graph_mem_set_attribute: u16 = 0x0686;
+/// `graph_add_node`, sync.
+pub const graph_add_node: u16 = 0x0688;
+/// `graph_set_node`, sync.
+pub const graph_set_node: u16 = 0x0689;
+/// `graph_get_node`, sync.
+pub const graph_get_node: u16 = 0x068a;
+/// `cuStreamBeginCapture_v2`, sync.
+pub const cuStreamBeginCapture_v2: u16 = 0x0690;
+/// `cuStreamBeginCaptureToGraph`, sync.
+pub const cuStreamBeginCaptureToGraph: u16 = 0x0691;
+/// `cuStreamEndCapture`, sync.
+pub const cuStreamEndCapture: u16 = 0x0692;
+/// `cuStreamIsCapturing`, sync.
+pub const cuStreamIsCapturing: u16 = 0x0693;
+/// `cuStreamUpdateCaptureDependencies`, sync.
+pub const cuStreamUpdateCaptureDependencies: u16 = 0x0694;
+/// `cuStreamUpdateCaptureDependencies_v2`, sync.
+pub const cuStreamUpdateCaptureDependencies_v2: u16 = 0x0695;
+/// `capture_info`, sync.
+pub const capture_info: u16 = 0x0698;
+/// `lane_capture_mode`, posted.
+pub const lane_capture_mode: u16 = 0x0699;
+/// `capture_callback`, sync.
+pub const capture_callback: u16 = 0x069a;
+/// `cuUserObjectRetain`, sync.
+pub const cuUserObjectRetain: u16 = 0x06a0;
+/// `cuUserObjectRelease`, sync.
+pub const cuUserObjectRelease: u16 = 0x06a1;
+/// `cuGraphRetainUserObject`, sync.
+pub const cuGraphRetainUserObject: u16 = 0x06a2;
+/// `cuGraphReleaseUserObject`, sync.
+pub const cuGraphReleaseUserObject: u16 = 0x06a3;
+/// `user_object_create`, sync.
+pub const user_object_create: u16 = 0x06a8;
 
 /// Every wire operation, by opcode.
 pub static ALL: &[&OpInfo] = &[
@@ -435,6 +569,73 @@ pub static ALL: &[&OpInfo] = &[
     &info::cuCtxEnablePeerAccess,
     &info::cuCtxDisablePeerAccess,
     &info::cuFlushGPUDirectRDMAWrites,
+    &info::cuGraphCreate,
+    &info::cuGraphClone,
+    &info::cuGraphNodeFindInClone,
+    &info::cuGraphDestroyNode,
+    &info::cuGraphNodeGetType,
+    &info::cuGraphGetId,
+    &info::cuGraphExecGetId,
+    &info::cuGraphNodeGetContainingGraph,
+    &info::cuGraphNodeGetLocalId,
+    &info::cuGraphNodeGetToolsId,
+    &info::cuGraphAddDependencies,
+    &info::cuGraphAddDependencies_v2,
+    &info::cuGraphRemoveDependencies,
+    &info::cuGraphRemoveDependencies_v2,
+    &info::cuGraphExecGetFlags,
+    &info::cuGraphExecDestroy,
+    &info::cuGraphUpload,
+    &info::cuGraphLaunch,
+    &info::cuGraphNodeGetEnabled,
+    &info::cuGraphNodeSetEnabled,
+    &info::cuGraphConditionalHandleCreate,
+    &info::cuDeviceGraphMemTrim,
+    &info::cuGraphAddEmptyNode,
+    &info::cuGraphAddChildGraphNode,
+    &info::cuGraphChildGraphNodeGetGraph,
+    &info::cuGraphExecChildGraphNodeSetParams,
+    &info::cuGraphAddEventRecordNode,
+    &info::cuGraphEventRecordNodeGetEvent,
+    &info::cuGraphEventRecordNodeSetEvent,
+    &info::cuGraphExecEventRecordNodeSetEvent,
+    &info::cuGraphAddEventWaitNode,
+    &info::cuGraphEventWaitNodeGetEvent,
+    &info::cuGraphEventWaitNodeSetEvent,
+    &info::cuGraphExecEventWaitNodeSetEvent,
+    &info::cuGraphAddMemsetNode,
+    &info::cuGraphMemsetNodeGetParams,
+    &info::cuGraphMemsetNodeSetParams,
+    &info::cuGraphExecMemsetNodeSetParams,
+    &info::cuGraphAddMemFreeNode,
+    &info::cuGraphMemFreeNodeGetParams,
+    &info::cuGraphKernelNodeCopyAttributes,
+    &info::cuGraphKernelNodeGetAttribute,
+    &info::cuGraphKernelNodeSetAttribute,
+    &info::graph_destroy,
+    &info::graph_list,
+    &info::graph_instantiate,
+    &info::graph_exec_update,
+    &info::graph_dot,
+    &info::graph_mem_get_attribute,
+    &info::graph_mem_set_attribute,
+    &info::graph_add_node,
+    &info::graph_set_node,
+    &info::graph_get_node,
+    &info::cuStreamBeginCapture_v2,
+    &info::cuStreamBeginCaptureToGraph,
+    &info::cuStreamEndCapture,
+    &info::cuStreamIsCapturing,
+    &info::cuStreamUpdateCaptureDependencies,
+    &info::cuStreamUpdateCaptureDependencies_v2,
+    &info::capture_info,
+    &info::lane_capture_mode,
+    &info::capture_callback,
+    &info::cuUserObjectRetain,
+    &info::cuUserObjectRelease,
+    &info::cuGraphRetainUserObject,
+    &info::cuGraphReleaseUserObject,
+    &info::user_object_create,
 ];
 
 /// The description of a wire operation.
@@ -445,6 +646,180 @@ pub fn by_opcode(op: u16) -> Option<&'static OpInfo> {
 /// Descriptions by name.
 pub mod info {
     use super::{Class, OpInfo};
+    /// `cuStreamBeginCapture`
+    pub static cuStreamBeginCapture: OpInfo =
+        OpInfo { op: 0x0000, name: "cuStreamBeginCapture", class: Class::Via, args: &["hStream"] };
+    /// `cuStreamBeginCapture_ptsz`
+    pub static cuStreamBeginCapture_ptsz: OpInfo =
+        OpInfo { op: 0x0000, name: "cuStreamBeginCapture_ptsz", class: Class::Via, args: &["hStream"] };
+    /// `cuStreamBeginCapture_v2`
+    pub static cuStreamBeginCapture_v2: OpInfo = OpInfo {
+        op: 0x0690,
+        name: "cuStreamBeginCapture_v2",
+        class: Class::Sync,
+        args: &["hStream", "mode"],
+    };
+    /// `cuStreamBeginCapture_v2_ptsz`
+    pub static cuStreamBeginCapture_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0690,
+        name: "cuStreamBeginCapture_v2_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "mode"],
+    };
+    /// `cuStreamBeginCaptureToGraph`
+    pub static cuStreamBeginCaptureToGraph: OpInfo = OpInfo {
+        op: 0x0691,
+        name: "cuStreamBeginCaptureToGraph",
+        class: Class::Sync,
+        args: &["hStream", "hGraph", "dependencies", "dependencyData", "numDependencies", "mode"],
+    };
+    /// `cuStreamBeginCaptureToGraph_ptsz`
+    pub static cuStreamBeginCaptureToGraph_ptsz: OpInfo = OpInfo {
+        op: 0x0691,
+        name: "cuStreamBeginCaptureToGraph_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "hGraph", "dependencies", "dependencyData", "numDependencies", "mode"],
+    };
+    /// `cuStreamEndCapture`
+    pub static cuStreamEndCapture: OpInfo =
+        OpInfo { op: 0x0692, name: "cuStreamEndCapture", class: Class::Sync, args: &["hStream", "phGraph"] };
+    /// `cuStreamEndCapture_ptsz`
+    pub static cuStreamEndCapture_ptsz: OpInfo = OpInfo {
+        op: 0x0692,
+        name: "cuStreamEndCapture_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "phGraph"],
+    };
+    /// `cuStreamIsCapturing`
+    pub static cuStreamIsCapturing: OpInfo = OpInfo {
+        op: 0x0693,
+        name: "cuStreamIsCapturing",
+        class: Class::Sync,
+        args: &["hStream", "captureStatus"],
+    };
+    /// `cuStreamIsCapturing_ptsz`
+    pub static cuStreamIsCapturing_ptsz: OpInfo = OpInfo {
+        op: 0x0693,
+        name: "cuStreamIsCapturing_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "captureStatus"],
+    };
+    /// `cuStreamGetCaptureInfo`
+    pub static cuStreamGetCaptureInfo: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo",
+        class: Class::Via,
+        args: &["hStream", "captureStatus_out", "id_out"],
+    };
+    /// `cuStreamGetCaptureInfo_ptsz`
+    pub static cuStreamGetCaptureInfo_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo_ptsz",
+        class: Class::Via,
+        args: &["hStream", "captureStatus_out", "id_out"],
+    };
+    /// `cuStreamGetCaptureInfo_v2`
+    pub static cuStreamGetCaptureInfo_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo_v2",
+        class: Class::Via,
+        args: &[
+            "hStream",
+            "captureStatus_out",
+            "id_out",
+            "graph_out",
+            "dependencies_out",
+            "numDependencies_out",
+        ],
+    };
+    /// `cuStreamGetCaptureInfo_v2_ptsz`
+    pub static cuStreamGetCaptureInfo_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo_v2_ptsz",
+        class: Class::Via,
+        args: &[
+            "hStream",
+            "captureStatus_out",
+            "id_out",
+            "graph_out",
+            "dependencies_out",
+            "numDependencies_out",
+        ],
+    };
+    /// `cuStreamGetCaptureInfo_v3`
+    pub static cuStreamGetCaptureInfo_v3: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo_v3",
+        class: Class::Via,
+        args: &[
+            "hStream",
+            "captureStatus_out",
+            "id_out",
+            "graph_out",
+            "dependencies_out",
+            "edgeData_out",
+            "numDependencies_out",
+        ],
+    };
+    /// `cuStreamGetCaptureInfo_v3_ptsz`
+    pub static cuStreamGetCaptureInfo_v3_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuStreamGetCaptureInfo_v3_ptsz",
+        class: Class::Via,
+        args: &[
+            "hStream",
+            "captureStatus_out",
+            "id_out",
+            "graph_out",
+            "dependencies_out",
+            "edgeData_out",
+            "numDependencies_out",
+        ],
+    };
+    /// `cuStreamUpdateCaptureDependencies`
+    pub static cuStreamUpdateCaptureDependencies: OpInfo = OpInfo {
+        op: 0x0694,
+        name: "cuStreamUpdateCaptureDependencies",
+        class: Class::Sync,
+        args: &["hStream", "dependencies", "numDependencies", "flags"],
+    };
+    /// `cuStreamUpdateCaptureDependencies_ptsz`
+    pub static cuStreamUpdateCaptureDependencies_ptsz: OpInfo = OpInfo {
+        op: 0x0694,
+        name: "cuStreamUpdateCaptureDependencies_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "dependencies", "numDependencies", "flags"],
+    };
+    /// `cuStreamUpdateCaptureDependencies_v2`
+    pub static cuStreamUpdateCaptureDependencies_v2: OpInfo = OpInfo {
+        op: 0x0695,
+        name: "cuStreamUpdateCaptureDependencies_v2",
+        class: Class::Sync,
+        args: &["hStream", "dependencies", "dependencyData", "numDependencies", "flags"],
+    };
+    /// `cuStreamUpdateCaptureDependencies_v2_ptsz`
+    pub static cuStreamUpdateCaptureDependencies_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0695,
+        name: "cuStreamUpdateCaptureDependencies_v2_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "dependencies", "dependencyData", "numDependencies", "flags"],
+    };
+    /// `cuThreadExchangeStreamCaptureMode`
+    pub static cuThreadExchangeStreamCaptureMode: OpInfo =
+        OpInfo { op: 0x0000, name: "cuThreadExchangeStreamCaptureMode", class: Class::Via, args: &["mode"] };
+    /// `capture_info`
+    pub static capture_info: OpInfo = OpInfo {
+        op: 0x0698,
+        name: "capture_info",
+        class: Class::Sync,
+        args: &["api", "stream", "flags", "status", "id", "graph", "dependencies", "edges"],
+    };
+    /// `lane_capture_mode`
+    pub static lane_capture_mode: OpInfo =
+        OpInfo { op: 0x0699, name: "lane_capture_mode", class: Class::Posted, args: &["mode"] };
+    /// `capture_callback`
+    pub static capture_callback: OpInfo =
+        OpInfo { op: 0x069a, name: "capture_callback", class: Class::Sync, args: &["stream", "id", "kind"] };
     /// `cuDevicePrimaryCtxRetain`
     pub static cuDevicePrimaryCtxRetain: OpInfo =
         OpInfo { op: 0x0180, name: "cuDevicePrimaryCtxRetain", class: Class::Sync, args: &["pctx", "dev"] };
@@ -741,6 +1116,728 @@ pub mod info {
     /// `cuFuncLoad`
     pub static cuFuncLoad: OpInfo =
         OpInfo { op: 0x0000, name: "cuFuncLoad", class: Class::Local, args: &["function"] };
+    /// `cuGraphCreate`
+    pub static cuGraphCreate: OpInfo =
+        OpInfo { op: 0x0600, name: "cuGraphCreate", class: Class::Sync, args: &["phGraph", "flags"] };
+    /// `cuGraphDestroy`
+    pub static cuGraphDestroy: OpInfo =
+        OpInfo { op: 0x0000, name: "cuGraphDestroy", class: Class::Via, args: &["hGraph"] };
+    /// `cuGraphClone`
+    pub static cuGraphClone: OpInfo = OpInfo {
+        op: 0x0601,
+        name: "cuGraphClone",
+        class: Class::Sync,
+        args: &["phGraphClone", "originalGraph"],
+    };
+    /// `cuGraphNodeFindInClone`
+    pub static cuGraphNodeFindInClone: OpInfo = OpInfo {
+        op: 0x0602,
+        name: "cuGraphNodeFindInClone",
+        class: Class::Sync,
+        args: &["phNode", "hOriginalNode", "hClonedGraph"],
+    };
+    /// `cuGraphDestroyNode`
+    pub static cuGraphDestroyNode: OpInfo =
+        OpInfo { op: 0x0603, name: "cuGraphDestroyNode", class: Class::Sync, args: &["hNode"] };
+    /// `cuGraphNodeGetType`
+    pub static cuGraphNodeGetType: OpInfo =
+        OpInfo { op: 0x0604, name: "cuGraphNodeGetType", class: Class::Sync, args: &["hNode", "type_"] };
+    /// `cuGraphGetId`
+    pub static cuGraphGetId: OpInfo =
+        OpInfo { op: 0x0605, name: "cuGraphGetId", class: Class::Sync, args: &["hGraph", "graphId"] };
+    /// `cuGraphExecGetId`
+    pub static cuGraphExecGetId: OpInfo =
+        OpInfo { op: 0x0606, name: "cuGraphExecGetId", class: Class::Sync, args: &["hGraphExec", "graphId"] };
+    /// `cuGraphNodeGetContainingGraph`
+    pub static cuGraphNodeGetContainingGraph: OpInfo = OpInfo {
+        op: 0x0607,
+        name: "cuGraphNodeGetContainingGraph",
+        class: Class::Sync,
+        args: &["hNode", "phGraph"],
+    };
+    /// `cuGraphNodeGetLocalId`
+    pub static cuGraphNodeGetLocalId: OpInfo =
+        OpInfo { op: 0x0608, name: "cuGraphNodeGetLocalId", class: Class::Sync, args: &["hNode", "nodeId"] };
+    /// `cuGraphNodeGetToolsId`
+    pub static cuGraphNodeGetToolsId: OpInfo = OpInfo {
+        op: 0x0609,
+        name: "cuGraphNodeGetToolsId",
+        class: Class::Sync,
+        args: &["hNode", "toolsNodeId"],
+    };
+    /// `cuGraphGetNodes`
+    pub static cuGraphGetNodes: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphGetNodes",
+        class: Class::Via,
+        args: &["hGraph", "nodes", "numNodes"],
+    };
+    /// `cuGraphGetRootNodes`
+    pub static cuGraphGetRootNodes: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphGetRootNodes",
+        class: Class::Via,
+        args: &["hGraph", "rootNodes", "numRootNodes"],
+    };
+    /// `cuGraphGetEdges`
+    pub static cuGraphGetEdges: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphGetEdges",
+        class: Class::Via,
+        args: &["hGraph", "from", "to", "numEdges"],
+    };
+    /// `cuGraphGetEdges_v2`
+    pub static cuGraphGetEdges_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphGetEdges_v2",
+        class: Class::Via,
+        args: &["hGraph", "from", "to", "edgeData", "numEdges"],
+    };
+    /// `cuGraphNodeGetDependencies`
+    pub static cuGraphNodeGetDependencies: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeGetDependencies",
+        class: Class::Via,
+        args: &["hNode", "dependencies", "numDependencies"],
+    };
+    /// `cuGraphNodeGetDependencies_v2`
+    pub static cuGraphNodeGetDependencies_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeGetDependencies_v2",
+        class: Class::Via,
+        args: &["hNode", "dependencies", "edgeData", "numDependencies"],
+    };
+    /// `cuGraphNodeGetDependentNodes`
+    pub static cuGraphNodeGetDependentNodes: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeGetDependentNodes",
+        class: Class::Via,
+        args: &["hNode", "dependentNodes", "numDependentNodes"],
+    };
+    /// `cuGraphNodeGetDependentNodes_v2`
+    pub static cuGraphNodeGetDependentNodes_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeGetDependentNodes_v2",
+        class: Class::Via,
+        args: &["hNode", "dependentNodes", "edgeData", "numDependentNodes"],
+    };
+    /// `cuGraphAddDependencies`
+    pub static cuGraphAddDependencies: OpInfo = OpInfo {
+        op: 0x0610,
+        name: "cuGraphAddDependencies",
+        class: Class::Sync,
+        args: &["hGraph", "from", "to", "numDependencies"],
+    };
+    /// `cuGraphAddDependencies_v2`
+    pub static cuGraphAddDependencies_v2: OpInfo = OpInfo {
+        op: 0x0611,
+        name: "cuGraphAddDependencies_v2",
+        class: Class::Sync,
+        args: &["hGraph", "from", "to", "edgeData", "numDependencies"],
+    };
+    /// `cuGraphRemoveDependencies`
+    pub static cuGraphRemoveDependencies: OpInfo = OpInfo {
+        op: 0x0612,
+        name: "cuGraphRemoveDependencies",
+        class: Class::Sync,
+        args: &["hGraph", "from", "to", "numDependencies"],
+    };
+    /// `cuGraphRemoveDependencies_v2`
+    pub static cuGraphRemoveDependencies_v2: OpInfo = OpInfo {
+        op: 0x0613,
+        name: "cuGraphRemoveDependencies_v2",
+        class: Class::Sync,
+        args: &["hGraph", "from", "to", "edgeData", "numDependencies"],
+    };
+    /// `cuGraphInstantiate`
+    pub static cuGraphInstantiate: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphInstantiate",
+        class: Class::Via,
+        args: &["phGraphExec", "hGraph", "phErrorNode", "logBuffer", "bufferSize"],
+    };
+    /// `cuGraphInstantiate_v2`
+    pub static cuGraphInstantiate_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphInstantiate_v2",
+        class: Class::Via,
+        args: &["phGraphExec", "hGraph", "phErrorNode", "logBuffer", "bufferSize"],
+    };
+    /// `cuGraphInstantiateWithFlags`
+    pub static cuGraphInstantiateWithFlags: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphInstantiateWithFlags",
+        class: Class::Via,
+        args: &["phGraphExec", "hGraph", "flags"],
+    };
+    /// `cuGraphInstantiateWithParams`
+    pub static cuGraphInstantiateWithParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphInstantiateWithParams",
+        class: Class::Via,
+        args: &["phGraphExec", "hGraph", "instantiateParams"],
+    };
+    /// `cuGraphInstantiateWithParams_ptsz`
+    pub static cuGraphInstantiateWithParams_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphInstantiateWithParams_ptsz",
+        class: Class::Via,
+        args: &["phGraphExec", "hGraph", "instantiateParams"],
+    };
+    /// `cuGraphExecGetFlags`
+    pub static cuGraphExecGetFlags: OpInfo = OpInfo {
+        op: 0x0614,
+        name: "cuGraphExecGetFlags",
+        class: Class::Sync,
+        args: &["hGraphExec", "flags"],
+    };
+    /// `cuGraphExecDestroy`
+    pub static cuGraphExecDestroy: OpInfo =
+        OpInfo { op: 0x0615, name: "cuGraphExecDestroy", class: Class::Sync, args: &["hGraphExec"] };
+    /// `cuGraphExecUpdate`
+    pub static cuGraphExecUpdate: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecUpdate",
+        class: Class::Via,
+        args: &["hGraphExec", "hGraph", "hErrorNode_out", "updateResult_out"],
+    };
+    /// `cuGraphExecUpdate_v2`
+    pub static cuGraphExecUpdate_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecUpdate_v2",
+        class: Class::Via,
+        args: &["hGraphExec", "hGraph", "resultInfo"],
+    };
+    /// `cuGraphUpload`
+    pub static cuGraphUpload: OpInfo =
+        OpInfo { op: 0x0616, name: "cuGraphUpload", class: Class::Posted, args: &["hGraphExec", "hStream"] };
+    /// `cuGraphUpload_ptsz`
+    pub static cuGraphUpload_ptsz: OpInfo = OpInfo {
+        op: 0x0616,
+        name: "cuGraphUpload_ptsz",
+        class: Class::Posted,
+        args: &["hGraphExec", "hStream"],
+    };
+    /// `cuGraphLaunch`
+    pub static cuGraphLaunch: OpInfo =
+        OpInfo { op: 0x0617, name: "cuGraphLaunch", class: Class::Posted, args: &["hGraphExec", "hStream"] };
+    /// `cuGraphLaunch_ptsz`
+    pub static cuGraphLaunch_ptsz: OpInfo = OpInfo {
+        op: 0x0617,
+        name: "cuGraphLaunch_ptsz",
+        class: Class::Posted,
+        args: &["hGraphExec", "hStream"],
+    };
+    /// `cuGraphNodeGetEnabled`
+    pub static cuGraphNodeGetEnabled: OpInfo = OpInfo {
+        op: 0x0618,
+        name: "cuGraphNodeGetEnabled",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "isEnabled"],
+    };
+    /// `cuGraphNodeSetEnabled`
+    pub static cuGraphNodeSetEnabled: OpInfo = OpInfo {
+        op: 0x0619,
+        name: "cuGraphNodeSetEnabled",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "isEnabled"],
+    };
+    /// `cuGraphDebugDotPrint`
+    pub static cuGraphDebugDotPrint: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphDebugDotPrint",
+        class: Class::Via,
+        args: &["hGraph", "path", "flags"],
+    };
+    /// `cuGraphConditionalHandleCreate`
+    pub static cuGraphConditionalHandleCreate: OpInfo = OpInfo {
+        op: 0x061a,
+        name: "cuGraphConditionalHandleCreate",
+        class: Class::Sync,
+        args: &["pHandle_out", "hGraph", "ctx", "defaultLaunchValue", "flags"],
+    };
+    /// `cuDeviceGetGraphMemAttribute`
+    pub static cuDeviceGetGraphMemAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDeviceGetGraphMemAttribute",
+        class: Class::Via,
+        args: &["device", "attr", "value"],
+    };
+    /// `cuDeviceSetGraphMemAttribute`
+    pub static cuDeviceSetGraphMemAttribute: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDeviceSetGraphMemAttribute",
+        class: Class::Via,
+        args: &["device", "attr", "value"],
+    };
+    /// `cuDeviceGraphMemTrim`
+    pub static cuDeviceGraphMemTrim: OpInfo =
+        OpInfo { op: 0x061b, name: "cuDeviceGraphMemTrim", class: Class::Sync, args: &["device"] };
+    /// `graph_destroy`
+    pub static graph_destroy: OpInfo =
+        OpInfo { op: 0x0680, name: "graph_destroy", class: Class::Sync, args: &["graph", "nodes"] };
+    /// `graph_list`
+    pub static graph_list: OpInfo = OpInfo {
+        op: 0x0681,
+        name: "graph_list",
+        class: Class::Sync,
+        args: &["what", "flags", "object", "capacity", "first", "total", "nodes", "to", "edges"],
+    };
+    /// `graph_instantiate`
+    pub static graph_instantiate: OpInfo = OpInfo {
+        op: 0x0682,
+        name: "graph_instantiate",
+        class: Class::Sync,
+        args: &[
+            "api",
+            "graph",
+            "flags",
+            "stream",
+            "log_len",
+            "result",
+            "exec",
+            "error_node",
+            "outcome",
+            "log",
+        ],
+    };
+    /// `graph_exec_update`
+    pub static graph_exec_update: OpInfo = OpInfo {
+        op: 0x0683,
+        name: "graph_exec_update",
+        class: Class::Sync,
+        args: &["exec", "graph", "result", "outcome", "error_node", "error_from_node"],
+    };
+    /// `graph_dot`
+    pub static graph_dot: OpInfo = OpInfo {
+        op: 0x0684,
+        name: "graph_dot",
+        class: Class::Sync,
+        args: &["graph", "flags", "offset", "total", "text"],
+    };
+    /// `graph_mem_get_attribute`
+    pub static graph_mem_get_attribute: OpInfo = OpInfo {
+        op: 0x0685,
+        name: "graph_mem_get_attribute",
+        class: Class::Sync,
+        args: &["device", "attribute", "value"],
+    };
+    /// `graph_mem_set_attribute`
+    pub static graph_mem_set_attribute: OpInfo = OpInfo {
+        op: 0x0686,
+        name: "graph_mem_set_attribute",
+        class: Class::Sync,
+        args: &["device", "attribute", "value"],
+    };
+    /// `cuGraphAddEmptyNode`
+    pub static cuGraphAddEmptyNode: OpInfo = OpInfo {
+        op: 0x0620,
+        name: "cuGraphAddEmptyNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies"],
+    };
+    /// `cuGraphAddChildGraphNode`
+    pub static cuGraphAddChildGraphNode: OpInfo = OpInfo {
+        op: 0x0621,
+        name: "cuGraphAddChildGraphNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "childGraph"],
+    };
+    /// `cuGraphChildGraphNodeGetGraph`
+    pub static cuGraphChildGraphNodeGetGraph: OpInfo = OpInfo {
+        op: 0x0622,
+        name: "cuGraphChildGraphNodeGetGraph",
+        class: Class::Sync,
+        args: &["hNode", "phGraph"],
+    };
+    /// `cuGraphExecChildGraphNodeSetParams`
+    pub static cuGraphExecChildGraphNodeSetParams: OpInfo = OpInfo {
+        op: 0x0623,
+        name: "cuGraphExecChildGraphNodeSetParams",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "childGraph"],
+    };
+    /// `cuGraphAddEventRecordNode`
+    pub static cuGraphAddEventRecordNode: OpInfo = OpInfo {
+        op: 0x0624,
+        name: "cuGraphAddEventRecordNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "event"],
+    };
+    /// `cuGraphEventRecordNodeGetEvent`
+    pub static cuGraphEventRecordNodeGetEvent: OpInfo = OpInfo {
+        op: 0x0625,
+        name: "cuGraphEventRecordNodeGetEvent",
+        class: Class::Sync,
+        args: &["hNode", "event_out"],
+    };
+    /// `cuGraphEventRecordNodeSetEvent`
+    pub static cuGraphEventRecordNodeSetEvent: OpInfo = OpInfo {
+        op: 0x0626,
+        name: "cuGraphEventRecordNodeSetEvent",
+        class: Class::Sync,
+        args: &["hNode", "event"],
+    };
+    /// `cuGraphExecEventRecordNodeSetEvent`
+    pub static cuGraphExecEventRecordNodeSetEvent: OpInfo = OpInfo {
+        op: 0x0627,
+        name: "cuGraphExecEventRecordNodeSetEvent",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "event"],
+    };
+    /// `cuGraphAddEventWaitNode`
+    pub static cuGraphAddEventWaitNode: OpInfo = OpInfo {
+        op: 0x0628,
+        name: "cuGraphAddEventWaitNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "event"],
+    };
+    /// `cuGraphEventWaitNodeGetEvent`
+    pub static cuGraphEventWaitNodeGetEvent: OpInfo = OpInfo {
+        op: 0x0629,
+        name: "cuGraphEventWaitNodeGetEvent",
+        class: Class::Sync,
+        args: &["hNode", "event_out"],
+    };
+    /// `cuGraphEventWaitNodeSetEvent`
+    pub static cuGraphEventWaitNodeSetEvent: OpInfo = OpInfo {
+        op: 0x062a,
+        name: "cuGraphEventWaitNodeSetEvent",
+        class: Class::Sync,
+        args: &["hNode", "event"],
+    };
+    /// `cuGraphExecEventWaitNodeSetEvent`
+    pub static cuGraphExecEventWaitNodeSetEvent: OpInfo = OpInfo {
+        op: 0x062b,
+        name: "cuGraphExecEventWaitNodeSetEvent",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "event"],
+    };
+    /// `cuGraphAddMemsetNode`
+    pub static cuGraphAddMemsetNode: OpInfo = OpInfo {
+        op: 0x062c,
+        name: "cuGraphAddMemsetNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "memsetParams", "ctx"],
+    };
+    /// `cuGraphMemsetNodeGetParams`
+    pub static cuGraphMemsetNodeGetParams: OpInfo = OpInfo {
+        op: 0x062d,
+        name: "cuGraphMemsetNodeGetParams",
+        class: Class::Sync,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphMemsetNodeSetParams`
+    pub static cuGraphMemsetNodeSetParams: OpInfo = OpInfo {
+        op: 0x062e,
+        name: "cuGraphMemsetNodeSetParams",
+        class: Class::Sync,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecMemsetNodeSetParams`
+    pub static cuGraphExecMemsetNodeSetParams: OpInfo = OpInfo {
+        op: 0x062f,
+        name: "cuGraphExecMemsetNodeSetParams",
+        class: Class::Sync,
+        args: &["hGraphExec", "hNode", "memsetParams", "ctx"],
+    };
+    /// `cuGraphAddMemFreeNode`
+    pub static cuGraphAddMemFreeNode: OpInfo = OpInfo {
+        op: 0x0630,
+        name: "cuGraphAddMemFreeNode",
+        class: Class::Sync,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "dptr"],
+    };
+    /// `cuGraphMemFreeNodeGetParams`
+    pub static cuGraphMemFreeNodeGetParams: OpInfo = OpInfo {
+        op: 0x0631,
+        name: "cuGraphMemFreeNodeGetParams",
+        class: Class::Sync,
+        args: &["hNode", "dptr_out"],
+    };
+    /// `cuGraphKernelNodeCopyAttributes`
+    pub static cuGraphKernelNodeCopyAttributes: OpInfo = OpInfo {
+        op: 0x0632,
+        name: "cuGraphKernelNodeCopyAttributes",
+        class: Class::Sync,
+        args: &["dst", "src"],
+    };
+    /// `cuGraphKernelNodeGetAttribute`
+    pub static cuGraphKernelNodeGetAttribute: OpInfo = OpInfo {
+        op: 0x0633,
+        name: "cuGraphKernelNodeGetAttribute",
+        class: Class::Sync,
+        args: &["hNode", "attr", "value_out"],
+    };
+    /// `cuGraphKernelNodeSetAttribute`
+    pub static cuGraphKernelNodeSetAttribute: OpInfo = OpInfo {
+        op: 0x0634,
+        name: "cuGraphKernelNodeSetAttribute",
+        class: Class::Sync,
+        args: &["hNode", "attr", "value"],
+    };
+    /// `cuGraphAddKernelNode`
+    pub static cuGraphAddKernelNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddKernelNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphKernelNodeGetParams`
+    pub static cuGraphKernelNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphKernelNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphKernelNodeSetParams`
+    pub static cuGraphKernelNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphKernelNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecKernelNodeSetParams`
+    pub static cuGraphExecKernelNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecKernelNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddKernelNode_v2`
+    pub static cuGraphAddKernelNode_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddKernelNode_v2",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphKernelNodeGetParams_v2`
+    pub static cuGraphKernelNodeGetParams_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphKernelNodeGetParams_v2",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphKernelNodeSetParams_v2`
+    pub static cuGraphKernelNodeSetParams_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphKernelNodeSetParams_v2",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecKernelNodeSetParams_v2`
+    pub static cuGraphExecKernelNodeSetParams_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecKernelNodeSetParams_v2",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddMemcpyNode`
+    pub static cuGraphAddMemcpyNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddMemcpyNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "copyParams", "ctx"],
+    };
+    /// `cuGraphMemcpyNodeGetParams`
+    pub static cuGraphMemcpyNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphMemcpyNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphMemcpyNodeSetParams`
+    pub static cuGraphMemcpyNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphMemcpyNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecMemcpyNodeSetParams`
+    pub static cuGraphExecMemcpyNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecMemcpyNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "copyParams", "ctx"],
+    };
+    /// `cuGraphAddHostNode`
+    pub static cuGraphAddHostNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddHostNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphHostNodeGetParams`
+    pub static cuGraphHostNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphHostNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphHostNodeSetParams`
+    pub static cuGraphHostNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphHostNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecHostNodeSetParams`
+    pub static cuGraphExecHostNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecHostNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddBatchMemOpNode`
+    pub static cuGraphAddBatchMemOpNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddBatchMemOpNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphBatchMemOpNodeGetParams`
+    pub static cuGraphBatchMemOpNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphBatchMemOpNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphBatchMemOpNodeSetParams`
+    pub static cuGraphBatchMemOpNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphBatchMemOpNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecBatchMemOpNodeSetParams`
+    pub static cuGraphExecBatchMemOpNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecBatchMemOpNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddExternalSemaphoresSignalNode`
+    pub static cuGraphAddExternalSemaphoresSignalNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddExternalSemaphoresSignalNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphExternalSemaphoresSignalNodeGetParams`
+    pub static cuGraphExternalSemaphoresSignalNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExternalSemaphoresSignalNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExternalSemaphoresSignalNodeSetParams`
+    pub static cuGraphExternalSemaphoresSignalNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExternalSemaphoresSignalNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecExternalSemaphoresSignalNodeSetParams`
+    pub static cuGraphExecExternalSemaphoresSignalNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecExternalSemaphoresSignalNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddExternalSemaphoresWaitNode`
+    pub static cuGraphAddExternalSemaphoresWaitNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddExternalSemaphoresWaitNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphExternalSemaphoresWaitNodeGetParams`
+    pub static cuGraphExternalSemaphoresWaitNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExternalSemaphoresWaitNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExternalSemaphoresWaitNodeSetParams`
+    pub static cuGraphExternalSemaphoresWaitNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExternalSemaphoresWaitNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecExternalSemaphoresWaitNodeSetParams`
+    pub static cuGraphExecExternalSemaphoresWaitNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecExternalSemaphoresWaitNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `cuGraphAddMemAllocNode`
+    pub static cuGraphAddMemAllocNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddMemAllocNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphMemAllocNodeGetParams`
+    pub static cuGraphMemAllocNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphMemAllocNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "params_out"],
+    };
+    /// `cuGraphAddNode`
+    pub static cuGraphAddNode: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddNode",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphAddNode_v2`
+    pub static cuGraphAddNode_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphAddNode_v2",
+        class: Class::Via,
+        args: &["phGraphNode", "hGraph", "dependencies", "dependencyData", "numDependencies", "nodeParams"],
+    };
+    /// `cuGraphNodeGetParams`
+    pub static cuGraphNodeGetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeGetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphNodeSetParams`
+    pub static cuGraphNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphNodeSetParams",
+        class: Class::Via,
+        args: &["hNode", "nodeParams"],
+    };
+    /// `cuGraphExecNodeSetParams`
+    pub static cuGraphExecNodeSetParams: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuGraphExecNodeSetParams",
+        class: Class::Via,
+        args: &["hGraphExec", "hNode", "nodeParams"],
+    };
+    /// `graph_add_node`
+    pub static graph_add_node: OpInfo = OpInfo {
+        op: 0x0688,
+        name: "graph_add_node",
+        class: Class::Sync,
+        args: &["api", "graph", "dependencies", "edges", "params", "node", "params_out"],
+    };
+    /// `graph_set_node`
+    pub static graph_set_node: OpInfo = OpInfo {
+        op: 0x0689,
+        name: "graph_set_node",
+        class: Class::Sync,
+        args: &["api", "exec", "node", "params"],
+    };
+    /// `graph_get_node`
+    pub static graph_get_node: OpInfo =
+        OpInfo { op: 0x068a, name: "graph_get_node", class: Class::Sync, args: &["node", "type_", "params"] };
     /// `cuMemAllocHost`
     pub static cuMemAllocHost: OpInfo =
         OpInfo { op: 0x0000, name: "cuMemAllocHost", class: Class::Via, args: &["pp", "bytesize"] };
@@ -2124,97 +3221,38 @@ pub mod info {
         class: Class::Sync,
         args: &["hStream", "attr", "value"],
     };
-    /// `cuStreamIsCapturing`
-    pub static cuStreamIsCapturing: OpInfo = OpInfo {
+    /// `cuUserObjectCreate`
+    pub static cuUserObjectCreate: OpInfo = OpInfo {
         op: 0x0000,
-        name: "cuStreamIsCapturing",
-        class: Class::Local,
-        args: &["hStream", "captureStatus"],
+        name: "cuUserObjectCreate",
+        class: Class::Via,
+        args: &["object_out", "ptr", "destroy", "initialRefcount", "flags"],
     };
-    /// `cuStreamIsCapturing_ptsz`
-    pub static cuStreamIsCapturing_ptsz: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamIsCapturing_ptsz",
-        class: Class::Local,
-        args: &["hStream", "captureStatus"],
+    /// `cuUserObjectRetain`
+    pub static cuUserObjectRetain: OpInfo =
+        OpInfo { op: 0x06a0, name: "cuUserObjectRetain", class: Class::Sync, args: &["object", "count"] };
+    /// `cuUserObjectRelease`
+    pub static cuUserObjectRelease: OpInfo =
+        OpInfo { op: 0x06a1, name: "cuUserObjectRelease", class: Class::Sync, args: &["object", "count"] };
+    /// `cuGraphRetainUserObject`
+    pub static cuGraphRetainUserObject: OpInfo = OpInfo {
+        op: 0x06a2,
+        name: "cuGraphRetainUserObject",
+        class: Class::Sync,
+        args: &["graph", "object", "count", "flags"],
     };
-    /// `cuStreamGetCaptureInfo`
-    pub static cuStreamGetCaptureInfo: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo",
-        class: Class::Local,
-        args: &["hStream", "captureStatus_out", "id_out"],
+    /// `cuGraphReleaseUserObject`
+    pub static cuGraphReleaseUserObject: OpInfo = OpInfo {
+        op: 0x06a3,
+        name: "cuGraphReleaseUserObject",
+        class: Class::Sync,
+        args: &["graph", "object", "count"],
     };
-    /// `cuStreamGetCaptureInfo_ptsz`
-    pub static cuStreamGetCaptureInfo_ptsz: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo_ptsz",
-        class: Class::Local,
-        args: &["hStream", "captureStatus_out", "id_out"],
-    };
-    /// `cuStreamGetCaptureInfo_v2`
-    pub static cuStreamGetCaptureInfo_v2: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo_v2",
-        class: Class::Local,
-        args: &[
-            "hStream",
-            "captureStatus_out",
-            "id_out",
-            "graph_out",
-            "dependencies_out",
-            "numDependencies_out",
-        ],
-    };
-    /// `cuStreamGetCaptureInfo_v2_ptsz`
-    pub static cuStreamGetCaptureInfo_v2_ptsz: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo_v2_ptsz",
-        class: Class::Local,
-        args: &[
-            "hStream",
-            "captureStatus_out",
-            "id_out",
-            "graph_out",
-            "dependencies_out",
-            "numDependencies_out",
-        ],
-    };
-    /// `cuStreamGetCaptureInfo_v3`
-    pub static cuStreamGetCaptureInfo_v3: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo_v3",
-        class: Class::Local,
-        args: &[
-            "hStream",
-            "captureStatus_out",
-            "id_out",
-            "graph_out",
-            "dependencies_out",
-            "edgeData_out",
-            "numDependencies_out",
-        ],
-    };
-    /// `cuStreamGetCaptureInfo_v3_ptsz`
-    pub static cuStreamGetCaptureInfo_v3_ptsz: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuStreamGetCaptureInfo_v3_ptsz",
-        class: Class::Local,
-        args: &[
-            "hStream",
-            "captureStatus_out",
-            "id_out",
-            "graph_out",
-            "dependencies_out",
-            "edgeData_out",
-            "numDependencies_out",
-        ],
-    };
-    /// `cuThreadExchangeStreamCaptureMode`
-    pub static cuThreadExchangeStreamCaptureMode: OpInfo = OpInfo {
-        op: 0x0000,
-        name: "cuThreadExchangeStreamCaptureMode",
-        class: Class::Local,
-        args: &["mode"],
+    /// `user_object_create`
+    pub static user_object_create: OpInfo = OpInfo {
+        op: 0x06a8,
+        name: "user_object_create",
+        class: Class::Sync,
+        args: &["id", "initial_refcount", "flags", "object"],
     };
 }

@@ -1,5 +1,6 @@
 //! The driver calls of the CPU backend: argument checks in the driver's order, then the modules above.
 
+mod capture;
 mod context;
 mod device;
 mod memory;
