@@ -295,6 +295,7 @@ fn compilers_of_three_cuda_versions() {
             ("-Xfatbin -compress=false", library(&["-Xfatbin=-compress=false"])),
             ("-G", library(&["-G"])),
             ("-rdc=true", library(&["-rdc=true", "-cudadevrt=none"])),
+            ("-rdc=true -dlink", [&["-rdc=true", "-dlink", "-cudadevrt=none"], &archs[..]].concat()),
             ("-dc", [&["-dc"], &archs[..]].concat()),
             ("-dc code=lto_80", vec!["-dc", archs[0], lto]),
             ("-fatbin", [&["-fatbin"], &archs[..]].concat()),

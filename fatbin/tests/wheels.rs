@@ -88,7 +88,8 @@ struct Ours {
 
 fn ours(data: &[u8]) -> Option<Ours> {
     let fatbins = Fatbins::parse(data).expect("scan");
-    if fatbins.is_empty() {
+    // A bare image is no container either.
+    if fatbins.containers().next().is_none() {
         return None;
     }
     let mut ours = Ours { images: Images::new(), containers: 0, other: 0, stored: 0, unpacked: 0 };
