@@ -89,9 +89,7 @@ struct Ours {
 fn ours(data: &[u8]) -> Option<Ours> {
     let fatbins = Fatbins::parse(data).expect("scan");
     // A bare image is no container either.
-    if fatbins.containers().next().is_none() {
-        return None;
-    }
+    fatbins.containers().next()?;
     let mut ours = Ours { images: Images::new(), containers: 0, other: 0, stored: 0, unpacked: 0 };
     for located in fatbins.containers() {
         assert!(located.part.scan.problems.is_empty(), "{:?}", located.part.scan.problems);
