@@ -2,9 +2,11 @@
 
 mod bench;
 mod codegen;
+mod debian;
 mod expect;
 mod gpu;
 mod gpu_test;
+mod kmod;
 mod manifest;
 mod nvcc;
 mod process;
@@ -42,6 +44,9 @@ enum Task {
     /// Measure what driver calls cost through the whole stack; with --gpu, programs natively and through it
     Bench(bench::Args),
     /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba; with --gpu, those of a GPU
+    /// Build the guest's kernel module for stock kernels
+    Kmod(kmod::Args),
+    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba
     Test(test::Args),
     /// Build what the GPU tests and benchmarks need into a folder that can be carried to a machine without cargo
     Pack(gpu::pack::Args),
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         Task::Samples(args) => samples::main(&args),
         Task::Run(args) => run::main(&args),
         Task::Bench(args) => bench::main(&args),
+        Task::Kmod(args) => kmod::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Pack(args) => gpu::pack::main(&args),
     };

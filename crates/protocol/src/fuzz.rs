@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::broker::{self, GuestMessage, HostMessage};
 use crate::frame::{FrameHeader, HEADER_LEN};
 use crate::graph::NodeParams;
 use crate::handshake::{ControlWelcome, Hello, LaneWelcome, MAX_BODY, Refused};
@@ -47,6 +48,26 @@ pub fn fuzz_handshake(data: &[u8]) {
         refused.encode(&mut again);
         assert!(again.len() <= MAX_BODY as usize);
     }
+}
+
+/// A broker message, of either side.
+pub fn fuzz_broker(data: &[u8]) {
+    let Some((bytes, body)) = data.split_first_chunk::<{ broker::HEADER_LEN }>() else { return };
+    let Ok(header) = broker::Header::decode(bytes) else { return };
+    assert!(header.len <= broker::MAX_BODY);
+    let Some(body) = body.get(..header.len) else { return };
+    let mut again = [0; broker::MAX_MESSAGE];
+    let len = match (GuestMessage::decode(header.kind, body), HostMessage::decode(header.kind, body)) {
+        (Ok(GuestMessage::RegionAdd(add)), Err(_)) => {
+            let extents: Vec<_> = add.extents.iter().collect();
+            broker::encode_region_add(&add, &extents, &mut again)
+        }
+        (Ok(message), Err(_)) => message.encode(&mut again),
+        (Err(_), Ok(message)) => message.encode(&mut again),
+        (Err(_), Err(_)) => return,
+        (Ok(_), Ok(_)) => unreachable!("a kind belongs to one side"),
+    };
+    assert_eq!(&again[..len.unwrap_or(0)], &data[..broker::HEADER_LEN + header.len]);
 }
 
 /// A script of reads (first byte: how many; then one byte each) and the body that they read. Tells whether all of them succeeded.
@@ -125,6 +146,11 @@ mod tests {
     }
 
     #[test]
+    fn broker_corpus() {
+        run("broker", fuzz_broker);
+    }
+
+    #[test]
     fn wire_corpus() {
         run("wire", |data| _ = fuzz_wire(data));
     }
@@ -163,6 +189,7 @@ mod tests {
             fuzz_handshake(&data);
             fuzz_wire(&data);
             fuzz_node_params(&data);
+            fuzz_broker(&data);
         }
     }
 }

@@ -9,6 +9,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod broker;
+#[cfg(test)]
+mod broker_tests;
 pub mod frame;
 pub mod function;
 #[doc(hidden)]

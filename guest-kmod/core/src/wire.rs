@@ -1,0 +1,1 @@
+../../../crates/protocol/src/broker.rs
