@@ -1,6 +1,7 @@
 //! What daemon and workers are told: limits and the shape of the device. Travels from daemon to worker as JSON.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const MIN_WINDOW: u64 = 64 << 20;
 const MIN_MEMORY: u64 = 16 << 20;
 /// Device memory and window each lie in one half of the 4 TiB region, which also holds the engine's arenas.
-const MAX_HALF: u64 = 1 << 40;
+pub const MAX_HALF: u64 = 1 << 40;
 
 /// Bounds on what one program, or all of them, can take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +117,12 @@ impl ComputeCapability {
     }
 }
 
+impl Default for ComputeCapability {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 impl fmt::Display for ComputeCapability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -137,10 +144,40 @@ impl FromStr for ComputeCapability {
     }
 }
 
-/// Everything a worker needs to know.
+/// What runs the driver calls of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    /// Kernels are compiled from their PTX.
+    #[default]
+    Cpu,
+    /// The real driver: its library, or the one that the system has.
+    Cuda(Cuda),
+}
+
+impl Backend {
+    /// For people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+}
+
+/// The real driver, as the daemon has found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cuda {
+    pub libcuda: Option<PathBuf>,
+    /// It is the shim, built for tests: another daemon runs the kernels, and no machine code.
+    pub nested: bool,
+}
+
+/// Everything a worker needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
+    pub backend: Backend,
     pub limits: Limits,
+    /// Devices of the CPU backend.
     pub devices: u32,
     pub compute_capability: ComputeCapability,
     /// Measure the time of each call.

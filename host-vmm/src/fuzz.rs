@@ -41,8 +41,7 @@ fn target() -> &'static Target {
             limits,
             devices: 2,
             compute_capability: ComputeCapability::DEFAULT,
-            timing: false,
-            log: None,
+            ..Config::default()
         };
         let region = ptx_cpu::region::RegionConfig { memory_limit: config.limits.memory_bytes };
         let region = Arc::new(ptx_cpu::region::Region::reserve_any(region).expect("a region"));
@@ -58,8 +57,13 @@ fn target() -> &'static Target {
         {
             use crate::generated::driver::ContextCalls as _;
             let mut lane = Lane::new(0, (staging, 1 << 20), Arc::new(Latch::default()));
-            let mut call =
-                Call { session: &session, lane: &mut lane, max_body: MAX_BODY, device_output: false };
+            let mut call = Call {
+                session: &session,
+                lane: &mut lane,
+                max_body: MAX_BODY,
+                device_output: false,
+                in_flight: None,
+            };
             backend.cuDevicePrimaryCtxRetain(&mut call, Some(&mut context), 0).expect("a context");
         }
         Target { session, backend, context, staging }
@@ -95,8 +99,13 @@ fn requests(data: &[u8]) -> usize {
         if WAITING.contains(&op) {
             continue;
         }
-        let mut call =
-            Call { session: &target.session, lane: &mut lane, max_body: MAX_BODY, device_output: false };
+        let mut call = Call {
+            session: &target.session,
+            lane: &mut lane,
+            max_body: MAX_BODY,
+            device_output: false,
+            in_flight: None,
+        };
         let mut writer = Writer::new(&mut reply);
         let outcome = dispatch(&target.backend, &mut call, op, &mut Reader::new(&body), &mut writer);
         if outcome.is_ok_and(|status| status.is_success()) {
@@ -109,7 +118,7 @@ fn requests(data: &[u8]) -> usize {
             }
         }
     }
-    target.backend.lane_closed(id);
+    target.backend.lane_closed(&lane);
     succeeded
 }
 

@@ -1,5 +1,6 @@
 //! What a backend sees of the session and of the lane that a call comes from.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::Status;
@@ -56,11 +57,16 @@ pub struct Lane {
     /// Address and length of the staging area.
     pub staging: (u64, u64),
     pub latch: Arc<Latch>,
+    /// Requests that have been taken up and use the staging area until the backend says that they are [finished](crate::backend::Backend::finished):
+    /// number of the request and the backend's token, oldest first.
+    pub in_flight: VecDeque<(u64, u64)>,
+    /// The backend's note that it has made the staging area known to its device.
+    pub staging_epoch: u64,
 }
 
 impl Lane {
     pub fn new(id: u64, staging: (u64, u64), latch: Arc<Latch>) -> Self {
-        Self { id, context: 0, staging, latch }
+        Self { id, context: 0, staging, latch, in_flight: VecDeque::new(), staging_epoch: 0 }
     }
 }
 
@@ -72,6 +78,8 @@ pub struct Call<'a> {
     pub max_body: usize,
     /// Set by calls that synchronise when the program has device output to fetch.
     pub device_output: bool,
+    /// Set by a staged copy that is under way when the call returns: the backend's token for it.
+    pub in_flight: Option<u64>,
 }
 
 impl Call<'_> {

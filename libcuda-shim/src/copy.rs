@@ -29,7 +29,7 @@ const LONG: u64 = 8 << 20;
 /// One side of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// An address in the region, or one that the host has to judge.
+    /// An address of device memory or of the window, or one that the host has to judge.
     Region(u64),
     /// Pageable memory of the program.
     Host(usize),
@@ -54,8 +54,9 @@ impl Side {
     }
 }
 
+/// Whether an address is one of device memory or of the window.
 pub fn in_region(address: u64) -> bool {
-    process().session.get().is_some_and(|session| session.region().contains(address))
+    process().session.get().is_some_and(|session| session.contains(address))
 }
 
 /// `height` rows of `width` bytes, with the distance between rows on each side.

@@ -26,6 +26,7 @@ mod graph;
 mod image;
 mod local_storage;
 mod log;
+mod marker;
 mod marshal;
 mod module;
 mod order;

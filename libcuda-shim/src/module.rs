@@ -18,9 +18,11 @@ use crate::image::{self, Image, Refused};
 use crate::process::process;
 use crate::thread;
 
-/// JIT options that concern the guest: where the program wants the logs. Others are passed over; the host compiles as it sees fit.
+/// JIT options: where the program wants the logs is the guest's affair, options whose value is a number go to the host.
 #[derive(Default)]
 pub struct Options {
+    /// 16 bytes each, as the load operations take them.
+    numbers: Vec<u8>,
     info: LogBuffer,
     error: LogBuffer,
 }
@@ -34,6 +36,8 @@ struct LogBuffer {
     written: Option<*mut *mut c_void>,
 }
 
+/// An output.
+const JIT_WALL_TIME: u32 = 2;
 const JIT_INFO_LOG_BUFFER: u32 = 3;
 const JIT_INFO_LOG_BUFFER_SIZE_BYTES: u32 = 4;
 const JIT_ERROR_LOG_BUFFER: u32 = 5;
@@ -62,10 +66,20 @@ impl Options {
                 JIT_ERROR_LOG_BUFFER => options.error.text = Some(value.cast()),
                 JIT_INFO_LOG_BUFFER_SIZE_BYTES => options.info.sized(value, place),
                 JIT_ERROR_LOG_BUFFER_SIZE_BYTES => options.error.sized(value, place),
-                _ => {}
+                JIT_WALL_TIME => {}
+                _ => {
+                    options.numbers.extend_from_slice(&u64::from(key).to_le_bytes());
+                    // Smaller numbers than a pointer are its low bits; the host knows which options have one.
+                    options.numbers.extend_from_slice(&(value.addr() as u64 & 0xffff_ffff).to_le_bytes());
+                }
             }
         }
         Ok(options)
+    }
+
+    /// The options for the host.
+    pub fn numbers(&self) -> Option<&[u8]> {
+        Some(&self.numbers)
     }
 
     /// Gives the program the logs of a load. Both lengths are written, 0 included: programs that pass the same array again see them.

@@ -3,8 +3,9 @@
 //!
 //! Unsafe because a forked child closes descriptors and mappings that its parent's objects own, without running their destructors.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::order::{Order, Place};
@@ -62,6 +63,8 @@ pub struct Session {
     pub order: Order,
     /// Descriptors of all lanes, for a forked child to close.
     descriptors: Mutex<Vec<RawFd>>,
+    /// Device memory outside of the region, reserved here so that nothing else of the program gets these addresses.
+    outside: RwLock<Vec<Range<u64>>>,
 }
 
 impl Session {
@@ -103,6 +106,7 @@ impl Session {
                         idle: Mutex::default(),
                         order: Order::default(),
                         descriptors: Mutex::default(),
+                        outside: RwLock::default(),
                     });
                 }
                 Err(transport::Error::Refused(refusal)) if refusal.code == RefusalCode::REGION_BUSY => {
@@ -120,8 +124,46 @@ impl Session {
         Err(OpenError::new(Status::OPERATING_SYSTEM, message))
     }
 
-    pub fn region(&self) -> Region {
-        self.region
+
+    /// Whether an address is one of device memory or of the window.
+    #[inline]
+    pub fn contains(&self, address: u64) -> bool {
+        self.region.contains(address) || self.is_outside(address)
+    }
+
+    fn is_outside(&self, address: u64) -> bool {
+        let outside = self.outside.read().unwrap_or_else(PoisonError::into_inner);
+        outside.iter().any(|range| range.contains(&address))
+    }
+
+    /// Reserves ranges of device memory outside of the region; those that are known already, or in part, may come again.
+    ///
+    /// # Errors
+    /// OPERATING_SYSTEM if the program has something else there.
+    pub fn reserve(&self, ranges: impl Iterator<Item = Range<u64>>) -> CuResult {
+        let mut outside = self.outside.write().unwrap_or_else(PoisonError::into_inner);
+        for range in ranges {
+            let mut start = range.start;
+            while start < range.end {
+                if let Some(known) = outside.iter().find(|known| known.contains(&start)) {
+                    start = known.end;
+                    continue;
+                }
+                let later = outside.iter().map(|known| known.start).filter(|known| *known > start);
+                let end = later.min().unwrap_or(range.end).min(range.end);
+                let reservation = Reservation::new(start, end - start).map_err(|error| {
+                    crate::log!(
+                        Error,
+                        "the device has memory at {start:#x} to {end:#x}, where this program has something else: {error}"
+                    );
+                    Status::OPERATING_SYSTEM
+                })?;
+                reservation.leak();
+                outside.push(start..end);
+                start = end;
+            }
+        }
+        Ok(())
     }
 
     pub fn capabilities(&self) -> Capabilities {
@@ -165,6 +207,13 @@ impl Session {
         let len = (self.region.end() - self.region.start()) as usize;
         // SAFETY: the region was reserved by the parent's session, of which nothing is used in this child; the window in it was not inherited.
         unsafe { libc::munmap(core::ptr::without_provenance_mut(self.region.start() as usize), len) };
+        let outside = self.outside.try_read().map(|ranges| ranges.clone()).unwrap_or_default();
+        for Range { start, end } in outside {
+            // SAFETY: as above: reserved by the parent's session, and nothing is mapped there.
+            unsafe {
+                libc::munmap(core::ptr::without_provenance_mut(start as usize), (end - start) as usize)
+            };
+        }
     }
 }
 

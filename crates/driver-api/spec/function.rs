@@ -9,12 +9,14 @@ fn cuFuncGetAttribute(pi: *mut c_int, attrib: CUfunction_attribute, hfunc: CUfun
 #[op(0x0500, since = 9000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuFuncSetAttribute(hfunc: CUfunction, attrib: CUfunction_attribute, value: c_int);
 
 /// Sets the preferred cache configuration of a function: a hint.
 #[op(0x0501, since = 3000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache);
 
 /// Sets the size of the shared memory banks: a hint.

@@ -18,6 +18,13 @@ fn lane_set_context(ctx: u64);
 #[internal]
 fn set_visible_devices(#[cstr] list: *const c_char);
 
+/// Addresses of device memory outside of the region: start and end (u64 each) of every range. Asked after `cuInit`; more may come with the
+/// first use of another device.
+#[op(0x0003)]
+#[sync]
+#[internal]
+fn device_ranges(#[data_out] ranges: *mut u8);
+
 /// Whether the registry holds the image with this BLAKE3 hash and length.
 #[op(0x0010)]
 #[sync]
@@ -115,6 +122,24 @@ fn launch(
     cluster_x: u32,
     cluster_y: u32,
     cluster_z: u32,
+    #[data_in] params: *const u8,
+);
+
+/// As `launch`, with attributes: 72 bytes each as `CUlaunchAttribute` has them (u32 id, u32 0, 64 bytes of value), with ids in the places of handles.
+#[op(0x0023)]
+#[posted]
+#[internal]
+fn launch_with_attributes(
+    function: u64,
+    grid_x: u32,
+    grid_y: u32,
+    grid_z: u32,
+    block_x: u32,
+    block_y: u32,
+    block_z: u32,
+    shared_bytes: u32,
+    stream: u64,
+    #[data_in] attributes: *const u8,
     #[data_in] params: *const u8,
 );
 

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use transport::Address;
 
 use super::size;
-use crate::config::{ComputeCapability, Config, Limits};
+use crate::config::{self, ComputeCapability, Config, Limits};
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -48,6 +48,16 @@ pub enum Command {
     /// Serves one program (started by the daemon; its socket is standard input)
     #[command(hide = true)]
     Worker,
+    /// Tries the driver (started by the other commands: its library must not be loaded in their process)
+    #[command(hide = true)]
+    Probe {
+        /// As for the other commands
+        #[arg(long)]
+        libcuda: Option<PathBuf>,
+        /// Also initialise it and count the devices
+        #[arg(long)]
+        init: bool,
+    },
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
@@ -60,7 +70,7 @@ pub enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// The GPU if a driver is there and this build can use it, else the CPU
+    /// The GPU if there is one with a driver, else the CPU
     Auto,
     /// The GPU, through the NVIDIA driver
     Cuda,
@@ -76,6 +86,9 @@ pub struct ServeArgs {
     /// What runs the kernels
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
+    /// The NVIDIA driver's library [default: the system's libcuda.so.1]
+    #[arg(long, value_name = "PATH")]
+    pub libcuda: Option<PathBuf>,
     #[command(flatten)]
     pub limits: LimitArgs,
 }
@@ -85,6 +98,9 @@ pub struct RunArgs {
     /// What runs the kernels
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
+    /// The NVIDIA driver's library [default: the system's libcuda.so.1]
+    #[arg(long, value_name = "PATH")]
+    pub libcuda: Option<PathBuf>,
     /// The shim library (default: libcuda.so next to this program or in ../lib)
     #[arg(long, value_name = "PATH", env = "HOST_VMM_SHIM")]
     pub shim: Option<PathBuf>,
@@ -110,7 +126,7 @@ pub struct RunArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Device and limits")]
 pub struct LimitArgs {
-    /// Device memory of a program [default: half of the machine's memory]
+    /// Device memory of a program [default: half of the machine's memory; on a GPU all of its memory]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub memory: Option<u64>,
     /// Pinned and managed memory of a program [default: half of the machine's memory]
@@ -144,7 +160,7 @@ impl LimitArgs {
     ///
     /// # Errors
     /// The machine's memory size cannot be read and no sizes are given.
-    pub fn to_config(&self, log: Option<String>) -> anyhow::Result<Config> {
+    pub fn to_config(&self, backend: config::Backend, log: Option<String>) -> anyhow::Result<Config> {
         let mut limits = Limits {
             sessions: self.max_sessions,
             lanes: self.max_lanes,
@@ -153,10 +169,13 @@ impl LimitArgs {
             image_bytes: self.max_image,
             ..Limits::default()
         };
-        limits.memory_bytes = self.memory.unwrap_or(limits.memory_bytes);
+        // A GPU has a limit of its own.
+        let default = if backend == config::Backend::Cpu { limits.memory_bytes } else { config::MAX_HALF };
+        limits.memory_bytes = self.memory.unwrap_or(default);
         limits.window_bytes = self.window.unwrap_or(limits.window_bytes);
         limits.check()?;
         Ok(Config {
+            backend,
             limits,
             devices: self.devices,
             compute_capability: self.compute_capability,

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod backend;
 mod size;
 
 use std::process::ExitCode;
@@ -40,19 +41,20 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     logging::init(cli.log.as_deref())?;
     match &cli.command {
         Command::Serve(args) => {
-            choose_backend(args.backend)?;
-            daemon::serve(&args.listen, &args.limits.to_config(cli.log.clone())?)?;
+            let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
+            daemon::serve(&args.listen, &args.limits.to_config(backend, cli.log.clone())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(args) => {
-            let backend = choose_backend(args.backend)?;
-            let code = runner::run(args, backend, &args.limits.to_config(cli.log.clone())?)?;
+            let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
+            let code = runner::run(args, &args.limits.to_config(backend, cli.log.clone())?)?;
             Ok(ExitCode::from(code))
         }
         Command::Worker => {
             worker::main()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Probe { libcuda, init } => Ok(backend::probe(libcuda.as_deref(), *init)),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "host-vmm", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -61,16 +63,5 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
-    }
-}
-
-/// The backend that will be used, by name.
-fn choose_backend(backend: Backend) -> anyhow::Result<&'static str> {
-    match backend {
-        Backend::Auto | Backend::Cpu => Ok("cpu"),
-        Backend::Cuda => Err(UsageError(
-            "this build has no CUDA backend yet; use --backend cpu, which runs the kernels on the CPU".into(),
-        )
-        .into()),
     }
 }

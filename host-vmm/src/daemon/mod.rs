@@ -22,15 +22,22 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use transport::handshake::{receive_hello, refuse};
 use transport::{Address, Connection, Listener};
 
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::stats::Report;
 use ipc::{Channel, Start, ToDaemon, ToWorker};
 
-/// What the workers of this build can do.
+/// What the workers of this build can do with any backend.
 const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
     .union(Capabilities::RINGS)
     .union(Capabilities::DEVICE_OUTPUT)
     .union(Capabilities::PTX);
+
+fn capabilities(config: &Config) -> Capabilities {
+    match &config.backend {
+        Backend::Cuda(cuda) if !cuda.nested => CAPABILITIES.union(Capabilities::MACHINE_CODE),
+        _ => CAPABILITIES,
+    }
+}
 
 /// After this, workers that were asked to stop are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,7 +101,7 @@ pub fn serve(address: &Address, config: &Config) -> anyhow::Result<()> {
         }
     }
     let report = daemon.stop();
-    tracing::info!("{}", report.summary("cpu"));
+    tracing::info!("{}", report.summary(config.backend.name()));
     Ok(())
 }
 
@@ -286,7 +293,7 @@ impl Inner {
         pid: u32,
     ) -> Result<(), Refusal> {
         let versions = protocol::handshake::PREVIOUS..=protocol::handshake::CURRENT;
-        let (version, capabilities) = match hello.negotiate(versions, CAPABILITIES) {
+        let (version, capabilities) = match hello.negotiate(versions, capabilities(&self.config)) {
             Ok(agreed) => agreed,
             Err(code) => {
                 return Err(Refusal::new(connection, Refused::new(code, format_args!("no common version"))));

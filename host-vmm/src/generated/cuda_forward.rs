@@ -393,15 +393,11 @@ impl EventCalls for CudaBackend {
 
 impl FunctionCalls for CudaBackend {
     fn cuFuncSetAttribute(&self, call: &mut Call<'_>, hfunc: u64, attrib: u32, value: i32) -> CuResult {
-        let hfunc = self.inward(Kind::CUfunction, hfunc)?;
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe { self.raw().cuFuncSetAttribute(hfunc, attrib, value) }
+        custom::function::cuFuncSetAttribute(self, call, hfunc, attrib, value)
     }
 
     fn cuFuncSetCacheConfig(&self, call: &mut Call<'_>, hfunc: u64, config: u32) -> CuResult {
-        let hfunc = self.inward(Kind::CUfunction, hfunc)?;
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe { self.raw().cuFuncSetCacheConfig(hfunc, config) }
+        custom::function::cuFuncSetCacheConfig(self, call, hfunc, config)
     }
 }
 
@@ -1262,6 +1258,10 @@ impl InternalCalls for CudaBackend {
         custom::internal::set_visible_devices(self, call, list)
     }
 
+    fn device_ranges(&self, call: &mut Call<'_>, ranges: Option<&mut Vec<u8>>) -> CuResult {
+        custom::internal::device_ranges(self, call, ranges)
+    }
+
     fn image_query(
         &self,
         call: &mut Call<'_>,
@@ -1389,6 +1389,38 @@ impl InternalCalls for CudaBackend {
             cluster_x,
             cluster_y,
             cluster_z,
+            params,
+        )
+    }
+
+    fn launch_with_attributes(
+        &self,
+        call: &mut Call<'_>,
+        function: u64,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared_bytes: u32,
+        stream: u64,
+        attributes: Option<&[u8]>,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        custom::internal::launch_with_attributes(
+            self,
+            call,
+            function,
+            grid_x,
+            grid_y,
+            grid_z,
+            block_x,
+            block_y,
+            block_z,
+            shared_bytes,
+            stream,
+            attributes,
             params,
         )
     }

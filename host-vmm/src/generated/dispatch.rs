@@ -1305,6 +1305,16 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::device_ranges => {
+            let mut ranges = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.device_ranges(call, ranges.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(data) = ranges {
+                reply.bytes(Some(&data));
+            }
+        }
         ops::image_query => {
             let hash = body.exact(32)?;
             let len = body.u64()?;
@@ -1525,6 +1535,36 @@ pub fn dispatch(
                 cluster_x,
                 cluster_y,
                 cluster_z,
+                params,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::launch_with_attributes => {
+            let function = body.u64()?;
+            let grid_x = body.u32()?;
+            let grid_y = body.u32()?;
+            let grid_z = body.u32()?;
+            let block_x = body.u32()?;
+            let block_y = body.u32()?;
+            let block_z = body.u32()?;
+            let shared_bytes = body.u32()?;
+            let stream = body.u64()?;
+            let attributes = body.bytes(usize::MAX)?;
+            let params = body.bytes(usize::MAX)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.launch_with_attributes(
+                call,
+                function,
+                grid_x,
+                grid_y,
+                grid_z,
+                block_x,
+                block_y,
+                block_z,
+                shared_bytes,
+                stream,
+                attributes,
                 params,
             ) {
                 return Ok(status);

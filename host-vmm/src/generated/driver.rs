@@ -905,6 +905,12 @@ pub trait InternalCalls {
         unsupported()
     }
 
+    /// Addresses of device memory outside of the region: start and end (u64 each) of every range. Asked after `cuInit`; more may come with the
+    /// first use of another device.
+    fn device_ranges(&self, call: &mut Call<'_>, ranges: Option<&mut Vec<u8>>) -> CuResult {
+        unsupported()
+    }
+
     /// Whether the registry holds the image with this BLAKE3 hash and length.
     fn image_query(
         &self,
@@ -1019,6 +1025,25 @@ pub trait InternalCalls {
         cluster_x: u32,
         cluster_y: u32,
         cluster_z: u32,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `launch`, with attributes: 72 bytes each as `CUlaunchAttribute` has them (u32 id, u32 0, 64 bytes of value), with ids in the places of handles.
+    fn launch_with_attributes(
+        &self,
+        call: &mut Call<'_>,
+        function: u64,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared_bytes: u32,
+        stream: u64,
+        attributes: Option<&[u8]>,
         params: Option<&[u8]>,
     ) -> CuResult {
         unsupported()

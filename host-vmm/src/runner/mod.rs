@@ -33,7 +33,7 @@ const EXIT_NOT_FOUND: u8 = 127;
 ///
 /// # Errors
 /// Something before the program's start failed.
-pub fn run(args: &RunArgs, backend: &str, config: &Config) -> anyhow::Result<u8> {
+pub fn run(args: &RunArgs, config: &Config) -> anyhow::Result<u8> {
     let shim = shim::find(args.shim.as_deref())?;
     let signals = Signals::install(false).context("cannot install signal handlers")?;
     let dir = tempfile::Builder::new()
@@ -69,7 +69,7 @@ pub fn run(args: &RunArgs, backend: &str, config: &Config) -> anyhow::Result<u8>
     };
     let report = daemon.stop();
     drop(dir);
-    print_report(args, backend, &report);
+    print_report(args, config.backend.name(), &report);
     Ok(code)
 }
 

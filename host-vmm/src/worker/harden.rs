@@ -6,13 +6,16 @@
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::config::Limits;
+use crate::config::{Backend, Config};
 
 /// When memory runs out, a worker goes before the daemon and before whatever else runs on the machine.
 const OOM_SCORE_ADJ: &str = "500";
 
 /// Memory beyond what the limits speak of: code, stacks of lanes and streams, queues, the compiler.
 const OWN_MEMORY: u64 = 8 << 30;
+
+/// Private memory of NVIDIA's driver in a process; what is on the device does not count.
+const DRIVER_MEMORY: u64 = 64 << 30;
 
 /// Closes what the worker has inherited beyond standard input, output and error: descriptors of the daemon's own parent, which are not the
 /// program's business. To be called first, before anything is opened.
@@ -42,13 +45,15 @@ pub fn process() {
 
 /// Bounds the process's private memory: what a program makes the worker allocate without a limit of its own ends the worker, not the
 /// machine. The window is shared memory and has its own bound.
-pub fn memory(limits: &Limits) {
-    // Device memory, and as much again for the engine's arenas; images, and their parsed form.
-    let bytes = limits
-        .memory_bytes
-        .saturating_mul(2)
-        .saturating_add(limits.images_bytes.saturating_mul(2))
-        .saturating_add(OWN_MEMORY);
+pub fn memory(config: &Config) {
+    let limits = &config.limits;
+    let device = match config.backend {
+        // Device memory, and as much again for the engine's arenas.
+        Backend::Cpu => limits.memory_bytes.saturating_mul(2),
+        Backend::Cuda(_) => DRIVER_MEMORY,
+    };
+    // Images, and their parsed form.
+    let bytes = device.saturating_add(limits.images_bytes.saturating_mul(2)).saturating_add(OWN_MEMORY);
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
     if let Err(error) = setrlimit(Resource::Data, limit) {
         tracing::warn!(%error, bytes, "cannot bound the worker's memory");

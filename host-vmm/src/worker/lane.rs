@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use protocol::frame::{Flags, Kind};
+use protocol::frame::{Flags, FrameHeader, Kind};
 use protocol::handshake::LaneWelcome;
 use protocol::lane::LanePlacement;
 use protocol::{Reader, Status, Writer};
@@ -40,11 +40,55 @@ pub fn run(worker: &Worker, id: u64, connection: Connection) {
             // Nobody may touch the block any more before it is given back.
             latch.close();
             drop(host);
-            worker.backend.lane_closed(id);
+            worker.backend.lane_closed(&lane);
         }
         Err(error) => tracing::info!(lane = id, %error, "a lane ended in its handshake"),
     }
     window.free(block);
+}
+
+/// Declares those of the oldest staged copies complete that have arrived; returns whether there were any.
+fn finish(worker: &Worker, lane: &mut Lane, host: &HostLane) -> bool {
+    let mut done = None;
+    while let Some((seq, token)) = lane.in_flight.front()
+        && worker.backend.finished(*token)
+    {
+        done = Some(*seq);
+        lane.in_flight.pop_front();
+    }
+    if let Some(seq) = done {
+        host.complete(seq);
+    }
+    done.is_some()
+}
+
+/// How often a lane looks for the end of staged copies before it begins to sleep in between: some milliseconds, longer than any transfer; what takes longer waits for
+/// a kernel.
+const LOOKS: u32 = 4000;
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// The next request, if it comes before the oldest staged copies have arrived.
+fn next_or_finished(
+    worker: &Worker,
+    host: &mut HostLane,
+    lane: &mut Lane,
+    body: &mut Vec<u8>,
+) -> Result<Option<FrameHeader>, transport::Error> {
+    let mut looks = 0;
+    loop {
+        if finish(worker, lane, host) {
+            return Ok(None);
+        }
+        if let Some(header) = host.poll(body)? {
+            return Ok(Some(header));
+        }
+        looks += 1;
+        if looks > LOOKS {
+            std::thread::sleep(PAUSE);
+        } else {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
@@ -54,7 +98,15 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
     let mut body = Vec::new();
     let mut reply = Vec::new();
     loop {
-        let header = match host.next(&mut body) {
+        let next = if lane.in_flight.is_empty() {
+            host.next(&mut body)
+        } else {
+            match next_or_finished(worker, host, lane, &mut body) {
+                Ok(None) => continue,
+                other => other,
+            }
+        };
+        let header = match next {
             Ok(Some(header)) => header,
             Ok(None) => return,
             Err(error) if error.is_violation() => worker.malformed(&format!("lane {}: {error}", lane.id)),
@@ -64,12 +116,13 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             }
         };
         let begin = timing.then(Instant::now);
-        let mut call = Call { session: &worker.session, lane, max_body, device_output: false };
+        let mut call =
+            Call { session: &worker.session, lane, max_body, device_output: false, in_flight: None };
         let mut writer = Writer::new(&mut reply);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             dispatch(&*worker.backend, &mut call, header.op, &mut Reader::new(&body), &mut writer)
         }));
-        let device_output = call.device_output;
+        let (device_output, in_flight) = (call.device_output, call.in_flight);
         let mut status = match outcome {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => {
@@ -84,7 +137,17 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
         }
         // Also for answered requests: the program waits for the number before it reads or reuses their part of the staging area. Not
         // before the latch: who has waited sees the error.
-        host.complete(header.seq);
+        match in_flight {
+            Some(token) => lane.in_flight.push_back((header.seq, token)),
+            None => {
+                // The number says that all up to it are complete, so those that are under way come first. What comes between the pieces of a copy
+                // is rare.
+                while !lane.in_flight.is_empty() {
+                    finish(worker, lane, host);
+                }
+                host.complete(header.seq);
+            }
+        }
         if header.kind == Kind::SYNC {
             if status.is_success() && reply.len() > max_body {
                 tracing::warn!(op = header.op, len = reply.len(), "a reply is too long for its frame");

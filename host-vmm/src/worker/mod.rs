@@ -27,6 +27,9 @@ use transport::{Connection, WindowFile};
 
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cuda::space::{Reserved, Space};
+use crate::backend::cuda::{CudaBackend, library};
+use crate::config::{self, Config};
 use crate::daemon::ipc::{Channel, Start, ToDaemon, ToWorker};
 use crate::session::Session;
 use window::Window;
@@ -63,7 +66,7 @@ pub fn main() -> anyhow::Result<()> {
             // Not printed: it may hold the session's token.
             Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
-    harden::memory(&start.config.limits);
+    harden::memory(&start.config);
     let worker = match begin(&start, channel) {
         Ok(worker) => worker,
         Err(Failed { refused, error }) => {
@@ -122,6 +125,26 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
     let Some(region) = Region::new(start.region_tag) else {
         return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
+    let (session, backend) = match &config.backend {
+        config::Backend::Cpu => begin_cpu(config, region)?,
+        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region)?,
+    };
+    Ok(Worker {
+        channel,
+        session,
+        backend,
+        limits: config.limits.to_protocol(),
+        version: start.version,
+        lanes: AtomicU32::new(0),
+        next_lane: AtomicU64::new(1),
+        ending: Mutex::new(()),
+    })
+}
+
+/// A session and what runs its calls.
+type Begun = (Arc<Session>, Arc<dyn Backend>);
+
+fn begin_cpu(config: &Config, region: Region) -> Result<Begun, Failed> {
     let memory = RegionConfig { memory_limit: config.limits.memory_bytes };
     let device = match ptx_cpu::region::Region::reserve(region.tag().into(), memory) {
         Ok(device) => Arc::new(device),
@@ -130,22 +153,29 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
         }
         Err(error) => return Err(Failed::internal(error.into())),
     };
-    let set_up = || -> anyhow::Result<Worker> {
+    let set_up = || -> anyhow::Result<Begun> {
         ptx_cpu::fault::install().context("cannot install fault handlers")?;
         let window = Arc::new(Window::create(region.window_start(), config.limits.window_bytes)?);
         device.map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())?;
         let session = Arc::new(Session::new(config.clone(), window));
         let backend = Arc::new(CpuBackend::new(Arc::clone(&session), device)?);
-        Ok(Worker {
-            channel,
-            session,
-            backend,
-            limits: config.limits.to_protocol(),
-            version: start.version,
-            lanes: AtomicU32::new(0),
-            next_lane: AtomicU64::new(1),
-            ending: Mutex::new(()),
-        })
+        Ok((session, backend))
+    };
+    set_up().map_err(Failed::internal)
+}
+
+fn begin_cuda(config: &Config, cuda: &config::Cuda, region: Region) -> Result<Begun, Failed> {
+    let reserved = Reserved::new(region)
+        .map_err(|error| Failed::region(format_args!("region {} in the worker: {error}", region.tag())))?;
+    let set_up = || -> anyhow::Result<Begun> {
+        let window =
+            Window::create_over(reserved.window(), region.window_start(), config.limits.window_bytes)?;
+        let session = Arc::new(Session::new(config.clone(), Arc::new(window)));
+        let raw = library::load(cuda.libcuda.as_deref())?.raw;
+        // Before the driver is initialised: it takes its address space then.
+        let space = if cuda.nested { Space::wherever(reserved) } else { Space::in_region(reserved, region) };
+        let backend = Arc::new(CudaBackend::new(Arc::clone(&session), raw, space)?);
+        Ok((session, backend))
     };
     set_up().map_err(Failed::internal)
 }

@@ -3,11 +3,11 @@
 //! Only the worker allocates in it: lanes' blocks, pinned and managed memory. The file is as large as the session's limit from the
 //! start and sparse; freed ranges give their pages back by a hole.
 //!
-//! The worker maps the file twice: here for the lanes, and at the address that the program knows (by the engine's region).
+//! With the CPU backend the worker maps the file twice: here for the lanes, and at the address that the program knows (by the engine's region).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use transport::{Placement, WindowFile};
+use transport::{Placement, Reservation, WindowFile};
 
 use super::range_alloc::RangeAllocator;
 
@@ -29,8 +29,20 @@ impl Window {
     /// # Errors
     /// No descriptors or no address space are left.
     pub fn create(base: u64, len: u64) -> Result<Self, transport::Error> {
+        Self::map(base, len, Placement::Anywhere)
+    }
+
+    /// As [`Window::create`], mapped once, in a reservation at the address that the program knows too.
+    ///
+    /// # Errors
+    /// As [`Window::create`].
+    pub fn create_over(reservation: &Reservation, base: u64, len: u64) -> Result<Self, transport::Error> {
+        Self::map(base, len, Placement::Over(reservation, base))
+    }
+
+    fn map(base: u64, len: u64, placement: Placement<'_>) -> Result<Self, transport::Error> {
         let file = WindowFile::create(len)?;
-        let mapped = Arc::new(transport::Window::map(file, Placement::Anywhere, false)?);
+        let mapped = Arc::new(transport::Window::map(file, placement, false)?);
         Ok(Self { mapped, base, ranges: Mutex::new(RangeAllocator::new(len, PAGE)) })
     }
 

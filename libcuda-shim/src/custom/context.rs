@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_uint};
 use protocol::status::{CuResult, Status};
 
 use crate::context::Context;
-use crate::custom::device;
+use crate::custom::{device, init};
 use crate::generated::wire;
 use crate::pointer::out;
 use crate::process::process;
@@ -124,6 +124,7 @@ pub fn create(context: *mut CUcontext, flags: c_uint, device: CUdevice) -> CuRes
     let context = unsafe { out(context) }?;
     let mut handle = 0;
     wire::cuCtxCreate_v2(Some(&mut handle), flags, device)?;
+    init::learn_more(device)?;
     process().contexts.created(handle, device, flags);
     thread::with(|thread| {
         thread.push(handle);
@@ -200,6 +201,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice
     let context = unsafe { out(context) }?;
     let mut handle = 0;
     wire::cuDevicePrimaryCtxRetain(Some(&mut handle), device)?;
+    init::learn_more(device)?;
     process().contexts.primary_retained(device, handle);
     *context = handle as CUcontext;
     Ok(())

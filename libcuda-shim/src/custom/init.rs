@@ -42,8 +42,31 @@ pub unsafe fn cuInit(flags: u32) -> CuResult {
     // Without a host the next call may find one; what the host says is final, as with NVIDIA's driver.
     *process.initialised.get_or_init(|| {
         device::announce_visible()?;
-        wire::cuInit(flags)
+        wire::cuInit(flags)?;
+        learn_ranges()
     })
+}
+
+/// Asks where the device has memory outside of the region: after `cuInit`, and when another device may have come into use.
+pub fn learn_ranges() -> CuResult {
+    let session = process().session.get().ok_or(Status::NOT_INITIALIZED)?;
+    let mut bytes = Vec::new();
+    match wire::device_ranges(Some(&mut bytes)) {
+        // All of it is in the region.
+        Err(Status::NOT_SUPPORTED) => return Ok(()),
+        other => other?,
+    }
+    let words = bytes.as_chunks::<16>().0.iter().map(|pair| {
+        let (start, end) = pair.split_at(8);
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        word(start)..word(end)
+    });
+    session.reserve(words)
+}
+
+/// A context of a device has come into use. That of the first one is ready after `cuInit`.
+pub fn learn_more(device: i32) -> CuResult {
+    if device == 0 { Ok(()) } else { learn_ranges() }
 }
 
 pub unsafe fn cuDriverGetVersion(version: *mut c_int) -> CuResult {

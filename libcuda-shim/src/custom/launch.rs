@@ -55,6 +55,8 @@ struct Launch {
     stream: u64,
     flags: c_uint,
     cluster: [u32; 3],
+    /// All attributes as they travel, if there are others than those two.
+    attributes: Vec<u8>,
 }
 
 /// # Safety
@@ -81,7 +83,23 @@ unsafe fn launch(
     // SAFETY: by the caller's promise.
     unsafe { gather(&function, params, extra, buffer) }?;
 
-    let Launch { shape, stream, flags, cluster } = launch;
+    let Launch { shape, stream, flags, cluster, attributes } = launch;
+    if !attributes.is_empty() {
+        wire::launch_with_attributes(
+            function.handle,
+            shape.grid[0],
+            shape.grid[1],
+            shape.grid[2],
+            shape.block[0],
+            shape.block[1],
+            shape.block[2],
+            shape.dynamic_shared_bytes,
+            *stream,
+            Some(attributes),
+            Some(buffer),
+        )?;
+        return if launch_blocking() { wire::cuStreamSynchronize(*stream) } else { Ok(()) };
+    }
     wire::launch(
         function.handle,
         shape.grid[0],
@@ -178,7 +196,7 @@ pub unsafe fn cuLaunchKernel(
         block: [block_x, block_y, block_z],
         dynamic_shared_bytes: shared_bytes,
     };
-    let how = Launch { shape, stream: stream as u64, flags: 0, cluster: [0; 3] };
+    let how = Launch { shape, stream: stream as u64, flags: 0, cluster: [0; 3], attributes: Vec::new() };
     // SAFETY: passed on as received.
     unsafe { launch(function, &how, params, extra) }
 }
@@ -200,12 +218,14 @@ pub unsafe fn cuLaunchCooperativeKernel(
         block: [block_x, block_y, block_z],
         dynamic_shared_bytes: shared_bytes,
     };
-    let how = Launch { shape, stream: stream as u64, flags: COOPERATIVE, cluster: [0; 3] };
+    let how =
+        Launch { shape, stream: stream as u64, flags: COOPERATIVE, cluster: [0; 3], attributes: Vec::new() };
     // SAFETY: passed on as received.
     unsafe { launch(function, &how, params, core::ptr::null_mut()) }
 }
 
 /// `CUlaunchAttribute`: id, padding, and a value of 64 bytes.
+const ATTRIBUTE_IGNORE: u32 = 0;
 const ATTRIBUTE_COOPERATIVE: u32 = 2;
 const ATTRIBUTE_CLUSTER_DIMENSION: u32 = 4;
 /// More attributes than there are ids; a larger count is a mistake of the caller.
@@ -227,7 +247,9 @@ unsafe fn configuration(config: *const CUlaunchConfig) -> Result<Launch, Status>
         stream: config.hStream as u64,
         flags: 0,
         cluster: [0; 3],
+        attributes: Vec::new(),
     };
+    let mut others = false;
     if config.numAttrs > MAX_ATTRIBUTES || (config.numAttrs > 0 && config.attrs.is_null()) {
         return Err(Status::INVALID_VALUE);
     }
@@ -242,8 +264,18 @@ unsafe fn configuration(config: *const CUlaunchConfig) -> Result<Launch, Status>
             ATTRIBUTE_CLUSTER_DIMENSION => {
                 launch.cluster = [word(0), word(1), word(2)];
             }
-            // Priorities, access policies, programmatic launches and the like are hints, or say no more than stream order does.
-            _ => {}
+            ATTRIBUTE_IGNORE | ATTRIBUTE_COOPERATIVE => {}
+            _ => others = true,
+        }
+    }
+    if others {
+        for index in 0..config.numAttrs as usize {
+            // SAFETY: as above.
+            let attribute = unsafe { &*config.attrs.add(index) };
+            if attribute.id != ATTRIBUTE_IGNORE {
+                launch.attributes.extend_from_slice(&u64::from(attribute.id).to_le_bytes());
+                launch.attributes.extend_from_slice(&attribute.value.bytes);
+            }
         }
     }
     Ok(launch)

@@ -152,13 +152,15 @@ pub unsafe fn cuLinkComplete(state: CUlinkState, image: *mut *mut c_void, len: *
     // The inputs leave the table while the host works, so that other links go on.
     let inputs = process().links.with(state, |link| Ok(core::mem::take(&mut link.inputs)))?;
     let (hashes, forms) = module::send_all(&inputs)?;
+    let numbers =
+        process().links.with(state, |link| Ok(link.options.numbers().unwrap_or_default().to_vec()))?;
     let (mut result, mut hash, mut form, mut found_len) = (0, [0; 32], 0, 0);
     let (mut info_log, mut error_log) = (Vec::new(), Vec::new());
     wire::link_images(
         inputs.len() as u32,
         Some(&hashes),
         Some(&forms),
-        None,
+        Some(&numbers),
         Some(&mut result),
         Some(&mut hash),
         Some(&mut form),

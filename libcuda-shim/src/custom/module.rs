@@ -25,7 +25,7 @@ fn load_images(images: &[Image], options: &mut Options) -> Result<u64, Status> {
         images.len() as u32,
         Some(&hashes),
         Some(&forms),
-        None,
+        options.numbers(),
         Some(&mut result),
         Some(&mut module),
         Some(&mut info_log),

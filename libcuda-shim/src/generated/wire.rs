@@ -1833,6 +1833,25 @@ pub fn set_visible_devices(list: Option<&CStr>) -> CuResult {
     )
 }
 
+/// Addresses of device memory outside of the region: start and end (u64 each) of every range. Asked after `cuInit`; more may come with the
+/// first use of another device.
+pub fn device_ranges(ranges: Option<&mut Vec<u8>>) -> CuResult {
+    let ranges_present = ranges.is_some();
+    sync(
+        ops::device_ranges,
+        |w| {
+            w.present(ranges_present);
+        },
+        |r| {
+            if let Some(data) = ranges {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
 /// Whether the registry holds the image with this BLAKE3 hash and length.
 pub fn image_query(hash: Option<&[u8; 32]>, len: u64, present: Option<&mut u32>) -> CuResult {
     let present_present = present.is_some();
@@ -2093,6 +2112,35 @@ pub fn launch(
         w.u32(cluster_x);
         w.u32(cluster_y);
         w.u32(cluster_z);
+        w.bytes(params);
+    })
+}
+
+/// As `launch`, with attributes: 72 bytes each as `CUlaunchAttribute` has them (u32 id, u32 0, 64 bytes of value), with ids in the places of handles.
+pub fn launch_with_attributes(
+    function: u64,
+    grid_x: u32,
+    grid_y: u32,
+    grid_z: u32,
+    block_x: u32,
+    block_y: u32,
+    block_z: u32,
+    shared_bytes: u32,
+    stream: u64,
+    attributes: Option<&[u8]>,
+    params: Option<&[u8]>,
+) -> CuResult {
+    posted(ops::launch_with_attributes, |w| {
+        w.u64(function);
+        w.u32(grid_x);
+        w.u32(grid_y);
+        w.u32(grid_z);
+        w.u32(block_x);
+        w.u32(block_y);
+        w.u32(block_z);
+        w.u32(shared_bytes);
+        w.u64(stream);
+        w.bytes(attributes);
         w.bytes(params);
     })
 }

@@ -34,6 +34,8 @@ pub struct OpInfo {
 pub const lane_set_context: u16 = 0x0001;
 /// `set_visible_devices`, sync.
 pub const set_visible_devices: u16 = 0x0002;
+/// `device_ranges`, sync.
+pub const device_ranges: u16 = 0x0003;
 /// `image_query`, sync.
 pub const image_query: u16 = 0x0010;
 /// `image_chunk`, posted.
@@ -54,6 +56,8 @@ pub const function_info: u16 = 0x0020;
 pub const launch: u16 = 0x0021;
 /// `occupancy_clusters`, sync.
 pub const occupancy_clusters: u16 = 0x0022;
+/// `launch_with_attributes`, posted.
+pub const launch_with_attributes: u16 = 0x0023;
 /// `copy`, posted.
 pub const copy: u16 = 0x0030;
 /// `copy_2d`, posted.
@@ -437,6 +441,7 @@ pub const user_object_create: u16 = 0x06a8;
 pub static ALL: &[&OpInfo] = &[
     &info::lane_set_context,
     &info::set_visible_devices,
+    &info::device_ranges,
     &info::image_query,
     &info::image_chunk,
     &info::image_commit,
@@ -447,6 +452,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::function_info,
     &info::launch,
     &info::occupancy_clusters,
+    &info::launch_with_attributes,
     &info::copy,
     &info::copy_2d,
     &info::stage_in,
@@ -1905,6 +1911,9 @@ pub mod info {
     /// `set_visible_devices`
     pub static set_visible_devices: OpInfo =
         OpInfo { op: 0x0002, name: "set_visible_devices", class: Class::Sync, args: &["list"] };
+    /// `device_ranges`
+    pub static device_ranges: OpInfo =
+        OpInfo { op: 0x0003, name: "device_ranges", class: Class::Sync, args: &["ranges"] };
     /// `image_query`
     pub static image_query: OpInfo =
         OpInfo { op: 0x0010, name: "image_query", class: Class::Sync, args: &["hash", "len", "present"] };
@@ -1979,6 +1988,25 @@ pub mod info {
             "cluster_x",
             "cluster_y",
             "cluster_z",
+            "params",
+        ],
+    };
+    /// `launch_with_attributes`
+    pub static launch_with_attributes: OpInfo = OpInfo {
+        op: 0x0023,
+        name: "launch_with_attributes",
+        class: Class::Posted,
+        args: &[
+            "function",
+            "grid_x",
+            "grid_y",
+            "grid_z",
+            "block_x",
+            "block_y",
+            "block_z",
+            "shared_bytes",
+            "stream",
+            "attributes",
             "params",
         ],
     };

@@ -98,6 +98,24 @@ impl HostLane {
         }
     }
 
+    /// As [`HostLane::next`], without waiting: None if there is no request now. Does not notice that the program has closed the lane.
+    ///
+    /// # Errors
+    /// As [`HostLane::next`].
+    pub fn poll(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let popped = self.requests.try_pop(self.max_body_len, body).map_err(Error::from);
+        let result = match popped {
+            Ok(Some(header)) => self.taken(header),
+            Ok(None) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        self.dead = result.is_err();
+        result
+    }
+
     fn take_request(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
         let shared = &*self.shared;
         let parked = shared.memory.word(words::HOST_PARKED);
@@ -106,7 +124,12 @@ impl HostLane {
         let header = self.waiter.wait(parked, Counter::Data, wanted, &shared.bell, || {
             Ok::<_, Error>(requests.try_pop(max_body_len, body)?)
         })?;
-        let Some(header) = header else { return Ok(None) };
+        header.map_or(Ok(None), |header| self.taken(header))
+    }
+
+    /// Checks a request that was just taken, and tells the program of the room.
+    fn taken(&mut self, header: FrameHeader) -> Result<Option<FrameHeader>, Error> {
+        let shared = &*self.shared;
         if header.kind != Kind::POSTED && header.kind != Kind::SYNC {
             return Err(Error::UnexpectedKind(header.kind));
         }

@@ -248,8 +248,7 @@ mod tests {
             limits: Limits::default(),
             devices: 2,
             compute_capability: capability.parse().unwrap(),
-            timing: false,
-            log: None,
+            ..Config::default()
         };
         Device::all(&config).remove(1)
     }
@@ -283,8 +282,7 @@ mod tests {
             limits: Limits::default(),
             devices: 2,
             compute_capability: ComputeCapability::DEFAULT,
-            timing: false,
-            log: None,
+            ..Config::default()
         };
         let devices = Device::all(&config);
         assert_ne!(devices[0].uuid, devices[1].uuid);

@@ -4,7 +4,7 @@
 //! a context's contents, an event's record, the scheduler, the memory table, region and window; handle table and others are leaves.
 
 mod alloc;
-pub mod callback;
+
 mod calls;
 pub mod context;
 pub mod copy;
@@ -26,9 +26,9 @@ use ptx_cpu::engine::{Engine, EngineConfig};
 use ptx_cpu::region::Region;
 
 use crate::backend::Backend;
-use crate::session::{Call, Session};
+use crate::backend::callback::Callbacks;
+use crate::session::{Call, Lane, Session};
 use crate::worker::handles::{Handles, Kind};
-use callback::Callbacks;
 use context::{Context, Live};
 use device::Device;
 use memory::{Memory, Owner};
@@ -216,7 +216,7 @@ impl Backend for CpuBackend {
         self.output.pending()
     }
 
-    fn lane_closed(&self, lane: u64) {
+    fn lane_closed(&self, lane: &Lane) {
         let mut contexts = Vec::new();
         self.handles.for_each(|object| {
             if let Object::Context(context) = object {
@@ -224,7 +224,7 @@ impl Backend for CpuBackend {
             }
         });
         for live in contexts {
-            live.forget_lane(&self.scheduler, lane);
+            live.forget_lane(&self.scheduler, lane.id);
         }
     }
 }

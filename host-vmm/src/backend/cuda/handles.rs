@@ -214,6 +214,16 @@ impl Handles {
         }
     }
 
+    /// The object of an id has become another one.
+    pub fn replace(&self, id: u64, raw: u64) {
+        let mut table = self.write();
+        let Some(entry) = table.slot_mut(id).and_then(|slot| slot.entry.as_mut()) else { return };
+        let (kind, old) = (entry.kind, entry.raw);
+        entry.raw = raw;
+        table.ids.remove(&(kind, old));
+        table.ids.insert((kind, raw), id);
+    }
+
     /// Takes an id out, with all that belongs to it.
     pub fn remove(&self, id: u64) {
         self.write().remove(id);
@@ -311,6 +321,16 @@ mod tests {
         handles.settle(new, false);
         assert_eq!(handles.raw(&[Kind::CUevent], new), Ok(9));
         assert_eq!(handles.id(Kind::CUevent, 9), Some(new));
+    }
+
+    #[test]
+    fn an_id_outlives_its_object() {
+        let handles = Handles::new(10);
+        let id = handles.enter(Kind::CUcontext, 1, 0).unwrap();
+        handles.replace(id, 2);
+        assert_eq!(handles.raw(&[Kind::CUcontext], id), Ok(2));
+        assert_eq!(handles.id(Kind::CUcontext, 1), None);
+        assert_eq!(handles.enter(Kind::CUcontext, 2, 0), Ok(id));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
+use protocol::status::CuResult;
+
 use crate::generated::cuda_raw::Raw;
 
 /// What the shim exports, and the driver does not.
@@ -13,6 +15,32 @@ const MARKER: &CStr = c"host_vmm_shim_marker";
 
 /// What is opened unless `--libcuda` says otherwise.
 const DEFAULT: &str = "libcuda.so.1";
+
+/// What the shim exports instead when it is built to stand in for the driver in tests (its feature `nested-driver`).
+const NESTED_MARKER: &CStr = c"host_vmm_shim_nested";
+
+/// The driver's library.
+pub struct Driver {
+    pub raw: Raw,
+    /// It is the shim, built for tests.
+    pub nested: bool,
+}
+
+impl Driver {
+    /// Initialises the driver and counts the devices.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn count_devices(&self) -> CuResult<i32> {
+        let mut count = 0;
+        // SAFETY: the output is a variable of the right type.
+        unsafe {
+            self.raw.cuInit(0)?;
+            self.raw.cuDeviceGetCount(&mut count)?;
+        }
+        Ok(count)
+    }
+}
 
 /// Why the driver cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +60,7 @@ pub enum LoadError {
 ///
 /// # Errors
 /// There is none, or it is the shim.
-pub fn load(path: Option<&Path>) -> Result<Raw, LoadError> {
+pub fn load(path: Option<&Path>) -> Result<Driver, LoadError> {
     let name = path.map_or_else(|| DEFAULT.to_owned(), |path| path.display().to_string());
     let file = path.unwrap_or(Path::new(DEFAULT));
     // SAFETY: the operator vouches for the library whose initialisers run here, as for any shared library.
@@ -51,8 +79,9 @@ pub fn load(path: Option<&Path>) -> Result<Raw, LoadError> {
     }
     // SAFETY: the names are those of the CUDA driver API, which the library implements, and it is never unloaded.
     let raw = unsafe { Raw::load(find) };
+    let nested = !find(NESTED_MARKER).is_null();
     std::mem::forget(library);
-    Ok(raw)
+    Ok(Driver { raw, nested })
 }
 
 #[cfg(test)]
@@ -95,7 +124,9 @@ mod tests {
     #[test]
     fn results_pass_and_missing_functions_are_not_supported() {
         let dir = tempfile::tempdir().unwrap();
-        let raw = load(Some(&library(dir.path(), "unsigned cuInit(unsigned f) { return f; }"))).unwrap();
+        let path = library(dir.path(), "unsigned cuInit(unsigned f) { return f; }");
+        let Driver { raw, nested } = load(Some(&path)).unwrap();
+        assert!(!nested);
         // SAFETY: the library's cuInit returns its argument.
         unsafe {
             assert_eq!(raw.cuInit(0), Ok(()));

@@ -39,20 +39,38 @@
 //! called.
 
 pub mod buffer;
+pub mod callback;
 pub mod custom;
 pub mod handles;
+pub mod images;
+pub mod launch;
 pub mod library;
+pub mod memory;
+pub mod output;
+pub mod primary;
+pub mod space;
+pub mod staging;
+pub mod start;
 pub mod translate;
+pub mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::status::{CuResult, Status};
 
 use crate::backend::Backend;
 use crate::generated::cuda_raw::{Kind, Raw};
-use crate::session::{Call, Session};
+use crate::session::{Call, Lane, Session};
 use buffer::Buffer;
 use handles::Handles;
+use launch::Launched;
+use memory::Memory;
+use output::Output;
+use primary::Primaries;
+use space::Space;
+use staging::Events;
+use start::Start;
 
 /// Kinds whose objects belong to the context that was current when they were made.
 fn lives_in_context(kind: Kind) -> bool {
@@ -63,14 +81,38 @@ fn lives_in_context(kind: Kind) -> bool {
 pub struct CudaBackend {
     pub session: Arc<Session>,
     pub handles: Handles,
+    pub memory: Memory,
+    pub space: Space,
+    pub output: Output,
     raw: Raw,
+    primaries: Primaries,
+    events: Events,
+    start: Start,
+    launched: Launched,
+    /// Changes when a context goes, and with it what was registered.
+    epoch: AtomicU64,
 }
 
 impl CudaBackend {
     /// A backend that calls the functions of `raw`. The driver is not initialised yet.
-    pub fn new(session: Arc<Session>, raw: Raw) -> Self {
-        let handles = Handles::new(session.config.limits.handles as usize);
-        Self { session, handles, raw }
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(session: Arc<Session>, raw: Raw, space: Space) -> std::io::Result<Self> {
+        let limits = &session.config.limits;
+        Ok(Self {
+            handles: Handles::new(limits.handles as usize),
+            memory: Memory::new(limits.memory_bytes),
+            space,
+            output: Output::capture()?,
+            raw,
+            primaries: Primaries::default(),
+            events: Events::default(),
+            start: Start::default(),
+            launched: Launched::default(),
+            epoch: AtomicU64::new(1),
+            session,
+        })
     }
 
     /// The driver's functions.
@@ -176,8 +218,44 @@ impl CudaBackend {
     ///
     /// # Errors
     /// INVALID_VALUE.
-    pub fn range(&self, address: u64, _len: u64) -> CuResult<u64> {
-        Ok(address)
+    #[allow(unsafe_code)]
+    pub fn range(&self, address: u64, len: u64) -> CuResult<u64> {
+        if let Some(offset) = self.session.window.offset(address) {
+            let fits = len <= self.session.window.len() - offset;
+            return if fits { Ok(address) } else { Err(Status::INVALID_VALUE) };
+        }
+        if self.memory.find(address).is_some() {
+            // Beyond its end is device memory, or nothing that the device can reach.
+            return Ok(address);
+        }
+        // A variable of a module, mapped or imported memory, or the worker's own.
+        let mut kind = 0u32;
+        // SAFETY: the output is a variable of the attribute's type.
+        let known = unsafe { self.raw.cuPointerGetAttribute((&raw mut kind).cast(), MEMORY_TYPE, address) };
+        match known {
+            Ok(()) if kind == MEMORYTYPE_DEVICE => Ok(address),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
+    /// To be called before a context's contents go.
+    pub fn context_goes(&self, context: u64) {
+        self.handles.remove_children(context);
+        self.events.context_gone(context);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be called after a context's contents have gone.
+    pub fn context_gone(&self, context: u64) {
+        for allocation in self.memory.remove_context(context) {
+            if matches!(allocation.kind, memory::Kind::Host | memory::Kind::Managed) {
+                self.session.window.free(allocation.base);
+            }
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// To be called after what synchronises: tells the program if the device has printed something.
@@ -186,15 +264,27 @@ impl CudaBackend {
     }
 }
 
+/// `CU_POINTER_ATTRIBUTE_MEMORY_TYPE`, and its value for device memory (managed memory of the driver's own included).
+const MEMORY_TYPE: u32 = 2;
+const MEMORYTYPE_DEVICE: u32 = 2;
+
 /// What the driver says of a handle that is none.
 fn invalid(kind: Kind) -> Status {
     if kind == Kind::CUcontext { Status::INVALID_CONTEXT } else { Status::INVALID_HANDLE }
 }
 
 impl Backend for CudaBackend {
-    fn lane_closed(&self, _lane: u64) {}
+    fn lane_closed(&self, lane: &Lane) {
+        if lane.staging_epoch != 0 {
+            self.unregister_staging(lane.staging.0);
+        }
+    }
+
+    fn finished(&self, token: u64) -> bool {
+        self.arrived(token)
+    }
 
     fn output_pending(&self) -> bool {
-        false
+        self.output.pending()
     }
 }

@@ -9,8 +9,8 @@ use protocol::status::{CuResult, Status};
 use ptx_cpu::engine::OutputStream;
 
 use super::{image_status, put};
+use crate::backend::callback::Due;
 use crate::backend::cpu::CpuBackend;
-use crate::backend::cpu::callback::Due;
 use crate::backend::cpu::image::LoadFailure;
 use crate::backend::cpu::launch::Launch;
 use crate::backend::cpu::memory::Kind;
@@ -223,6 +223,38 @@ impl InternalCalls for CpuBackend {
     ) -> CuResult {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         let cluster = [cluster_x, cluster_y, cluster_z];
+        self.launch_kernel(
+            call,
+            &Launch { function, grid, block, shared_bytes, stream, flags, cluster, params },
+        )
+    }
+
+    fn launch_with_attributes(
+        &self,
+        call: &mut Call<'_>,
+        function: u64,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared_bytes: u32,
+        stream: u64,
+        attributes: Option<&[u8]>,
+        params: Option<&[u8]>,
+    ) -> CuResult {
+        let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+        let (mut flags, mut cluster) = (0, [0; 3]);
+        // CUlaunchAttribute: id, padding, 64 bytes of value. The others are hints, or say no more than stream order does.
+        for attribute in attributes.unwrap_or_default().chunks_exact(72) {
+            let word = |at: usize| attribute[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+            match word(0) {
+                2 => flags = u32::from(word(8) != 0),
+                4 => cluster = [word(8), word(12), word(16)],
+                _ => {}
+            }
+        }
         self.launch_kernel(
             call,
             &Launch { function, grid, block, shared_bytes, stream, flags, cluster, params },

@@ -1,11 +1,15 @@
 //! The hand-written rows of `spec/event.rs`.
-#![allow(unused_variables, clippy::too_many_arguments)]
 
-use protocol::status::{CuResult, Status};
+use protocol::status::CuResult;
 
 use crate::backend::cuda::CudaBackend;
+use crate::generated::cuda_raw::Kind;
 use crate::session::Call;
 
 pub fn cuEventSynchronize(cuda: &CudaBackend, call: &mut Call<'_>, hEvent: u64) -> CuResult {
-    Err(Status::NOT_SUPPORTED)
+    let event = cuda.inward(Kind::CUevent, hEvent)?;
+    // SAFETY: takes a handle of the driver.
+    let result = unsafe { cuda.raw().cuEventSynchronize(event) };
+    cuda.flushed(call);
+    result
 }

@@ -1,10 +1,14 @@
 //! The hand-written rows of `spec/host_memory.rs`.
-#![allow(unused_variables, clippy::too_many_arguments)]
 
 use protocol::status::{CuResult, Status};
 
+use super::put;
 use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::memory::Kind;
 use crate::session::Call;
+
+/// `CU_MEMHOSTALLOC_PORTABLE | DEVICEMAP | WRITECOMBINED`.
+const FLAGS: u32 = 7;
 
 pub fn cuMemHostAlloc(
     cuda: &CudaBackend,
@@ -13,9 +17,14 @@ pub fn cuMemHostAlloc(
     bytesize: u64,
     Flags: u32,
 ) -> CuResult {
-    Err(Status::NOT_SUPPORTED)
+    if pp.is_none() || Flags & !FLAGS != 0 {
+        return Err(Status::INVALID_VALUE);
+    }
+    put(pp, cuda.window_alloc(call, Kind::Host, bytesize, Flags)?)
 }
 
 pub fn cuMemFreeHost(cuda: &CudaBackend, call: &mut Call<'_>, p: u64) -> CuResult {
-    Err(Status::NOT_SUPPORTED)
+    let result = cuda.window_free(p, Kind::Host);
+    cuda.flushed(call);
+    result
 }

@@ -1,11 +1,16 @@
 //! Rows of the table whose host side is written by hand: one file per spec file, one function per row, with the parameters of the
 //! trait's method.
+#![allow(unsafe_code)] // Calls the driver.
 #![allow(non_snake_case)] // The driver's names.
+#![allow(clippy::too_many_arguments)] // The driver's prototypes.
+
+use protocol::status::{CuResult, Status};
 
 pub mod capture;
 pub mod context;
 pub mod device;
 pub mod event;
+pub mod function;
 pub mod graph;
 pub mod graph_node;
 pub mod host_memory;
@@ -15,3 +20,9 @@ pub mod memory;
 pub mod pool;
 pub mod stream;
 pub mod user_object;
+
+/// Writes through an out-pointer that must not be NULL.
+pub fn put<T>(out: Option<&mut T>, value: T) -> CuResult {
+    *out.ok_or(Status::INVALID_VALUE)? = value;
+    Ok(())
+}

@@ -1,9 +1,11 @@
 //! The hand-written rows of `spec/pool.rs`.
-#![allow(unused_variables, clippy::too_many_arguments)]
 
-use protocol::status::{CuResult, Status};
+use protocol::status::CuResult;
 
+use super::memory::device_alloc;
 use crate::backend::cuda::CudaBackend;
+use crate::backend::cuda::memory::Kind as Memory;
+use crate::generated::cuda_raw::Kind;
 use crate::session::Call;
 
 pub fn cuMemAllocFromPoolAsync(
@@ -14,5 +16,17 @@ pub fn cuMemAllocFromPoolAsync(
     pool: u64,
     hStream: u64,
 ) -> CuResult {
-    Err(Status::NOT_SUPPORTED)
+    let pool = cuda.inward(Kind::CUmemoryPool, pool)?;
+    let stream = cuda.inward(Kind::CUstream, hStream)?;
+    device_alloc(
+        cuda,
+        call,
+        dptr,
+        Memory::Pool,
+        bytesize,
+        // SAFETY: the output is a variable of the right type, or NULL; the handles are the driver's.
+        |out| unsafe { cuda.raw().cuMemAllocFromPoolAsync(out, bytesize, pool, stream) },
+        // SAFETY: what was just allocated.
+        |address| unsafe { cuda.raw().cuMemFreeAsync(address, stream) },
+    )
 }

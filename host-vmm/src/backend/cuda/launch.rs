@@ -1,0 +1,269 @@
+//! Launches.
+#![allow(unsafe_code)] // Calls the driver.
+
+use core::ffi::{CStr, c_void};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, RwLock};
+
+use protocol::status::{CuResult, Status};
+
+use super::CudaBackend;
+use super::buffer::{Buffer, half, set_word, word};
+use crate::generated::cuda_raw::Kind;
+use crate::session::Call;
+
+/// Keys of the `extra` list.
+const EXTRA_END: usize = 0;
+const EXTRA_BUFFER_POINTER: usize = 1;
+const EXTRA_BUFFER_SIZE: usize = 2;
+
+/// `launch` flag.
+const COOPERATIVE: u32 = 1;
+
+/// Bytes of a `CUlaunchAttribute`: id, padding, value.
+const ATTRIBUTE_LEN: usize = 72;
+/// More than there are ids.
+const MAX_ATTRIBUTES: usize = 64;
+const ATTRIBUTE_COOPERATIVE: u32 = 2;
+const ATTRIBUTE_CLUSTER_DIMENSION: u32 = 4;
+const ATTRIBUTE_PROGRAMMATIC_EVENT: u32 = 7;
+const ATTRIBUTE_LAUNCH_COMPLETION_EVENT: u32 = 12;
+const ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE: u32 = 13;
+
+/// Grid, block and dynamic shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+}
+
+/// A launch without its attributes.
+#[derive(Clone, Copy)]
+pub struct Launch<'a> {
+    /// Id of a function or kernel.
+    pub function: u64,
+    pub shape: Shape,
+    /// Id of the stream.
+    pub stream: u64,
+    /// The parameter buffer.
+    pub params: Option<&'a [u8]>,
+}
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+struct Config {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    stream: u64,
+    attributes: *mut c_void,
+    attribute_count: u32,
+}
+
+/// Kernels that have been launched, for the summary.
+#[derive(Default)]
+pub struct Launched {
+    functions: RwLock<HashSet<u64>>,
+}
+
+impl CudaBackend {
+    /// A launch with cluster dimensions (0: none) and perhaps cooperative.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn launch_plain(
+        &self,
+        call: &Call<'_>,
+        launch: &Launch<'_>,
+        flags: u32,
+        cluster: [u32; 3],
+    ) -> CuResult {
+        if flags & COOPERATIVE == 0 && cluster == [0; 3] {
+            return self.launch_simple(call, launch);
+        }
+        let mut attributes = Vec::with_capacity(2 * ATTRIBUTE_LEN);
+        if flags & COOPERATIVE != 0 {
+            attribute(&mut attributes, ATTRIBUTE_COOPERATIVE, [1, 0]);
+        }
+        if cluster != [0; 3] {
+            let [x, y, z] = cluster.map(u64::from);
+            attribute(&mut attributes, ATTRIBUTE_CLUSTER_DIMENSION, [x | y << 32, z]);
+        }
+        self.launch_with(call, launch, &attributes)
+    }
+
+    fn launch_simple(&self, call: &Call<'_>, launch: &Launch<'_>) -> CuResult {
+        let function = self.inward(Kind::CUfunction, launch.function)?;
+        let stream = self.inward(Kind::CUstream, launch.stream)?;
+        let Shape { grid, block, shared_bytes } = launch.shape;
+        self.with_params(launch.params, |extra| {
+            // SAFETY: the list names a buffer of the length in it; the driver checks that against the kernel.
+            unsafe {
+                self.raw().cuLaunchKernel(
+                    function,
+                    grid[0],
+                    grid[1],
+                    grid[2],
+                    block[0],
+                    block[1],
+                    block[2],
+                    shared_bytes,
+                    stream,
+                    core::ptr::null_mut(),
+                    extra,
+                )
+            }
+        })?;
+        self.count(call, launch.function);
+        Ok(())
+    }
+
+    /// A launch with attributes as they come over the wire.
+    ///
+    /// # Errors
+    /// INVALID_VALUE for a block of attributes that is none; those of the driver.
+    pub fn launch_with(&self, call: &Call<'_>, launch: &Launch<'_>, attributes: &[u8]) -> CuResult {
+        let function = self.inward(Kind::CUfunction, launch.function)?;
+        let mut attributes = self.attributes(attributes)?;
+        let config = self.config(launch.shape, launch.stream, &mut attributes)?;
+        self.with_params(launch.params, |extra| {
+            // SAFETY: the configuration and its attributes are the driver's structures; the parameters are as in `launch_simple`.
+            unsafe {
+                self.raw().cuLaunchKernelEx(
+                    (&raw const config).cast(),
+                    function,
+                    core::ptr::null_mut(),
+                    extra,
+                )
+            }
+        })?;
+        self.count(call, launch.function);
+        Ok(())
+    }
+
+    /// Clusters that fit on the device, and the largest one of the kernel.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn clusters(&self, function: u64, shape: Shape, cluster: [u32; 3]) -> CuResult<(i32, i32)> {
+        let function = self.inward(Kind::CUfunction, function)?;
+        let mut attributes = Vec::new();
+        let mut shape = shape;
+        if cluster != [0; 3] {
+            let [x, y, z] = cluster.map(u64::from);
+            attribute(&mut attributes, ATTRIBUTE_CLUSTER_DIMENSION, [x | y << 32, z]);
+            // The grid must be made of whole clusters.
+            shape.grid = cluster;
+        }
+        let mut attributes = Buffer::new(Some(&attributes));
+        let config = self.config(shape, 0, &mut attributes)?;
+        let (mut active, mut largest) = (0, 0);
+        let config = (&raw const config).cast();
+        // SAFETY: the outputs are variables of the right types; the configuration is as in `launch_with`.
+        unsafe {
+            self.raw().cuOccupancyMaxPotentialClusterSize(&mut largest, function, config)?;
+            if cluster != [0; 3] {
+                self.raw().cuOccupancyMaxActiveClusters(&mut active, function, config)?;
+            }
+        }
+        Ok((active, largest))
+    }
+
+    /// The driver's attributes: ids become handles.
+    fn attributes(&self, bytes: &[u8]) -> CuResult<Buffer> {
+        if !bytes.len().is_multiple_of(ATTRIBUTE_LEN) || bytes.len() > MAX_ATTRIBUTES * ATTRIBUTE_LEN {
+            return Err(Status::INVALID_VALUE);
+        }
+        let mut attributes = Buffer::new(Some(bytes));
+        attributes.each_of(ATTRIBUTE_LEN, |attribute| {
+            match half(attribute, 0) {
+                ATTRIBUTE_PROGRAMMATIC_EVENT | ATTRIBUTE_LAUNCH_COMPLETION_EVENT => {
+                    let event = self.inward(Kind::CUevent, word(attribute, 8))?;
+                    set_word(attribute, 8, event);
+                }
+                // The node's handle would come back in it, and device code uses it: nothing of that is forwarded.
+                ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE if half(attribute, 8) != 0 => {
+                    return Err(Status::NOT_SUPPORTED);
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(attributes)
+    }
+
+    fn config(&self, shape: Shape, stream: u64, attributes: &mut Buffer) -> CuResult<Config> {
+        Ok(Config {
+            grid: shape.grid,
+            block: shape.block,
+            shared_bytes: shape.shared_bytes,
+            stream: self.inward(Kind::CUstream, stream)?,
+            attributes: attributes.as_mut_ptr(),
+            attribute_count: (attributes.bytes().len() / ATTRIBUTE_LEN) as u32,
+        })
+    }
+
+    /// Calls `f` with the `extra` list for a parameter buffer.
+    fn with_params(&self, params: Option<&[u8]>, f: impl FnOnce(*mut u64) -> CuResult) -> CuResult {
+        let params = params.unwrap_or_default();
+        if params.is_empty() {
+            return f(core::ptr::null_mut());
+        }
+        let mut size = params.len();
+        let mut extra = [
+            EXTRA_BUFFER_POINTER as u64,
+            params.as_ptr().expose_provenance() as u64,
+            EXTRA_BUFFER_SIZE as u64,
+            (&raw mut size).expose_provenance() as u64,
+            EXTRA_END as u64,
+        ];
+        f(extra.as_mut_ptr())
+    }
+
+    /// The name of a function or kernel.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn function_name(&self, function: u64) -> CuResult<Vec<u8>> {
+        let raw = self.inward(Kind::CUfunction, function)?;
+        let mut name = 0u64;
+        // SAFETY: the output is a variable for a pointer.
+        unsafe {
+            if self.handles.kind(function) == Ok(Kind::CUkernel) {
+                self.raw().cuKernelGetName(&mut name, raw)
+            } else {
+                self.raw().cuFuncGetName(&mut name, raw)
+            }
+        }?;
+        let name: *const core::ffi::c_char = core::ptr::with_exposed_provenance(name as usize);
+        if name.is_null() {
+            return Ok(Vec::new());
+        }
+        // SAFETY: the driver's own NUL-terminated text, which lives as long as the function.
+        Ok(unsafe { CStr::from_ptr(name) }.to_bytes().to_vec())
+    }
+
+    fn count(&self, call: &Call<'_>, function: u64) {
+        let counters = &call.session.counters;
+        counters.launches.fetch_add(1, Ordering::Relaxed);
+        if self.launched.functions.read().unwrap_or_else(PoisonError::into_inner).contains(&function) {
+            return;
+        }
+        let new = self.launched.functions.write().unwrap_or_else(PoisonError::into_inner).insert(function);
+        if new && let Ok(name) = self.function_name(function) {
+            counters.kernel(&String::from_utf8_lossy(&name));
+        }
+    }
+}
+
+/// Appends an attribute.
+fn attribute(to: &mut Vec<u8>, id: u32, value: [u64; 2]) {
+    let start = to.len();
+    to.resize(start + ATTRIBUTE_LEN, 0);
+    let attribute = &mut to[start..];
+    set_word(attribute, 0, id.into());
+    set_word(attribute, 8, value[0]);
+    set_word(attribute, 16, value[1]);
+}

@@ -1,0 +1,74 @@
+//! Pinned and managed memory: ranges of the window, at the same address in the program, registered with the driver.
+#![allow(unsafe_code)] // Calls the driver.
+
+use protocol::status::{CuResult, Status};
+
+use super::CudaBackend;
+use super::buffer::pointer;
+use super::memory::{Allocation, Hints, Kind};
+use super::staging::REGISTER;
+use crate::session::Call;
+
+/// `CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED`.
+const ALREADY_REGISTERED: Status = Status(712);
+
+impl CudaBackend {
+    /// The device of the thread's current context.
+    ///
+    /// # Errors
+    /// INVALID_CONTEXT, and others of the driver.
+    pub fn current_device(&self) -> CuResult<i32> {
+        let mut device = 0;
+        // SAFETY: the output is a variable of the right type.
+        unsafe { self.raw().cuCtxGetDevice(&mut device) }?;
+        Ok(device)
+    }
+
+    /// Allocates in the window.
+    ///
+    /// # Errors
+    /// INVALID_VALUE for no bytes, OUT_OF_MEMORY, those of the driver.
+    pub fn window_alloc(&self, call: &Call<'_>, kind: Kind, len: u64, flags: u32) -> CuResult<u64> {
+        let device = self.current_device()?;
+        if len == 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        let window = &self.session.window;
+        let base = window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?;
+        // SAFETY: the range has just been allocated in the window, which is mapped for the life of the process. (What it gives is whole pages.)
+        let register = || unsafe { self.raw().cuMemHostRegister_v2(pointer(base), len, REGISTER) };
+        let mut result = register();
+        if result == Err(ALREADY_REGISTERED) {
+            // Of a context that has gone.
+            // SAFETY: nothing uses the range.
+            result = unsafe { self.raw().cuMemHostUnregister(pointer(base)) }.and_then(|()| register());
+        }
+        if let Err(status) = result {
+            window.free(base);
+            return Err(status);
+        }
+        let context = call.lane.context;
+        let hints = Hints::default();
+        self.memory.insert(Allocation { base, len, kind, flags, context, device, number: 0, hints });
+        Ok(base)
+    }
+
+    /// Frees what begins at an address of the window, after the work that may use it.
+    ///
+    /// # Errors
+    /// INVALID_VALUE if nothing of that kind begins there; those of the driver, after which it is freed all the same.
+    pub fn window_free(&self, base: u64, kind: Kind) -> CuResult {
+        if self.memory.find(base).is_none_or(|found| found.base != base || found.kind != kind) {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: takes nothing.
+        unsafe { self.raw().cuCtxSynchronize() }?;
+        if self.memory.remove(base).is_none() {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: registered when it was allocated; taken out of the table by this call alone.
+        let result = unsafe { self.raw().cuMemHostUnregister(pointer(base)) };
+        self.session.window.free(base);
+        result
+    }
+}
