@@ -10,6 +10,7 @@ use protocol::ops::{self, OpInfo};
 use protocol::status::{CuResult, Status};
 use protocol::wire::{Reader, WireError, Writer};
 
+use crate::idle::QUERIES;
 use crate::log::{self, Level};
 use crate::process::process;
 use crate::types::CUresult;
@@ -143,12 +144,16 @@ pub fn sync(
         let lane = thread.lane()?;
         let (status, flags) = lane.call(op, encode)?;
         let latched = lane.take_latched();
+        let queries = QUERIES.contains(&op);
         let result = match (status, latched) {
             // "This function may also return error codes from previous, asynchronous launches."
             (Status::SUCCESS, Some(earlier)) => Err(earlier),
             (Status::SUCCESS, None) => decode_reply(op, lane.reply(), decode),
             (status, _) => Err(status),
         };
+        if !queries {
+            thread.asked();
+        }
         Ok((result, flags))
     })?;
     if flags.contains(Flags::DEVICE_OUTPUT) {

@@ -23,6 +23,7 @@ mod custom;
 mod function;
 mod generated;
 mod graph;
+mod idle;
 mod image;
 mod local_storage;
 mod log;

@@ -25,7 +25,16 @@ pub struct Mark {
 pub struct Order {
     /// Posted requests of all lanes whose calls have returned.
     posts: AtomicU64,
+    /// Answered requests, of calls that have returned, that may have queued work.
+    asked: AtomicU64,
     marks: RwLock<Vec<Arc<Mark>>>,
+}
+
+/// Differs whenever a call has returned since that may have queued work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub posts: u64,
+    pub asked: u64,
 }
 
 /// A lane's view of the others.
@@ -40,6 +49,18 @@ const LOOKS: u32 = 2000;
 const NAP: Duration = Duration::from_micros(50);
 
 impl Order {
+    /// See [`Stamp`].
+    #[inline]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { posts: self.posts.load(Ordering::Acquire), asked: self.asked.load(Ordering::Acquire) }
+    }
+
+    /// To be called before a call returns whose answered request may have queued work.
+    #[inline]
+    pub fn asked(&self) {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Enters a new lane.
     pub fn enter(&self, progress: Progress) -> Place {
         let mark = Arc::new(Mark { posted: AtomicU64::new(0), progress });

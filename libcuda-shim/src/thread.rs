@@ -11,7 +11,9 @@ use std::ptr;
 
 use protocol::status::Status;
 
+use crate::idle::Idle;
 use crate::local_storage::Remembered;
+use crate::order::Stamp;
 use crate::process::{Process, is_current, process};
 use crate::session::Lane;
 
@@ -23,6 +25,8 @@ pub struct Thread {
     stack: Vec<u64>,
     lane: Option<Lane>,
     remembered: Remembered,
+    /// Streams known to be idle.
+    pub idle: Idle,
     /// `cuThreadExchangeStreamCaptureMode`; starts as CU_STREAM_CAPTURE_MODE_GLOBAL.
     pub capture_mode: u32,
 }
@@ -69,7 +73,7 @@ fn state() -> &'static RefCell<Thread> {
         // A forked child: the parent's state, with the parent's lane, is leaked; its memory may be in any state.
     }
     let fresh =
-        Thread { process, stack: Vec::new(), lane: None, remembered: Remembered::default(), capture_mode: 0 };
+        Thread { process, stack: Vec::new(), lane: None, remembered: Remembered::default(), idle: Idle::default(), capture_mode: 0 };
     let state = Box::into_raw(Box::new(RefCell::new(fresh)));
     SLOT.set(state);
     // Registers the destructor; fails when the thread's destructors have run already, and then the state is leaked at exit.
@@ -138,6 +142,26 @@ impl Thread {
         if let (Some(session), Some(lane)) = (self.process.session.get(), &mut self.lane) {
             lane.posted(&session.order);
         }
+    }
+
+    /// The session's stamp; none before there is a session.
+    #[inline]
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.process.session.get().map(|session| session.order.stamp())
+    }
+
+    /// To be called before a call returns whose request was answered and may have queued work.
+    #[inline]
+    pub fn asked(&self) {
+        if let Some(session) = self.process.session.get() {
+            session.order.asked();
+        }
+    }
+
+    /// The first error of this thread's posted requests since the last look.
+    #[inline]
+    pub fn take_latched(&mut self) -> Option<Status> {
+        self.lane.as_mut().and_then(Lane::take_latched)
     }
 
     /// The thread's lane, opened on first use, with the host told of the current context.

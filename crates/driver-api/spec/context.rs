@@ -166,12 +166,14 @@ fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint);
 /// Waits for all work of the current context.
 #[op(0x0186, since = 2000)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuCtxSynchronize();
 
 /// Waits for all work of a context.
 #[op(0x0187, since = 13000)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuCtxSynchronize_v2(ctx: CUcontext);
 

@@ -65,11 +65,13 @@ fn cuStreamWaitEvent(#[stream] hStream: CUstream, hEvent: CUevent, Flags: c_uint
 /// CUDA_SUCCESS if all work of a stream is done, else CUDA_ERROR_NOT_READY.
 #[op(0x040a, since = 2000, ptsz = 7000)]
 #[sync]
+#[custom]
 fn cuStreamQuery(#[stream] hStream: CUstream);
 
 /// Waits for all work of a stream.
 #[op(0x040b, since = 2000, ptsz = 7000)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuStreamSynchronize(#[stream] hStream: CUstream);
 

@@ -9,6 +9,7 @@ use protocol::status::{CuResult, Status};
 use crate::context::Context;
 use crate::custom::{device, init};
 use crate::generated::wire;
+use crate::idle;
 use crate::pointer::out;
 use crate::process::process;
 use crate::thread;
@@ -132,6 +133,15 @@ pub fn create(context: *mut CUcontext, flags: c_uint, device: CUdevice) -> CuRes
     })?;
     *context = handle as CUcontext;
     Ok(())
+}
+
+pub unsafe fn cuCtxSynchronize() -> CuResult {
+    idle::context(thread::current_context(), wire::cuCtxSynchronize)
+}
+
+pub unsafe fn cuCtxSynchronize_v2(context: CUcontext) -> CuResult {
+    let context = context as u64;
+    idle::context(context, || wire::cuCtxSynchronize_v2(context))
 }
 
 pub unsafe fn cuCtxCreate_v2(context: *mut CUcontext, flags: c_uint, device: CUdevice) -> CuResult {

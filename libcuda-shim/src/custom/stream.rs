@@ -7,8 +7,17 @@ use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
 use crate::generated::wire;
+use crate::idle;
 use crate::thread;
 use crate::types::*;
+
+pub unsafe fn cuStreamSynchronize(stream: CUstream) -> CuResult {
+    idle::stream(stream as u64, || wire::cuStreamSynchronize(stream as u64))
+}
+
+pub unsafe fn cuStreamQuery(stream: CUstream) -> CuResult {
+    idle::stream(stream as u64, || wire::cuStreamQuery(stream as u64))
+}
 
 pub unsafe fn cuStreamAddCallback(
     stream: CUstream,

@@ -1012,7 +1012,14 @@ pub unsafe extern "C" fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint
 /// Waits for all work of the current context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
-    entry(&info::cuCtxSynchronize, |_| {}, || wire::cuCtxSynchronize())
+    entry(
+        &info::cuCtxSynchronize,
+        |_| {},
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxSynchronize() }
+        },
+    )
 }
 
 /// Waits for all work of a context.
@@ -1023,7 +1030,10 @@ pub unsafe extern "C" fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
         |t| {
             t.arg("ctx", ctx);
         },
-        || wire::cuCtxSynchronize_v2(ctx as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::context::cuCtxSynchronize_v2(ctx) }
+        },
     )
 }
 
@@ -8229,7 +8239,10 @@ pub unsafe extern "C" fn cuStreamQuery(hStream: CUstream) -> CUresult {
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamQuery(hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamQuery(hStream) }
+        },
     )
 }
 
@@ -8241,7 +8254,10 @@ pub unsafe extern "C" fn cuStreamQuery_ptsz(hStream: CUstream) -> CUresult {
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamQuery(marshal::per_thread(hStream) as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamQuery(marshal::per_thread(hStream)) }
+        },
     )
 }
 
@@ -8253,7 +8269,10 @@ pub unsafe extern "C" fn cuStreamSynchronize(hStream: CUstream) -> CUresult {
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamSynchronize(hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamSynchronize(hStream) }
+        },
     )
 }
 
@@ -8265,7 +8284,10 @@ pub unsafe extern "C" fn cuStreamSynchronize_ptsz(hStream: CUstream) -> CUresult
         |t| {
             t.arg("hStream", hStream);
         },
-        || wire::cuStreamSynchronize(marshal::per_thread(hStream) as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamSynchronize(marshal::per_thread(hStream)) }
+        },
     )
 }
 
