@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transport::Address;
 
+use super::guest_args::{BOOT_EXAMPLES, BootArgs, QEMU_EXAMPLES, QemuArgs};
 use super::size;
 use crate::config::{self, ComputeCapability, Config, Limits};
 
@@ -45,6 +46,12 @@ pub enum Command {
     /// Runs a program with the shim in front of it and a private daemon
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Runs a program in a fresh virtual machine
+    #[command(after_help = BOOT_EXAMPLES)]
+    Boot(BootArgs),
+    /// Prints how to run a program in a virtual machine of QEMU or libvirt
+    #[command(after_help = QEMU_EXAMPLES)]
+    QemuArgs(QemuArgs),
     /// Serves one program (started by the daemon; its socket is standard input)
     #[command(hide = true)]
     Worker,

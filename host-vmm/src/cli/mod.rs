@@ -2,20 +2,26 @@
 
 mod args;
 mod backend;
+mod guest_args;
 mod size;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::vmm::{command, guest, qemu};
 use crate::{daemon, logging, runner, worker};
 pub use args::{Backend, Cli, Command, LimitArgs, RunArgs, ServeArgs};
+pub use guest_args::{BootArgs, Channel, GuestArgs, QemuArgs};
 
 /// The command line was understood, but asks for something that cannot be done here.
 const EXIT_USAGE: u8 = 2;
 
 /// Runs the program; the exit code is the caller's to return.
 pub fn main() -> ExitCode {
+    if guest::is_init() {
+        guest::main();
+    }
     let cli = Cli::parse();
     match dispatch(&cli) {
         Ok(code) => code,
@@ -25,7 +31,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match cli.command {
                 _ if usage => EXIT_USAGE,
                 // 1 would look like the program's own.
-                Command::Run(_) => runner::EXIT_NOT_STARTED,
+                Command::Run(_) | Command::Boot(_) => runner::EXIT_NOT_STARTED,
                 _ => 1,
             })
         }
@@ -49,6 +55,11 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
             let code = runner::run(args, &args.limits.to_config(backend, cli.log.clone())?)?;
             Ok(ExitCode::from(code))
+        }
+        Command::Boot(args) => Ok(ExitCode::from(command::boot(args)?)),
+        Command::QemuArgs(args) => {
+            print!("{}", qemu::describe(args)?);
+            Ok(ExitCode::SUCCESS)
         }
         Command::Worker => {
             worker::main()?;

@@ -26,8 +26,8 @@ use transport::Address;
 
 /// Exit codes when the program did not run, as `env`, `timeout` and shells have them.
 pub const EXIT_NOT_STARTED: u8 = 125;
-const EXIT_NOT_EXECUTABLE: u8 = 126;
-const EXIT_NOT_FOUND: u8 = 127;
+pub(crate) const EXIT_NOT_EXECUTABLE: u8 = 126;
+pub(crate) const EXIT_NOT_FOUND: u8 = 127;
 
 /// Runs the program and returns the exit code for it.
 ///
