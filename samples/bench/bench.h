@@ -1,4 +1,4 @@
-// For the benchmark programs: driver functions looked up by name, clocks, and figures printed as JSON lines.
+// For the benchmark programs: clocks, and figures printed as JSON lines.
 #pragma once
 
 #include <algorithm>
@@ -10,45 +10,10 @@
 #include <string>
 #include <vector>
 
-#include <dlfcn.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <cuda.h>
-
-inline void *lookup(const char *name) {
-    static void *library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (!library) {
-        fprintf(stderr, "%s\n", dlerror());
-        exit(1);
-    }
-    return dlsym(library, name);
-}
-
-#define BENCH_TEXT_(name) #name
-#define BENCH_TEXT(name) BENCH_TEXT_(name)
-
-// A driver function, under the name that cuda.h gives it (cuMemAlloc is cuMemAlloc_v2).
-#define DRIVER(name)                                                                                                   \
-    ([] {                                                                                                              \
-        static auto *function = reinterpret_cast<decltype(&::name)>(lookup(BENCH_TEXT(name)));                         \
-        if (!function)                                                                                                 \
-            throw Failure{#name, -1};                                                                                  \
-        return function;                                                                                               \
-    }())
-
-// A call that failed: the figure that needs it is reported as failed, the program goes on with the next one.
-struct Failure {
-    const char *what;
-    int code;
-};
-
-#define MUST(name, ...)                                                                                                \
-    do {                                                                                                               \
-        CUresult must_ = DRIVER(name)(__VA_ARGS__);                                                                    \
-        if (must_ != CUDA_SUCCESS)                                                                                     \
-            throw Failure{#name, static_cast<int>(must_)};                                                             \
-    } while (0)
+#include "lookup.h"
 
 inline double now_s() {
     timespec time;
@@ -118,14 +83,4 @@ inline std::vector<char> file_beside_program(const char *name) {
         exit(1);
     }
     return std::vector<char>(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-}
-
-// The first device's primary context, current.
-inline void use_first_device() {
-    CUdevice device;
-    CUcontext context;
-    MUST(cuInit, 0);
-    MUST(cuDeviceGet, &device, 0);
-    MUST(cuDevicePrimaryCtxRetain, &context, device);
-    MUST(cuCtxSetCurrent, context);
 }

@@ -161,6 +161,12 @@ pub const BENCHMARKS: &[Sample] = &[
     runtime("bench/nbody", &["nbody.cu"]),
 ];
 
+/// Library programs that are no scripts (`cargo xtask test --gpu`).
+pub const LIBRARIES: &[Sample] = &[driver("libraries/math", &["math.cpp"], &[])];
+
+/// Transcripts of driver calls (`cargo xtask test --gpu`).
+pub const BEHAVIOUR: &[Sample] = &[];
+
 /// The sample called `name`.
 pub fn find(name: &str) -> Option<&'static Sample> {
     SAMPLES.iter().find(|sample| sample.name == name)

@@ -81,8 +81,12 @@ impl Daemon {
 
     /// The end of what the daemon and its workers said.
     pub fn log(&self) -> String {
-        let text = fs::read(self.scratch.path().join("log")).unwrap_or_default();
-        tail(&String::from_utf8_lossy(&text), 30, "  ")
+        tail(&String::from_utf8_lossy(&self.whole_log()), 30, "  ")
+    }
+
+    /// All that they said.
+    pub fn whole_log(&self) -> Vec<u8> {
+        fs::read(self.scratch.path().join("log")).unwrap_or_default()
     }
 
     pub fn pid(&self) -> u32 {

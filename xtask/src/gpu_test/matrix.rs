@@ -4,36 +4,33 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::Run;
+use super::{Rows, Run};
 use crate::gpu::{Leg, parallel};
 use crate::manifest::{SAMPLES, Sample};
 use crate::nvcc::Variant;
 use crate::process::{self, Finished};
-use crate::test::{Counts, Outcome};
-use crate::test_matrix::{judge, report};
+use crate::test::Outcome;
+use crate::test_matrix::judge;
 use crate::workspace;
 
-pub fn names() -> impl Iterator<Item = &'static str> {
-    SAMPLES.iter().map(|sample| sample.name)
+pub fn names() -> Vec<&'static str> {
+    SAMPLES.iter().map(|sample| sample.name).collect()
 }
 
-pub fn run(run: &Run<'_>) -> Result<Counts> {
+pub fn run(run: &Run<'_>) -> Result<Rows> {
     let chosen: Vec<&Sample> = SAMPLES.iter().filter(|sample| run.wants("matrix", sample.name)).collect();
-    if chosen.is_empty() {
-        return Ok(Counts::default());
-    }
-    let rows = parallel::map(run.jobs, &chosen, |_, sample| {
+    let cells = parallel::map(run.jobs, &chosen, |_, sample| {
         eprintln!("matrix: {}", sample.name);
-        (
-            sample.name.to_owned(),
-            row(run, sample).unwrap_or_else(|error| vec![Outcome::Fail(format!("{error:#}\n"))]),
-        )
+        row(run, sample).unwrap_or_else(|error| vec![Outcome::Fail(format!("{error:#}\n"))])
     });
-    let legs = run.setup.legs().iter();
-    let titles: Vec<String> = legs
-        .flat_map(|leg| Variant::ALL.map(|variant| format!("{} {}", leg.name(), variant.name())))
-        .collect();
-    Ok(report("sample", &titles.iter().map(String::as_str).collect::<Vec<_>>(), &rows))
+    let mut rows = Rows::default();
+    for leg in run.setup.legs() {
+        rows.titles.extend(Variant::ALL.map(|variant| format!("{} {}", leg.name(), variant.name())));
+    }
+    for (sample, cells) in chosen.iter().zip(cells) {
+        rows.add(sample.name, cells);
+    }
+    Ok(rows)
 }
 
 /// A sample's cells, in the order of the titles.
@@ -52,6 +49,9 @@ fn row(run: &Run<'_>, sample: &Sample) -> Result<Vec<Outcome>> {
             let mut command = run.setup.command(&run.setup.program(sample, variant), leg, run.daemon);
             let finished = process::run_limited(&mut command, run.limit)?;
             let outcome = judge(&finished, sample.exit_code, &expected, run.limit)?;
+            if matches!(outcome, Outcome::Fail(_)) {
+                run.keep(sample.name, &format!("{}-{}", leg.name(), variant.name()), &finished);
+            }
             match (leg, outcome) {
                 (Leg::Shim, Outcome::Fail(_))
                     if slot.as_ref().is_some_and(|native| same(native, &finished)) =>
