@@ -1,6 +1,5 @@
 //! What a backend sees of the session and of the lane that a call comes from.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::Status;
@@ -48,6 +47,17 @@ impl Latch {
     }
 }
 
+/// One piece of a staged copy that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// The slot of the staging area that it uses.
+    pub slot: u64,
+    /// Number of its request.
+    pub seq: u64,
+    /// The backend's name for it.
+    pub token: u64,
+}
+
 /// A lane's side of the calls that come through it.
 pub struct Lane {
     /// Number of the lane in its session, from 1; never used again.
@@ -57,16 +67,15 @@ pub struct Lane {
     /// Address and length of the staging area.
     pub staging: (u64, u64),
     pub latch: Arc<Latch>,
-    /// Requests that have been taken up and use the staging area until the backend says that they are [finished](crate::backend::Backend::finished):
-    /// number of the request and the backend's token, oldest first.
-    pub in_flight: VecDeque<(u64, u64)>,
+    /// Staged copies that are under way until the backend says that they are [finished](crate::backend::Backend::finished).
+    pub in_flight: Vec<Piece>,
     /// The backend's note that it has made the staging area known to its device.
     pub staging_epoch: u64,
 }
 
 impl Lane {
     pub fn new(id: u64, staging: (u64, u64), latch: Arc<Latch>) -> Self {
-        Self { id, context: 0, staging, latch, in_flight: VecDeque::new(), staging_epoch: 0 }
+        Self { id, context: 0, staging, latch, in_flight: Vec::new(), staging_epoch: 0 }
     }
 }
 

@@ -118,7 +118,7 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         (Side::Region(_), Side::Host(_)) => {
             refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
-            unsafe { stage_in(&rows, stream) }
+            unsafe { stage_in(&rows, stream, wait) }
         }
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
@@ -141,9 +141,11 @@ fn slot_len() -> Result<u64, Status> {
     thread::with(|thread| Ok(thread.lane()?.slot_len() as u64))
 }
 
+/// The program's bytes have been taken when this returns; they have arrived if `wait`.
+///
 /// # Safety
 /// The source is valid for all rows.
-unsafe fn stage_in(rows: &Rows, stream: u64) -> CuResult {
+unsafe fn stage_in(rows: &Rows, stream: u64, wait: bool) -> CuResult {
     let mut flags = STAGE_FIRST;
     let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
     while let Some(chunk) = pieces.next() {
@@ -159,13 +161,20 @@ unsafe fn stage_in(rows: &Rows, stream: u64) -> CuResult {
             Ok(slot)
         })?;
         let (offset, width, height) = (slot.offset(), chunk.width, chunk.rows);
-        if pieces.peek().is_some() {
+        if !wait || pieces.peek().is_some() {
             wire::stage_in(dst, rows.dst_pitch, offset, width, height, stream, flags)?;
             thread::with(|thread| thread.lane().map(|lane| lane.slot_in_use(slot)))?;
         } else {
             wire::stage_in_last(dst, rows.dst_pitch, offset, width, height, stream, flags)?;
         }
         flags = 0;
+    }
+    if !wait {
+        // The pieces are not announced to other threads one by one.
+        thread::with(|thread| {
+            thread.posted();
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -44,7 +44,10 @@ impl Idle {
     }
 
     fn note(&mut self, context: u64, stream: u64, stamp: Stamp) {
-        let old = self.seen.iter().position(|entry| matches!(entry, Some((c, s, _)) if (*c, *s) == (context, stream)));
+        let old = self
+            .seen
+            .iter()
+            .position(|entry| matches!(entry, Some((c, s, _)) if (*c, *s) == (context, stream)));
         let place = old.unwrap_or_else(|| {
             self.next = (self.next + 1) % REMEMBERED;
             self.next

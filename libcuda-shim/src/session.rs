@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::order::{Order, Place};
 use protocol::Flags;
 use protocol::handshake::{Capabilities, Hello, Limits, RefusalCode, Token};
+use protocol::lane::{SLOTS, slot_len};
 use protocol::ops;
 use protocol::region::Region;
 use protocol::status::{CuResult, Status};
@@ -124,7 +125,6 @@ impl Session {
         Err(OpenError::new(Status::OPERATING_SYSTEM, message))
     }
 
-
     /// Whether an address is one of device memory or of the window.
     #[inline]
     pub fn contains(&self, address: u64) -> bool {
@@ -221,10 +221,6 @@ fn program_name() -> String {
     let path = std::env::current_exe().ok();
     path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default()
 }
-
-/// Parts that the staging area is used in, so that one is filled while another is emptied; small enough that what one side writes is still in a cache when
-/// the other reads it.
-const SLOTS: u64 = 32;
 
 /// A part of the staging area, taken for one piece of a copy.
 #[derive(Debug)]
@@ -359,14 +355,14 @@ impl Lane {
     }
 
     pub fn slot_len(&self) -> usize {
-        (self.guest.staging_len() / SLOTS) as usize & !4095
+        slot_len(self.guest.staging_len()) as usize
     }
 
     /// The next slot in turn, when its last user is done with it.
     pub fn next_slot(&mut self) -> Result<Slot, Status> {
         let index = self.next;
         self.next = (index + 1) % SLOTS as usize;
-        self.guest.wait_completed(self.slots[index]).map_err(|error| failed(&error))?;
+        self.guest.wait_slot(index as u64, self.slots[index]).map_err(|error| failed(&error))?;
         Ok(Slot { index, offset: (index * self.slot_len()) as u64, seq: 0 })
     }
 
@@ -377,9 +373,9 @@ impl Lane {
         Slot { seq, ..slot }
     }
 
-    /// Waits until the request that uses the slot is complete.
+    /// Waits until the host is done with the slot.
     pub fn wait_slot(&mut self, slot: &Slot) -> CuResult {
-        self.guest.wait_completed(slot.seq).map_err(|error| failed(&error))
+        self.guest.wait_slot(slot.index as u64, slot.seq).map_err(|error| failed(&error))
     }
 
     /// Copies program memory into a slot, at an offset in it.

@@ -72,8 +72,14 @@ fn state() -> &'static RefCell<Thread> {
         }
         // A forked child: the parent's state, with the parent's lane, is leaked; its memory may be in any state.
     }
-    let fresh =
-        Thread { process, stack: Vec::new(), lane: None, remembered: Remembered::default(), idle: Idle::default(), capture_mode: 0 };
+    let fresh = Thread {
+        process,
+        stack: Vec::new(),
+        lane: None,
+        remembered: Remembered::default(),
+        idle: Idle::default(),
+        capture_mode: 0,
+    };
     let state = Box::into_raw(Box::new(RefCell::new(fresh)));
     SLOT.set(state);
     // Registers the destructor; fails when the thread's destructors have run already, and then the state is leaked at exit.

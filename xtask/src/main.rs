@@ -16,6 +16,7 @@ mod samples;
 mod test;
 mod test_cargo;
 mod test_matrix;
+mod test_nested;
 mod test_numba;
 mod test_shim;
 mod toolkit;

@@ -58,6 +58,8 @@ pub struct Args {
 pub enum Leg {
     CpuStatic,
     CpuShared,
+    /// The CUDA backend, with the shim and a CPU backend in the place of the driver
+    Nested,
     GpuStatic,
     GpuShared,
 }

@@ -14,6 +14,7 @@ use crate::nvcc::{self, Variant};
 use crate::process::{self, Finished, tail};
 use crate::progress::Progress;
 use crate::test::{Counts, Leg, Outcome};
+use crate::test_nested::{self, Nested};
 use crate::{expect, workspace};
 
 impl Leg {
@@ -21,6 +22,7 @@ impl Leg {
         match self {
             Self::CpuStatic => "cpu static",
             Self::CpuShared => "cpu shared",
+            Self::Nested => "cuda nested",
             Self::GpuStatic => "gpu static",
             Self::GpuShared => "gpu shared",
         }
@@ -28,7 +30,7 @@ impl Leg {
 
     fn variant(self) -> Variant {
         match self {
-            Self::CpuStatic | Self::GpuStatic => Variant::Static,
+            Self::CpuStatic | Self::Nested | Self::GpuStatic => Variant::Static,
             Self::CpuShared | Self::GpuShared => Variant::Shared,
         }
     }
@@ -36,14 +38,14 @@ impl Leg {
     fn backend(self) -> &'static str {
         match self {
             Self::CpuStatic | Self::CpuShared => "cpu",
-            Self::GpuStatic | Self::GpuShared => "cuda",
+            Self::Nested | Self::GpuStatic | Self::GpuShared => "cuda",
         }
     }
 
     /// Why this leg cannot run on this machine.
     fn missing(self) -> Option<&'static str> {
         match self {
-            Self::CpuStatic | Self::CpuShared => None,
+            Self::CpuStatic | Self::CpuShared | Self::Nested => None,
             Self::GpuStatic | Self::GpuShared => {
                 (!Path::new("/dev/nvidiactl").exists()).then_some("no NVIDIA driver")
             }
@@ -53,6 +55,7 @@ impl Leg {
 
 /// Runs the matrix, prints its table and the details of failures.
 pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Duration) -> Result<Counts> {
+    let nested = if legs.contains(&Leg::Nested) { Some(Nested::start(host)?) } else { None };
     let progress = Progress::new("matrix", samples.len());
     let mut rows = Vec::new();
     for (position, sample) in samples.iter().enumerate() {
@@ -64,7 +67,7 @@ pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Durati
         for &leg in legs {
             cells.push(match leg.missing() {
                 Some(reason) => Outcome::Skip(reason.to_string()),
-                None => run_cell(host, sample, leg, limit, &expected)?,
+                None => run_cell(host, sample, leg, nested.as_ref(), limit, &expected)?,
             });
         }
         rows.push((sample.name.to_string(), cells));
@@ -74,9 +77,23 @@ pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Durati
     Ok(report("sample", &titles, &rows))
 }
 
-fn run_cell(host: &Path, sample: &Sample, leg: Leg, limit: Duration, expected: &str) -> Result<Outcome> {
+fn run_cell(
+    host: &Path,
+    sample: &Sample,
+    leg: Leg,
+    nested: Option<&Nested>,
+    limit: Duration,
+    expected: &str,
+) -> Result<Outcome> {
     let mut command = Command::new(host);
-    command.args(["run", "--backend", leg.backend(), "--"]).arg(nvcc::program(sample, leg.variant()));
+    command.args(["run", "--backend", leg.backend()]);
+    if let (Leg::Nested, Some(nested)) = (leg, nested) {
+        if let Some(reason) = test_nested::unable(sample.name) {
+            return Ok(Outcome::Skip(reason.to_owned()));
+        }
+        nested.apply(&mut command);
+    }
+    command.arg("--").arg(nvcc::program(sample, leg.variant()));
     let finished = process::run_limited(&mut command, limit)?;
     judge(&finished, sample.exit_code, expected, limit)
 }

@@ -22,10 +22,30 @@ pub mod words {
     pub const GUEST_PARKED: u64 = 0x200;
     /// What the worker waits for, 0 while it is awake.
     pub const HOST_PARKED: u64 = 0x280;
-    /// Number of the last request that was carried out; the worker writes it.
+    /// Number of the last request that was carried out; the worker writes it. A staged copy may still be under way, see [`SLOTS`].
     pub const COMPLETED: u64 = 0x300;
     /// First error of a posted request, 0 for none; the worker sets it, the program takes it.
     pub const LATCHED: u64 = 0x380;
+    /// For each slot of the staging area the number of the last request that is done with it; the worker writes them.
+    pub const SLOTS: u64 = 0x400;
+}
+
+/// Parts that the staging area is used in, so that one is filled while another is emptied; small enough that what one side writes is still in a cache when
+/// the other reads it.
+pub const SLOTS: u64 = 32;
+
+/// Bytes of a slot of a staging area.
+pub const fn slot_len(staging_len: u64) -> u64 {
+    (staging_len / SLOTS) & !(PAGE_LEN - 1)
+}
+
+/// The slot that an offset in a staging area lies in.
+pub const fn slot_at(staging_len: u64, offset: u64) -> Option<u64> {
+    match slot_len(staging_len) {
+        0 => None,
+        len if offset / len < SLOTS => Some(offset / len),
+        _ => None,
+    }
 }
 
 /// Place and sizes of a lane's block, as the worker tells them in [`crate::handshake::LaneWelcome`].

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
@@ -22,8 +23,26 @@ impl Doorbell {
     /// Whether the other side has closed the socket; never blocks.
     pub(crate) fn is_hung_up(&self) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+    }
+
+    /// As [`Bell::sleep`], for a limited time; does not tell what ended it.
+    pub(crate) fn sleep_for(&self, limit: Duration) -> Result<(), Error> {
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&limit)) {
+            Ok(0) | Err(Errno::INTR) => Ok(()),
+            Ok(_) => {
+                let mut rings = [0; 64];
+                // What it says, the next look at the ring says too; a hang-up is for the next sleep to find.
+                let _ = recv(&self.socket, &mut rings, RecvFlags::DONTWAIT);
+                Ok(())
+            }
+            Err(errno) => Err(Error::io("wait on the lane's doorbell", io::Error::from(errno))),
+        }
     }
 
     /// Ends the stream for the other side, whoever else holds the socket.

@@ -31,6 +31,12 @@ fn parked_word(counter: Counter, value: u64) -> u64 {
     (counter as u64) << VALUE_BITS | value & VALUE_MASK
 }
 
+/// Says what this side waits for. To be followed by a look at the counter, and a sleep if it is not there yet; then by a store of 0.
+pub fn declare(parked: &AtomicU64, counter: Counter, value: u64) {
+    parked.store(parked_word(counter, value), Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+}
+
 /// What ended a sleep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wake {
@@ -105,8 +111,7 @@ impl Waiter {
         }
         let slept = self.spin.sleep_begins();
         let result = loop {
-            parked.store(parked_word(counter, value), Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            declare(parked, counter, value);
             if let Some(result) = ready()? {
                 break Some(result);
             }

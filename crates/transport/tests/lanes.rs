@@ -237,6 +237,37 @@ fn completion_comes_from_any_thread_and_never_goes_back() {
 }
 
 #[test]
+fn slots_are_free_in_any_order() {
+    let (mut guest, mut host, _) = lane();
+    let mut body = Vec::new();
+    assert!(host.poll(&mut body).unwrap().is_none());
+    assert!(host.poll_for(&mut body, Duration::from_millis(1)).unwrap().is_none());
+    let worker = thread::spawn(move || {
+        let mut taken = Vec::new();
+        while taken.len() < 3 {
+            taken.extend(host.poll_for(&mut body, Duration::from_secs(5)).unwrap());
+        }
+        assert!(taken.iter().map(|header: &FrameHeader| header.seq).eq(1..=3));
+        // The last one first; the first two while the program sleeps.
+        host.complete(3);
+        for (slot, seq) in [(31, 3), (1, 2), (0, 1)] {
+            thread::sleep(Duration::from_millis(20));
+            host.complete_slot(slot, seq);
+        }
+        while host.next(&mut body).unwrap().is_some() {}
+    });
+    for _ in 0..3 {
+        guest.post(1, &[]).unwrap();
+    }
+    guest.wait_slot(31, 3).unwrap();
+    guest.wait_slot(0, 1).unwrap();
+    guest.wait_slot(1, 2).unwrap();
+    guest.wait_slot(7, 0).unwrap();
+    drop(guest);
+    worker.join().unwrap();
+}
+
+#[test]
 fn staging_is_shared_and_bounded() {
     let (guest, host, _) = lane();
     let from: Vec<u8> = (0..8192u32).map(|i| (i * 7) as u8).collect();

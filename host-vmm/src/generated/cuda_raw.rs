@@ -7,8 +7,9 @@
     unsafe_code,
     non_snake_case,
     non_camel_case_types,
+    clippy::enum_variant_names,
     clippy::too_many_arguments,
-    clippy::missing_safety_doc
+    clippy::type_complexity
 )]
 
 use core::ffi::{CStr, c_char, c_void};

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use protocol::frame::{Flags, FrameHeader, Kind};
 use protocol::handshake::LaneWelcome;
-use protocol::lane::LanePlacement;
+use protocol::lane::{LanePlacement, slot_at};
+use protocol::ops;
 use protocol::{Reader, Status, Writer};
 use transport::{Connection, HostLane};
 
 use super::Worker;
 use crate::generated::dispatch::dispatch;
-use crate::session::{Call, Lane, Latch};
+use crate::session::{Call, Lane, Latch, Piece};
 
 /// Serves a lane until the program closes it.
 pub fn run(worker: &Worker, id: u64, connection: Connection) {
@@ -47,48 +48,64 @@ pub fn run(worker: &Worker, id: u64, connection: Connection) {
     window.free(block);
 }
 
-/// Declares those of the oldest staged copies complete that have arrived; returns whether there were any.
+/// Declares the slots of those staged copies free that have arrived; returns whether there were any.
 fn finish(worker: &Worker, lane: &mut Lane, host: &HostLane) -> bool {
-    let mut done = None;
-    while let Some((seq, token)) = lane.in_flight.front()
-        && worker.backend.finished(*token)
-    {
-        done = Some(*seq);
-        lane.in_flight.pop_front();
-    }
-    if let Some(seq) = done {
-        host.complete(seq);
-    }
-    done.is_some()
+    let before = lane.in_flight.len();
+    lane.in_flight.retain(|piece| {
+        let arrived = worker.backend.finished(piece.token);
+        if arrived {
+            host.complete_slot(piece.slot, piece.seq);
+        }
+        !arrived
+    });
+    lane.in_flight.len() < before
 }
 
-/// How often a lane looks for the end of staged copies before it begins to sleep in between: some milliseconds, longer than any transfer; what takes longer waits for
-/// a kernel.
-const LOOKS: u32 = 4000;
-const PAUSE: Duration = Duration::from_micros(20);
+/// How long a lane spins for the end of staged copies: longer than a transfer takes. What takes longer waits for a kernel.
+const SPIN: Duration = Duration::from_micros(60);
+/// How long it then sleeps between two looks, unless a request comes.
+const PAUSE: Duration = Duration::from_micros(50);
 
-/// The next request, if it comes before the oldest staged copies have arrived.
-fn next_or_finished(
+/// The next request; staged copies that arrive meanwhile are declared so.
+fn next_while_copying(
     worker: &Worker,
     host: &mut HostLane,
     lane: &mut Lane,
     body: &mut Vec<u8>,
 ) -> Result<Option<FrameHeader>, transport::Error> {
-    let mut looks = 0;
+    let mut since = Instant::now();
     loop {
         if finish(worker, lane, host) {
-            return Ok(None);
+            if lane.in_flight.is_empty() {
+                return host.next(body);
+            }
+            since = Instant::now();
         }
-        if let Some(header) = host.poll(body)? {
-            return Ok(Some(header));
-        }
-        looks += 1;
-        if looks > LOOKS {
-            std::thread::sleep(PAUSE);
-        } else {
-            std::hint::spin_loop();
+        let header = if since.elapsed() < SPIN { host.poll(body)? } else { host.poll_for(body, PAUSE)? };
+        if header.is_some() {
+            return Ok(header);
         }
     }
+}
+
+/// Which word of a request's body is an offset in the staging area, for operations that use it.
+fn staging_word(op: u16) -> Option<usize> {
+    match op {
+        // After the hash, with its length word, and the offset in the image.
+        ops::image_chunk => Some(6),
+        // After the hash and the offset in the image.
+        ops::image_read => Some(5),
+        // After address and pitch.
+        ops::stage_in | ops::stage_in_last | ops::stage_out | ops::stage_out_last => Some(2),
+        _ => None,
+    }
+}
+
+/// The slot of the staging area that a request uses.
+fn slot_of(op: u16, body: &[u8], staging_len: u64) -> Option<u64> {
+    let start = staging_word(op)? * 8;
+    let offset = body.get(start..)?.first_chunk().map(|word| u64::from_le_bytes(*word))?;
+    slot_at(staging_len, offset)
 }
 
 fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
@@ -101,10 +118,7 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
         let next = if lane.in_flight.is_empty() {
             host.next(&mut body)
         } else {
-            match next_or_finished(worker, host, lane, &mut body) {
-                Ok(None) => continue,
-                other => other,
-            }
+            next_while_copying(worker, host, lane, &mut body)
         };
         let header = match next {
             Ok(Some(header)) => header,
@@ -137,17 +151,13 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
         }
         // Also for answered requests: the program waits for the number before it reads or reuses their part of the staging area. Not
         // before the latch: who has waited sees the error.
-        match in_flight {
-            Some(token) => lane.in_flight.push_back((header.seq, token)),
-            None => {
-                // The number says that all up to it are complete, so those that are under way come first. What comes between the pieces of a copy
-                // is rare.
-                while !lane.in_flight.is_empty() {
-                    finish(worker, lane, host);
-                }
-                host.complete(header.seq);
+        if let Some(slot) = slot_of(header.op, &body, lane.staging.1) {
+            match in_flight {
+                Some(token) => lane.in_flight.push(Piece { slot, seq: header.seq, token }),
+                None => host.complete_slot(slot, header.seq),
             }
         }
+        host.complete(header.seq);
         if header.kind == Kind::SYNC {
             if status.is_success() && reply.len() > max_body {
                 tracing::warn!(op = header.op, len = reply.len(), "a reply is too long for its frame");

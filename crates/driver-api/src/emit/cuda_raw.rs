@@ -12,7 +12,7 @@ pub(super) fn emit(table: &Table) -> String {
 //!
 //! Handles and device pointers are numbers here: the host never follows them. Structures are `c_void`, a pointer to a pointer is a pointer
 //! to a number, by value a structure is [`Bytes`].
-#![allow(unsafe_code, non_snake_case, non_camel_case_types, clippy::too_many_arguments, clippy::missing_safety_doc)]
+#![allow(unsafe_code, non_snake_case, non_camel_case_types, clippy::enum_variant_names, clippy::too_many_arguments, clippy::type_complexity)]
 
 use core::ffi::{{CStr, c_char, c_void}};
 

@@ -205,6 +205,29 @@ impl GuestLane {
         result
     }
 
+    /// Waits until the worker is done with a slot of the staging area for the request `seq`, which is the last one that used it. Everything that the
+    /// worker wrote there is visible then.
+    ///
+    /// # Errors
+    /// [`Error::HungUp`] and others, after which the lane is dead.
+    pub fn wait_slot(&mut self, slot: u64, seq: u64) -> Result<(), Error> {
+        let word = self.memory.slot(slot);
+        if word.load(Ordering::Acquire) >= seq {
+            return Ok(());
+        }
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let parked = self.memory.word(words::GUEST_PARKED);
+        // The worker rings for each completed request and for each slot; what is not this slot's looks again.
+        let result = self.waiter.wait(parked, Counter::Completed, seq, &self.bell, || {
+            Ok::<_, Error>((word.load(Ordering::Acquire) >= seq).then_some(()))
+        });
+        let result = result.and_then(|reached| reached.ok_or(Error::HungUp));
+        self.dead |= result.is_err();
+        result
+    }
+
     /// Takes the first error of a posted request since the last take. Costs a load if there is none.
     #[inline]
     pub fn take_latched(&mut self) -> Option<Status> {

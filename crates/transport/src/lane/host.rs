@@ -16,7 +16,7 @@ use protocol::lane::words;
 use super::memory::LaneMemory;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::park::{Counter, Waiter, notify};
+use crate::park::{Counter, Waiter, declare, notify};
 use crate::ring::{Consumer, Producer, PushError};
 use crate::sync::Ordering;
 use crate::unix::Connection;
@@ -116,6 +116,25 @@ impl HostLane {
         result
     }
 
+    /// As [`HostLane::poll`], waiting for a limited time.
+    ///
+    /// # Errors
+    /// As [`HostLane::next`].
+    pub fn poll_for(&mut self, body: &mut Vec<u8>, timeout: Duration) -> Result<Option<FrameHeader>, Error> {
+        let shared = Arc::clone(&self.shared);
+        let parked = shared.memory.word(words::HOST_PARKED);
+        declare(parked, Counter::Data, self.requests.head() + 8);
+        let mut result = self.poll(body);
+        if matches!(result, Ok(None)) {
+            result = match shared.bell.sleep_for(timeout) {
+                Ok(()) => self.poll(body),
+                Err(error) => Err(error),
+            };
+        }
+        parked.store(0, Ordering::Relaxed);
+        result
+    }
+
     fn take_request(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
         let shared = &*self.shared;
         let parked = shared.memory.word(words::HOST_PARKED);
@@ -206,6 +225,15 @@ impl HostLane {
     /// Declares the requests up to `seq` complete; see [`HostSignals::complete`].
     pub fn complete(&self, seq: u64) {
         self.shared.complete(seq);
+    }
+
+    /// Declares a slot of the staging area free of the request `seq`, whose use of it is over. Requests may be declared so in any order, those of one
+    /// slot in theirs.
+    pub fn complete_slot(&self, slot: u64, seq: u64) {
+        let shared = &*self.shared;
+        // Release: what was written to the slot is visible with the number.
+        shared.memory.slot(slot).store(seq, Ordering::Release);
+        let _ = notify(shared.memory.word(words::GUEST_PARKED), Counter::Completed, seq, &shared.bell);
     }
 
     /// Latches the error of a posted request; see [`HostSignals::latch`].

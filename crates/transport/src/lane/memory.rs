@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use protocol::LanePlacement;
-use protocol::lane::{PAGE_LEN, words};
+use protocol::lane::{PAGE_LEN, SLOTS, words};
 
 use crate::error::Error;
 use crate::ring::RingMemory;
@@ -65,6 +65,15 @@ impl LaneMemory {
         ] {
             self.word(offset).store(0, Ordering::Release);
         }
+        for slot in 0..SLOTS {
+            self.slot(slot).store(0, Ordering::Release);
+        }
+    }
+
+    /// The word of a slot of the staging area.
+    #[inline]
+    pub(super) fn slot(&self, slot: u64) -> &AtomicU64 {
+        self.word(words::SLOTS + slot % SLOTS * 8)
     }
 
     /// The lane's progress, which keeps the block's memory mapped.
@@ -75,7 +84,7 @@ impl LaneMemory {
     /// A word of the header page.
     #[inline]
     pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
-        // SAFETY: every constant in `words` is a multiple of 8 below PAGE_LEN, and `page` has PAGE_LEN bytes, page-aligned, mapped while `self.window` lives.
+        // SAFETY: every constant in `words` (and the words of the slots) is a multiple of 8 below PAGE_LEN, and `page` has PAGE_LEN bytes, page-aligned, mapped while `self.window` lives.
         unsafe { self.page.add(offset as usize).cast::<AtomicU64>().as_ref() }
     }
 

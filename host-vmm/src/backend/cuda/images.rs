@@ -26,8 +26,8 @@ const ERROR_LOG_BUFFER_SIZE_BYTES: u32 = 6;
 
 /// Options whose value is a number that the driver only reads: registers, threads per block, optimisation, target, fallback, debug and line information,
 /// verbosity, cache mode, global addressing, code model, LTO and its switches, position-independent code, overrides.
-const NUMERIC: [u32; 24] =
-    [0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 28, 30, 31, 32, 33, 34];
+const NUMERIC: [u32; 22] =
+    [0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 29, 30, 31, 32, 33];
 
 /// `CUjitInputType`.
 const INPUT_CUBIN: u32 = 0;

@@ -109,7 +109,7 @@ impl CudaBackend {
             self.flushed(call);
             return result;
         }
-        match self.mark(call.lane.context, stream) {
+        match self.unobserved(|| self.mark(call.lane.context, stream)) {
             Ok(event) => {
                 call.in_flight = Some(event);
                 Ok(())
@@ -118,6 +118,21 @@ impl CudaBackend {
             // SAFETY: takes a handle of the driver.
             Err(_) => unsafe { self.raw().cuStreamSynchronize(stream) },
         }
+    }
+
+    /// Makes calls of the worker's own that a stream capture of the program does not forbid, and that do not end it.
+    fn unobserved<R>(&self, calls: impl FnOnce() -> R) -> R {
+        /// `CU_STREAM_CAPTURE_MODE_RELAXED`
+        const RELAXED: u32 = 2;
+        let mut mode = RELAXED;
+        // SAFETY: the value is a variable of the right type, exchanged with that of this thread.
+        let exchanged = unsafe { self.raw().cuThreadExchangeStreamCaptureMode(&mut mode) };
+        let result = calls();
+        if exchanged.is_ok() {
+            // SAFETY: as above.
+            let _ = unsafe { self.raw().cuThreadExchangeStreamCaptureMode(&mut mode) };
+        }
+        result
     }
 
     /// Records an event behind what has been queued.
@@ -149,7 +164,7 @@ impl CudaBackend {
         let Some(context) = pool.used.get(&event).copied() else { return true };
         drop(pool);
         // SAFETY: takes a handle of the driver.
-        if unsafe { self.raw().cuEventQuery(event) } == Err(Status::NOT_READY) {
+        if self.unobserved(|| unsafe { self.raw().cuEventQuery(event) }) == Err(Status::NOT_READY) {
             return false;
         }
         pool = self.events.pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +183,8 @@ impl CudaBackend {
         call.lane.staging_epoch = epoch;
         let (address, len) = call.lane.staging;
         // SAFETY: the staging area is mapped for the life of the process and belongs to this lane.
-        let result = unsafe { self.raw().cuMemHostRegister_v2(pointer(address), len, REGISTER) };
+        let result =
+            self.unobserved(|| unsafe { self.raw().cuMemHostRegister_v2(pointer(address), len, REGISTER) });
         // It works without, only slower: no log for what a program without a context causes.
         if let Err(status) = result {
             tracing::debug!(lane = call.lane.id, error = status.0, "the staging area is not registered");

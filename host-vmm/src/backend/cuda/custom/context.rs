@@ -15,7 +15,10 @@ pub fn cuDevicePrimaryCtxRetain(
     dev: i32,
 ) -> CuResult {
     put(pctx, cuda.primary_retain(dev)?)?;
-    cuda.space.look();
+    // That of the first device was made at the start.
+    if dev != 0 {
+        cuda.space.look();
+    }
     Ok(())
 }
 
@@ -51,7 +54,9 @@ pub fn cuCtxCreate_v2(
     let mut popped = 0;
     // SAFETY: the output is a variable of the right type.
     unsafe { cuda.raw().cuCtxPopCurrent_v2(&mut popped) }?;
-    cuda.space.look();
+    if dev != 0 {
+        cuda.space.look();
+    }
     put(pctx, cuda.born(call, Kind::CUcontext, raw, None)?)
 }
 
