@@ -58,7 +58,8 @@ __attribute__((format(printf, 1, 2))) inline std::string text(const char *format
             throw Wrong{text(__VA_ARGS__)};                                                                            \
     } while (0)
 
-// Runs all sections, or those named as arguments, each for `limit_s` seconds at most.
+// Runs all sections, or those named as arguments, each for `limit_s` seconds at most. `describe` makes the end of a section's output of
+// what the section threw: "failed: why" or "skipped: why".
 template <class Error>
 int run_sections(int count, char **arguments, const char *header, unsigned limit_s, std::string (*describe)(const Error &)) {
     setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
@@ -89,7 +90,7 @@ int run_sections(int count, char **arguments, const char *header, unsigned limit
             } catch (const Wrong &wrong) {
                 printf("-- failed: %s\n", wrong.what.c_str());
             } catch (const Error &error) {
-                printf("-- failed: %s\n", describe(error).c_str());
+                printf("-- %s\n", describe(error).c_str());
             }
             // With everything that the libraries do at exit.
             exit(0);

@@ -21,7 +21,7 @@ struct Status {
     int code;
 };
 
-std::string describe(const Status &status) { return text("%s: status %d", status.what, status.code); }
+std::string describe(const Status &status) { return text("failed: %s: status %d", status.what, status.code); }
 
 // The library whose file's name starts with `stem`, with everything that it needs from the same folders opened before it.
 void *open_library(const std::string &stem) {

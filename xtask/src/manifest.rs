@@ -165,7 +165,16 @@ pub const BENCHMARKS: &[Sample] = &[
 pub const LIBRARIES: &[Sample] = &[driver("libraries/math", &["math.cpp"], &[])];
 
 /// Transcripts of driver calls (`cargo xtask test --gpu`).
-pub const BEHAVIOUR: &[Sample] = &[];
+pub const BEHAVIOUR: &[Sample] = &[
+    driver("behaviour/handles", &["handles.cpp"], &[]),
+    driver("behaviour/contexts", &["contexts.cpp"], &[]),
+    driver("behaviour/memory", &["memory.cpp"], &[]),
+    driver("behaviour/streams", &["streams.cpp"], &[]),
+    driver("behaviour/launch", &["launch.cpp"], &[]),
+    driver("behaviour/graphs", &["graphs.cpp"], &[]),
+    driver("behaviour/arrays", &["arrays.cpp"], &[]),
+    driver("behaviour/faults", &["faults.cpp"], &[]),
+];
 
 /// The sample called `name`.
 pub fn find(name: &str) -> Option<&'static Sample> {
