@@ -122,13 +122,13 @@ fn traced(name: &'static str, args: impl FnOnce(&mut Args), body: impl FnOnce() 
 
 /// Answers a call that this library does not handle; says so once per name.
 #[cold]
-pub fn unhandled(name: &'static str) -> CUresult {
+pub fn unhandled(name: &'static str, reason: &str) -> CUresult {
     static SAID: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
     if log::enabled(Level::Warn) {
         let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !said.contains(&name) {
             said.push(name);
-            crate::log!(Warn, "{name} is not supported: CUDA_ERROR_NOT_SUPPORTED");
+            crate::log!(Warn, "{name} is not supported ({reason}): CUDA_ERROR_NOT_SUPPORTED");
         }
     }
     Status::NOT_SUPPORTED.0
@@ -175,7 +175,8 @@ fn decode_reply(
 }
 
 /// Posted operations that are parts of a longer exchange.
-const PARTS: [u16; 3] = [ops::stage_in, ops::stage_out, ops::image_chunk];
+const PARTS: [u16; 5] =
+    [ops::stage_in, ops::stage_out, ops::stage_box_in, ops::stage_box_out, ops::image_chunk];
 
 /// Sends an operation without waiting for it; what goes wrong on the host is reported by a later call.
 ///

@@ -34,6 +34,39 @@ pub fn chunks(width: u64, height: u64, slot_len: u64) -> impl Iterator<Item = Ch
     })
 }
 
+/// A piece of a box: `depth` slices from slice `z` on, of each the same piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoxChunk {
+    pub z: u64,
+    pub depth: u64,
+    pub slice: Chunk,
+}
+
+/// The pieces of a box of `depth` slices of `height` rows of `width` bytes, each of at most `slot_len` bytes: whole slices where they fit.
+pub fn box_chunks(width: u64, height: u64, depth: u64, slot_len: u64) -> impl Iterator<Item = BoxChunk> {
+    let slice_len = width.saturating_mul(height);
+    let at_once = slot_len.checked_div(slice_len).unwrap_or(0);
+    let mut z = 0;
+    let mut pieces = None;
+    std::iter::from_fn(move || {
+        loop {
+            if slice_len == 0 || z >= depth {
+                return None;
+            }
+            if at_once > 0 {
+                let slices = at_once.min(depth - z);
+                let slice = Chunk { row: 0, column: 0, width, rows: height };
+                z += slices;
+                return Some(BoxChunk { z: z - slices, depth: slices, slice });
+            }
+            match pieces.get_or_insert_with(|| chunks(width, height, slot_len)).next() {
+                Some(slice) => return Some(BoxChunk { z, depth: 1, slice }),
+                None => (z, pieces) = (z + 1, None),
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +82,28 @@ mod tests {
                 for row in chunk.row..chunk.row + chunk.rows {
                     for column in chunk.column..chunk.column + chunk.width {
                         seen[(row * width + column) as usize] += 1;
+                    }
+                }
+            }
+            prop_assert!(seen.iter().all(|count| *count == 1));
+        }
+
+        #[test]
+        fn every_byte_of_a_box_is_in_exactly_one_chunk(
+            width in 0u64..40,
+            height in 0u64..10,
+            depth in 0u64..8,
+            slot in 1u64..300,
+        ) {
+            let mut seen = vec![0u8; (width * height * depth) as usize];
+            for BoxChunk { z, depth, slice } in box_chunks(width, height, depth, slot) {
+                let len = slice.width * slice.rows * depth;
+                prop_assert!(len <= slot && len > 0);
+                for z in z..z + depth {
+                    for row in slice.row..slice.row + slice.rows {
+                        for column in slice.column..slice.column + slice.width {
+                            seen[((z * height + row) * width + column) as usize] += 1;
+                        }
                     }
                 }
             }

@@ -30,6 +30,8 @@ struct Primary {
 struct Tables {
     contexts: HashMap<u64, Context>,
     primaries: HashMap<i32, Primary>,
+    /// Green contexts: their devices, and the contexts that they are once asked for.
+    greens: HashMap<u64, (i32, Option<u64>)>,
 }
 
 /// All contexts of the process.
@@ -71,6 +73,33 @@ impl Contexts {
 
     pub fn set_flags(&self, handle: u64, flags: u32) -> CuResult {
         self.write(|t| t.contexts.get_mut(&handle).map(|c| c.flags = flags)).ok_or(Status::INVALID_CONTEXT)
+    }
+
+    pub fn green_created(&self, green: u64, device: i32) {
+        self.write(|t| t.greens.insert(green, (device, None)));
+    }
+
+    /// The context that a green context is; `ask` asks the host the first time.
+    pub fn of_green(&self, green: u64, ask: impl FnOnce() -> Result<u64, Status>) -> Result<u64, Status> {
+        let (device, known) = self.read(|t| t.greens.get(&green).copied()).ok_or(Status::INVALID_CONTEXT)?;
+        if let Some(handle) = known {
+            return Ok(handle);
+        }
+        let handle = ask()?;
+        // Of two threads that asked at once the first one's answer counts.
+        let handle = self.write(|t| match t.greens.get_mut(&green) {
+            Some((_, known)) => *known.get_or_insert(handle),
+            None => handle,
+        });
+        self.created(handle, device, 0);
+        Ok(handle)
+    }
+
+    /// Forgets a green context; returns the context that it was, if it was asked for.
+    pub fn green_destroyed(&self, green: u64) -> Option<u64> {
+        let handle = self.write(|t| t.greens.remove(&green))?.1?;
+        self.destroyed(handle);
+        Some(handle)
     }
 
     /// The primary context's handle of a device, if it is known already.
@@ -143,6 +172,19 @@ mod tests {
         assert!(!contexts.primary_released(0));
         assert!(contexts.primary_released(0));
         assert!(contexts.exists(77), "the handle stays the same for the next retain");
+    }
+
+    #[test]
+    fn a_green_context_is_always_the_same_context() {
+        let contexts = Contexts::default();
+        assert_eq!(contexts.of_green(3, || Ok(9)), Err(Status::INVALID_CONTEXT));
+        contexts.green_created(3, 1);
+        assert_eq!(contexts.of_green(3, || Err(Status::UNKNOWN)), Err(Status::UNKNOWN));
+        assert_eq!(contexts.of_green(3, || Ok(9)), Ok(9));
+        assert_eq!(contexts.of_green(3, || Ok(10)), Ok(9));
+        assert_eq!(contexts.get(9).unwrap().device, 1);
+        assert_eq!(contexts.green_destroyed(3), Some(9));
+        assert!(!contexts.exists(9));
     }
 
     #[test]

@@ -18,10 +18,10 @@ use crate::session::Slot;
 use crate::thread;
 
 /// `stage_in` / `stage_out`: the first piece of a copy, which waits for its turn in the stream.
-const STAGE_FIRST: u32 = 1;
+pub const STAGE_FIRST: u32 = 1;
 
 /// Pieces that the host fills while the program empties one. More would only push each other out of the caches.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
 
 /// Copies longer than this leave nothing useful in a cache of their own size; the C library draws the line for its memcpy in the same place.
 const LONG: u64 = 8 << 20;
@@ -46,7 +46,7 @@ impl Side {
         Side::Region(pointer)
     }
 
-    fn advance(self, bytes: u64) -> Side {
+    pub fn advance(self, bytes: u64) -> Side {
         match self {
             Side::Region(address) => Side::Region(address.wrapping_add(bytes)),
             Side::Host(address) => Side::Host(address.wrapping_add(bytes as usize)),

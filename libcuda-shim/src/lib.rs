@@ -7,12 +7,14 @@
 //! | `private/` | `cuGetExportTable`'s tables and the validity handshake |
 //! | `call`, `marshal`, `pointer`, `types` | the C boundary: guard, tracing, pointers, C types |
 //! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
-//! | `context`, `function`, `module`, `image`, `local_storage` | what the guest knows without asking |
-//! | `copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
+//! | `context`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
+//! | `shared_handle` | descriptors by which programs share memory |
+//! | `copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
 //! | `capture`, `graph` | which streams are capturing, parameters of graph nodes |
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
+mod box_copy;
 mod call;
 mod callback;
 mod capture;
@@ -25,6 +27,7 @@ mod generated;
 mod graph;
 mod idle;
 mod image;
+mod legacy;
 mod local_storage;
 mod log;
 mod marker;
@@ -38,6 +41,7 @@ mod proc_address;
 mod process;
 mod registered;
 mod session;
+mod shared_handle;
 mod symbols;
 mod thread;
 mod types;

@@ -24,6 +24,7 @@ use crate::context::Contexts;
 use crate::custom::link::Links;
 use crate::function::{Functions, Limits};
 use crate::graph::Given;
+use crate::legacy::{Attached, Launches, Registrations};
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
 use crate::registered::Registered;
@@ -51,6 +52,9 @@ pub struct Process {
     /// Parameters of graph nodes that the program has been given pointers to.
     pub given: Given,
     pub registered: Registered,
+    pub launches: Launches,
+    pub attached: Attached,
+    pub registrations: Registrations,
     pub cache: RwLock<ReplyCache>,
     /// Limits on launches, by device.
     pub launch_limits: RwLock<Vec<(i32, Limits)>>,

@@ -15,6 +15,15 @@ pub type CUdeviceptr = u64;
 /// Ordinal of a device.
 pub type CUdevice = c_int;
 pub type cuuint64_t = u64;
+pub type cuuint32_t = u32;
+/// Texture and surface objects are the driver's own numbers: kernels use them.
+pub type CUtexObject = u64;
+/// As [`CUtexObject`].
+pub type CUsurfObject = u64;
+/// Memory without an address; an id.
+pub type CUmemGenericAllocationHandle = u64;
+/// A place in the driver's log.
+pub type CUlogIterator = c_uint;
 
 macro_rules! handles {
     ($($name:ident = $object:ident;)*) => { $(
@@ -30,7 +39,9 @@ macro_rules! handles {
 
 handles! {
     CUarray = CUarray_st;
+    CUasyncCallbackHandle = CUasyncCallbackEntry_st;
     CUcontext = CUctx_st;
+    CUdevResourceDesc = CUdevResourceDesc_st;
     CUevent = CUevent_st;
     CUfunction = CUfunc_st;
     CUgraph = CUgraph_st;
@@ -40,10 +51,14 @@ handles! {
     CUkernel = CUkern_st;
     CUlibrary = CUlib_st;
     CUlinkState = CUlinkState_st;
+    CUlogsCallbackHandle = CUlogsCallbackEntry_st;
     CUmemoryPool = CUmemPoolHandle_st;
+    CUmipmappedArray = CUmipmappedArray_st;
     CUmodule = CUmod_st;
     CUstream = CUstream_st;
     CUuserObject = CUuserObject_st;
+    CUsurfref = CUsurfref_st;
+    CUtexref = CUtexref_st;
 }
 
 /// The legacy default stream.
@@ -59,11 +74,15 @@ macro_rules! enumerations {
 }
 
 enumerations! {
+    CUaddress_mode
     CUarray_format
+    CUatomicOperation
+    CUdevResourceType
     CUdevice_P2PAttribute
     CUdevice_attribute
     CUdriverProcAddressQueryResult
     CUexecAffinityType
+    CUfilter_mode
     CUflushGPUDirectRDMAWritesScope
     CUflushGPUDirectRDMAWritesTarget
     CUfunc_cache
@@ -79,6 +98,7 @@ enumerations! {
     CUlibraryOption
     CUlimit
     CUmemAccess_flags
+    CUmemAllocationGranularity_flags
     CUmemAllocationHandleType
     CUmemAllocationType
     CUmemLocationType
@@ -95,8 +115,20 @@ enumerations! {
     CUstreamAttrID
     CUstreamCaptureMode
     CUstreamCaptureStatus
+    CUtensorMapDataType
+    CUtensorMapFloatOOBfill
+    CUtensorMapIm2ColWideMode
+    CUtensorMapInterleave
+    CUtensorMapL2promotion
+    CUtensorMapSwizzle
 }
 
+/// Function of the program that is told of changes of a device; never called.
+pub type CUasyncCallback =
+    Option<unsafe extern "C" fn(info: *mut c_void, userData: *mut c_void, callback: CUasyncCallbackHandle)>;
+/// Function of the program that gets log messages; never called.
+pub type CUlogsCallback =
+    Option<unsafe extern "C" fn(data: *mut c_void, logLevel: c_uint, message: *mut c_char, length: usize)>;
 /// Function of the program that runs in stream order.
 pub type CUhostFn = Option<unsafe extern "C" fn(userData: *mut c_void)>;
 /// Dynamic shared memory (bytes) that a block of this size needs.
@@ -297,4 +329,79 @@ pub struct CUDA_MEMCPY3D_PEER {
     pub WidthInBytes: usize,
     pub Height: usize,
     pub Depth: usize,
+}
+
+macro_rules! opaque {
+    ($($name:ident: $align:literal, $len:literal;)*) => { $(
+        #[doc = concat!("`", stringify!($name), "`: ", stringify!($len), " bytes that only the driver looks into.")]
+        #[derive(Clone, Copy, Debug)]
+        #[repr(C, align($align))]
+        pub struct $name {
+            pub bytes: [u8; $len],
+        }
+    )* };
+}
+
+opaque! {
+    CUDA_ARRAY3D_DESCRIPTOR: 8, 40;
+    CUDA_ARRAY_DESCRIPTOR: 8, 24;
+    CUDA_ARRAY_MEMORY_REQUIREMENTS: 8, 32;
+    CUDA_ARRAY_SPARSE_PROPERTIES: 8, 48;
+    CUDA_RESOURCE_DESC: 8, 144;
+    CUDA_RESOURCE_VIEW_DESC: 8, 112;
+    CUDA_TEXTURE_DESC: 4, 104;
+    CUarrayMapInfo: 8, 96;
+    CUdevResource: 4, 144;
+    CUipcEventHandle: 1, 64;
+    CUipcMemHandle: 1, 64;
+    CUmemDecompressParams: 8, 64;
+    CUmemPoolPtrExportData: 1, 64;
+    CUstreamBatchMemOpParams: 8, 48;
+    CUtensorMap: 128, 128;
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CUmemAllocationProp {
+    pub type_: CUmemAllocationType,
+    pub requestedHandleTypes: CUmemAllocationHandleType,
+    pub location: CUmemLocation,
+    pub win32HandleMetaData: *mut c_void,
+    /// Compression, RDMA, usage.
+    pub allocFlags: [u8; 8],
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CUDA_LAUNCH_PARAMS {
+    pub function: CUfunction,
+    pub gridDimX: c_uint,
+    pub gridDimY: c_uint,
+    pub gridDimZ: c_uint,
+    pub blockDimX: c_uint,
+    pub blockDimY: c_uint,
+    pub blockDimZ: c_uint,
+    pub sharedMemBytes: c_uint,
+    pub hStream: CUstream,
+    pub kernelParams: *mut *mut c_void,
+}
+
+/// `CUmemcpy3DOperand`: `type_` 1 a pointer (address, row length, layer height, location), 2 an array (array, x, y, z).
+/// Lengths and offsets are in elements.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CUmemcpy3DOperand {
+    pub type_: c_uint,
+    pub op: [u64; 4],
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CUDA_MEMCPY3D_BATCH_OP {
+    pub src: CUmemcpy3DOperand,
+    pub dst: CUmemcpy3DOperand,
+    /// Width, height, depth in elements.
+    pub extent: [usize; 3],
+    pub srcAccessOrder: CUmemcpySrcAccessOrder,
+    pub flags: c_uint,
 }

@@ -216,3 +216,18 @@ fn cuCtxGetStreamPriorityRange(#[out] leastPriority: *mut c_int, #[out] greatest
 #[op(0x018b, since = 11000)]
 #[sync]
 fn cuCtxResetPersistingL2Cache();
+
+/// How much of its device a context may use.
+#[op(0x0840, since = 11040)]
+#[sync]
+fn cuCtxGetExecAffinity(#[out] pExecAffinity: *mut CUexecAffinityParam, type_: CUexecAffinityType);
+
+/// Records an event after all work of a context.
+#[op(0x0841, since = 12050)]
+#[sync]
+fn cuCtxRecordEvent(hCtx: CUcontext, hEvent: CUevent);
+
+/// All later work of a context waits for an event.
+#[op(0x0842, since = 12050)]
+#[sync]
+fn cuCtxWaitEvent(hCtx: CUcontext, hEvent: CUevent);

@@ -72,3 +72,8 @@ fn cuDeviceGetTexture1DLinearMaxWidth(
 #[op(0x014c, since = 11040)]
 #[cached]
 fn cuDeviceGetExecAffinitySupport(#[out] pi: *mut c_int, type_: CUexecAffinityType, dev: CUdevice);
+
+/// Locally unique id and node mask of a device: what Windows knows devices by, and other systems do not have.
+#[op(since = 10000)]
+#[local]
+fn cuDeviceGetLuid(luid: *mut c_char, deviceNodeMask: *mut c_uint, dev: CUdevice);

@@ -35,6 +35,12 @@ fn cuMemHostGetDevicePointer_v2(pdptr: *mut CUdeviceptr, p: *mut c_void, Flags: 
 #[via(pointer_info)]
 fn cuMemHostGetFlags(pFlags: *mut c_uint, p: *mut c_void);
 
+/// First version of cuMemHostRegister_v2.
+#[op(since = 4000)]
+#[like(cuMemHostRegister_v2)]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuMemHostRegister(p: *mut c_void, bytesize: usize, Flags: c_uint);
+
 /// Registers host memory of the program.
 #[op(since = 6050)]
 #[local]

@@ -53,3 +53,19 @@ fn cuLaunchHostFunc(#[stream] hStream: CUstream, fn_: CUhostFn, userData: *mut c
 #[via(callback_post, callback_next, callback_done)]
 #[unchecked = "newer than the header level that cudarc is built for"]
 fn cuLaunchHostFunc_v2(#[stream] hStream: CUstream, fn_: CUhostFn, userData: *mut c_void, syncMode: c_uint);
+
+/// Launches a cooperative kernel on several devices.
+#[op(since = 9000)]
+#[via(launch_multi_device)]
+fn cuLaunchCooperativeKernelMultiDevice(
+    launchParamsList: *mut CUDA_LAUNCH_PARAMS,
+    numDevices: c_uint,
+    flags: c_uint,
+);
+
+/// As `cuLaunchCooperativeKernelMultiDevice`: per device 48 bytes (function u64, grid 3 x u32, block 3 x u32, shared bytes u32, bytes of
+/// the parameter buffer u32, stream u64), and the parameter buffers one behind the other, each padded to 8 bytes.
+#[op(0x0870)]
+#[sync]
+#[internal]
+fn launch_multi_device(count: u32, #[data_in(count * 48)] launches: *const u8, #[data_in] params: *const u8, flags: u32);

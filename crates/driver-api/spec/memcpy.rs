@@ -80,37 +80,121 @@ fn cuMemcpyDtoDAsync_v2(
 
 /// Copies rows.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D);
 
 /// Copies rows of any pitch.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D);
 
 /// Copies rows, in stream order.
 #[op(since = 3020, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy2DAsync_v2(pCopy: *const CUDA_MEMCPY2D, #[stream] hStream: CUstream);
 
 /// Copies layers of rows.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D);
 
 /// Copies layers of rows, in stream order.
 #[op(since = 3020, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy3DAsync_v2(pCopy: *const CUDA_MEMCPY3D, #[stream] hStream: CUstream);
 
 /// Copies layers of rows between contexts.
 #[op(since = 4000, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy3DPeer(pCopy: *const CUDA_MEMCPY3D_PEER);
 
 /// Copies layers of rows between contexts, in stream order.
 #[op(since = 4000, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(
+    copy,
+    copy_2d,
+    stage_in,
+    stage_in_last,
+    stage_out,
+    stage_out_last,
+    copy_box,
+    stage_box_in,
+    stage_box_in_last,
+    stage_box_out,
+    stage_box_out_last
+)]
 fn cuMemcpy3DPeerAsync(pCopy: *const CUDA_MEMCPY3D_PEER, #[stream] hStream: CUstream);
 
 /// Copies between any two addresses, in stream order, with hints.
@@ -122,5 +206,35 @@ fn cuMemcpyWithAttributesAsync(
     src: CUdeviceptr,
     size: usize,
     attr: *mut CUmemcpyAttributes,
+    #[stream] hStream: CUstream,
+);
+
+/// First version of cuMemcpyBatchAsync_v2, which says where it failed.
+#[op(since = 12080, ptsz = 12080)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[unchecked = "an older ABI name, not in the header any more"]
+fn cuMemcpyBatchAsync(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
+    failIdx: *mut usize,
+    #[stream] hStream: CUstream,
+);
+
+/// Several copies, in any order among themselves.
+#[op(since = 13000, ptsz = 13000)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+fn cuMemcpyBatchAsync_v2(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
     #[stream] hStream: CUstream,
 );

@@ -32,3 +32,24 @@ fn cuFlushGPUDirectRDMAWrites(
     target: CUflushGPUDirectRDMAWritesTarget,
     scope: CUflushGPUDirectRDMAWritesScope,
 );
+
+/// Which atomic operations between device and host are native.
+#[op(0x0850, since = 13000)]
+#[cached]
+fn cuDeviceGetHostAtomicCapabilities(
+    #[data_out(count * 4)] capabilities: *mut c_uint,
+    #[data_in(count * 4)] operations: *const CUatomicOperation,
+    count: c_uint,
+    dev: CUdevice,
+);
+
+/// Which atomic operations between two devices are native.
+#[op(0x0851, since = 13000)]
+#[cached]
+fn cuDeviceGetP2PAtomicCapabilities(
+    #[data_out(count * 4)] capabilities: *mut c_uint,
+    #[data_in(count * 4)] operations: *const CUatomicOperation,
+    count: c_uint,
+    srcDevice: CUdevice,
+    dstDevice: CUdevice,
+);

@@ -26,9 +26,10 @@ fn cuDeviceGetMemPool(#[out] pool: *mut CUmemoryPool, dev: CUdevice);
 #[sync]
 fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool);
 
-/// Creates a pool.
+/// Creates a pool. Memory of the host is refused: the program would not see it.
 #[op(0x0344, since = 11020)]
 #[sync]
+#[custom]
 fn cuMemPoolCreate(#[out] pool: *mut CUmemoryPool, #[input] poolProps: *const CUmemPoolProps);
 
 /// Destroys a pool.

@@ -23,6 +23,8 @@ pub struct Table {
     pub unhandled: Vec<Unhandled>,
     /// Every exported name, sorted.
     pub exports: Vec<String>,
+    /// Those of them that no driver in `exports.lock` has yet, sorted.
+    pub extra: Vec<String>,
     /// Opcodes ever given out, with the new ones; sorted.
     pub opcodes: Vec<(u16, String)>,
 }
@@ -76,10 +78,12 @@ impl Table {
             .collect();
         exports.sort();
         exports.dedup();
+        let mut extra: Vec<String> = parse_names(&sources.extra).into_iter().map(|(_, name)| name).collect();
+        extra.sort();
         let mut all_opcodes: BTreeMap<u16, String> =
             opcodes.into_iter().map(|(_, opcode, name)| (opcode, name)).collect();
         all_opcodes.extend(rows.iter().filter_map(|row| Some((row.op?, row.name.clone()))));
-        Ok(Self { rows, unhandled, exports, opcodes: all_opcodes.into_iter().collect() })
+        Ok(Self { rows, unhandled, exports, extra, opcodes: all_opcodes.into_iter().collect() })
     }
 
     /// True for an exported name (or a twin) without a row.

@@ -24,7 +24,7 @@ pub struct Sources {
     pub exports: String,
     /// More exported names, one per line.
     pub extra: String,
-    /// `symbol <tab> since or - <tab> _ptds@version, _ptsz@version or -`.
+    /// `symbol <tab> since or - <tab> _ptds@version, _ptsz@version or -`, and `<tab> reason` where there will be no row.
     pub unhandled: String,
     /// `0x0310 name`, one per line.
     pub opcodes: String,
@@ -73,6 +73,8 @@ pub struct Unhandled {
     pub since: Option<u32>,
     /// Per-thread twin.
     pub twin: Option<Twin>,
+    /// Why there will be no row: `group: explanation`, or the group alone.
+    pub reason: Option<String>,
     /// Line in `unhandled.tsv`.
     pub line: usize,
 }
@@ -100,7 +102,9 @@ pub fn parse_unhandled(text: &str) -> (Vec<Unhandled>, Vec<Diagnostic>) {
             None => diagnostics.push(Diagnostic::new(
                 UNHANDLED,
                 line,
-                format!("expected `symbol <tab> since or - <tab> _ptds@N, _ptsz@N or -`, found `{text}`"),
+                format!(
+                    "expected `symbol <tab> since or - <tab> _ptds@N, _ptsz@N or -`, perhaps `<tab> reason`, found `{text}`"
+                ),
             )),
         }
     }
@@ -110,7 +114,8 @@ pub fn parse_unhandled(text: &str) -> (Vec<Unhandled>, Vec<Diagnostic>) {
 fn unhandled(line: usize, text: &str) -> Option<Unhandled> {
     let mut fields = text.split('\t');
     let (name, since, twin) = (fields.next()?, fields.next()?, fields.next()?);
-    if fields.next().is_some() || name.is_empty() {
+    let reason = fields.next();
+    if fields.next().is_some() || name.is_empty() || reason.is_some_and(|reason| reason.trim().is_empty()) {
         return None;
     }
     let since = if since == "-" { None } else { Some(since.parse().ok()?) };
@@ -125,7 +130,7 @@ fn unhandled(line: usize, text: &str) -> Option<Unhandled> {
         };
         Some(Twin { suffix, since: version.parse().ok()? })
     };
-    Some(Unhandled { name: name.to_owned(), since, twin, line })
+    Some(Unhandled { name: name.to_owned(), since, twin, reason: reason.map(str::to_owned), line })
 }
 
 /// Parses `opcodes.lock`: (line, opcode, name).

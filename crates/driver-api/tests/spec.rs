@@ -104,7 +104,7 @@ fn lock_files_are_checked_too() {
     complains(
         &broken,
         "opcodes.lock:2: expected `0x0000 name`, found `0310 cuMemFree_v2`\n\
-         unhandled.tsv:3: expected `symbol <tab> since or - <tab> _ptds@N, _ptsz@N or -`, found `cuMemOther 2000 -`",
+         unhandled.tsv:3: expected `symbol <tab> since or - <tab> _ptds@N, _ptsz@N or -`, perhaps `<tab> reason`, found `cuMemOther 2000 -`",
     );
     let mut twice = good(&both());
     twice.opcodes = "0x0310 cuMemAlloc_v2\n0x0310 cuMemOld\n".to_owned();

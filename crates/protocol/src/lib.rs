@@ -12,6 +12,7 @@ extern crate std;
 pub mod broker;
 #[cfg(test)]
 mod broker_tests;
+pub mod copy;
 pub mod frame;
 pub mod function;
 #[doc(hidden)]

@@ -13,6 +13,252 @@ use crate::backend::cuda::buffer::{self, Buffer};
 use crate::backend::cuda::{CudaBackend, custom, translate};
 use crate::session::Call;
 
+impl ArrayCalls for CudaBackend {
+    fn cuArrayCreate_v2(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pAllocateArray: Option<&[u8; 24]>,
+    ) -> CuResult {
+        self.room()?;
+        let mut pHandle_raw = 0u64;
+        let mut pAllocateArray = Buffer::new(pAllocateArray.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw()
+                .cuArrayCreate_v2(buffer::out(pHandle.is_some(), &mut pHandle_raw), pAllocateArray.as_ptr())
+        }?;
+        if let Some(pHandle) = pHandle {
+            *pHandle = self.born(call, Kind::CUarray, pHandle_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuArray3DCreate_v2(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pAllocateArray: Option<&[u8; 40]>,
+    ) -> CuResult {
+        self.room()?;
+        let mut pHandle_raw = 0u64;
+        let mut pAllocateArray = Buffer::new(pAllocateArray.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw()
+                .cuArray3DCreate_v2(buffer::out(pHandle.is_some(), &mut pHandle_raw), pAllocateArray.as_ptr())
+        }?;
+        if let Some(pHandle) = pHandle {
+            *pHandle = self.born(call, Kind::CUarray, pHandle_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuArrayGetDescriptor_v2(
+        &self,
+        call: &mut Call<'_>,
+        pArrayDescriptor: Option<&mut [u8; 24]>,
+        hArray: u64,
+    ) -> CuResult {
+        let mut pArrayDescriptor_buffer = Buffer::new(pArrayDescriptor.as_ref().map(|bytes| &bytes[..]));
+        let hArray = self.inward(Kind::CUarray, hArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuArrayGetDescriptor_v2(pArrayDescriptor_buffer.as_mut_ptr(), hArray) }?;
+        pArrayDescriptor_buffer.give(pArrayDescriptor.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuArray3DGetDescriptor_v2(
+        &self,
+        call: &mut Call<'_>,
+        pArrayDescriptor: Option<&mut [u8; 40]>,
+        hArray: u64,
+    ) -> CuResult {
+        let mut pArrayDescriptor_buffer = Buffer::new(pArrayDescriptor.as_ref().map(|bytes| &bytes[..]));
+        let hArray = self.inward(Kind::CUarray, hArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuArray3DGetDescriptor_v2(pArrayDescriptor_buffer.as_mut_ptr(), hArray) }?;
+        pArrayDescriptor_buffer.give(pArrayDescriptor.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuArrayDestroy(&self, call: &mut Call<'_>, hArray: u64) -> CuResult {
+        let (hArray, hArray_dying) = self.dying(Kind::CUarray, hArray)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuArrayDestroy(hArray) }
+        };
+        self.settle(&result, [hArray_dying]);
+        result
+    }
+
+    fn cuArrayGetMemoryRequirements(
+        &self,
+        call: &mut Call<'_>,
+        memoryRequirements: Option<&mut [u8; 32]>,
+        array: u64,
+        device: i32,
+    ) -> CuResult {
+        let mut memoryRequirements_buffer = Buffer::new(memoryRequirements.as_ref().map(|bytes| &bytes[..]));
+        let array = self.inward(Kind::CUarray, array)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuArrayGetMemoryRequirements(memoryRequirements_buffer.as_mut_ptr(), array, device)
+        }?;
+        memoryRequirements_buffer.give(memoryRequirements.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuArrayGetPlane(
+        &self,
+        call: &mut Call<'_>,
+        pPlaneArray: Option<&mut u64>,
+        hArray: u64,
+        planeIdx: u32,
+    ) -> CuResult {
+        self.room()?;
+        let hArray_id = hArray;
+        let mut pPlaneArray_raw = 0u64;
+        let hArray = self.inward(Kind::CUarray, hArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuArrayGetPlane(
+                buffer::out(pPlaneArray.is_some(), &mut pPlaneArray_raw),
+                hArray,
+                planeIdx,
+            )
+        }?;
+        if let Some(pPlaneArray) = pPlaneArray {
+            *pPlaneArray = self.born(call, Kind::CUarray, pPlaneArray_raw, Some(hArray_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuArrayGetSparseProperties(
+        &self,
+        call: &mut Call<'_>,
+        sparseProperties: Option<&mut [u8; 48]>,
+        array: u64,
+    ) -> CuResult {
+        let mut sparseProperties_buffer = Buffer::new(sparseProperties.as_ref().map(|bytes| &bytes[..]));
+        let array = self.inward(Kind::CUarray, array)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuArrayGetSparseProperties(sparseProperties_buffer.as_mut_ptr(), array) }?;
+        sparseProperties_buffer.give(sparseProperties.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuMipmappedArrayCreate(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pMipmappedArrayDesc: Option<&[u8; 40]>,
+        numMipmapLevels: u32,
+    ) -> CuResult {
+        self.room()?;
+        let mut pHandle_raw = 0u64;
+        let mut pMipmappedArrayDesc = Buffer::new(pMipmappedArrayDesc.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMipmappedArrayCreate(
+                buffer::out(pHandle.is_some(), &mut pHandle_raw),
+                pMipmappedArrayDesc.as_ptr(),
+                numMipmapLevels,
+            )
+        }?;
+        if let Some(pHandle) = pHandle {
+            *pHandle = self.born(call, Kind::CUmipmappedArray, pHandle_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuMipmappedArrayDestroy(&self, call: &mut Call<'_>, hMipmappedArray: u64) -> CuResult {
+        let (hMipmappedArray, hMipmappedArray_dying) = self.dying(Kind::CUmipmappedArray, hMipmappedArray)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuMipmappedArrayDestroy(hMipmappedArray) }
+        };
+        self.settle(&result, [hMipmappedArray_dying]);
+        result
+    }
+
+    fn cuMipmappedArrayGetLevel(
+        &self,
+        call: &mut Call<'_>,
+        pLevelArray: Option<&mut u64>,
+        hMipmappedArray: u64,
+        level: u32,
+    ) -> CuResult {
+        self.room()?;
+        let hMipmappedArray_id = hMipmappedArray;
+        let mut pLevelArray_raw = 0u64;
+        let hMipmappedArray = self.inward(Kind::CUmipmappedArray, hMipmappedArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMipmappedArrayGetLevel(
+                buffer::out(pLevelArray.is_some(), &mut pLevelArray_raw),
+                hMipmappedArray,
+                level,
+            )
+        }?;
+        if let Some(pLevelArray) = pLevelArray {
+            *pLevelArray = self.born(call, Kind::CUarray, pLevelArray_raw, Some(hMipmappedArray_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuMipmappedArrayGetMemoryRequirements(
+        &self,
+        call: &mut Call<'_>,
+        memoryRequirements: Option<&mut [u8; 32]>,
+        mipmap: u64,
+        device: i32,
+    ) -> CuResult {
+        let mut memoryRequirements_buffer = Buffer::new(memoryRequirements.as_ref().map(|bytes| &bytes[..]));
+        let mipmap = self.inward(Kind::CUmipmappedArray, mipmap)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMipmappedArrayGetMemoryRequirements(
+                memoryRequirements_buffer.as_mut_ptr(),
+                mipmap,
+                device,
+            )
+        }?;
+        memoryRequirements_buffer.give(memoryRequirements.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuMipmappedArrayGetSparseProperties(
+        &self,
+        call: &mut Call<'_>,
+        sparseProperties: Option<&mut [u8; 48]>,
+        mipmap: u64,
+    ) -> CuResult {
+        let mut sparseProperties_buffer = Buffer::new(sparseProperties.as_ref().map(|bytes| &bytes[..]));
+        let mipmap = self.inward(Kind::CUmipmappedArray, mipmap)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMipmappedArrayGetSparseProperties(sparseProperties_buffer.as_mut_ptr(), mipmap)
+        }?;
+        sparseProperties_buffer.give(sparseProperties.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuMemMapArrayAsync(
+        &self,
+        call: &mut Call<'_>,
+        mapInfoList: Option<&[u8]>,
+        count: u32,
+        hStream: u64,
+    ) -> CuResult {
+        let mut mapInfoList = Buffer::new(mapInfoList);
+        mapInfoList.each_of(96, |bytes| translate::inward_CUarrayMapInfo(self, bytes))?;
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuMemMapArrayAsync(mapInfoList.as_mut_ptr(), count, hStream) }
+    }
+}
+
 impl CaptureCalls for CudaBackend {
     fn cuStreamBeginCapture_v2(&self, call: &mut Call<'_>, hStream: u64, mode: u32) -> CuResult {
         let hStream = self.inward(Kind::CUstream, hStream)?;
@@ -201,6 +447,33 @@ impl ContextCalls for CudaBackend {
     fn cuCtxResetPersistingL2Cache(&self, call: &mut Call<'_>) -> CuResult {
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
         unsafe { self.raw().cuCtxResetPersistingL2Cache() }
+    }
+
+    fn cuCtxGetExecAffinity(
+        &self,
+        call: &mut Call<'_>,
+        pExecAffinity: Option<&mut [u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        let mut pExecAffinity_buffer = Buffer::new(pExecAffinity.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuCtxGetExecAffinity(pExecAffinity_buffer.as_mut_ptr(), type_) }?;
+        pExecAffinity_buffer.give(pExecAffinity.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuCtxRecordEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        let hCtx = self.inward(Kind::CUcontext, hCtx)?;
+        let hEvent = self.inward(Kind::CUevent, hEvent)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuCtxRecordEvent(hCtx, hEvent) }
+    }
+
+    fn cuCtxWaitEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        let hCtx = self.inward(Kind::CUcontext, hCtx)?;
+        let hEvent = self.inward(Kind::CUevent, hEvent)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuCtxWaitEvent(hCtx, hEvent) }
     }
 }
 
@@ -1588,6 +1861,76 @@ impl InternalCalls for CudaBackend {
     }
 }
 
+impl IpcCalls for CudaBackend {
+    fn cuIpcGetMemHandle(&self, call: &mut Call<'_>, pHandle: Option<&mut [u8; 64]>, dptr: u64) -> CuResult {
+        let mut pHandle_buffer = Buffer::new(pHandle.as_ref().map(|bytes| &bytes[..]));
+        let dptr = self.address(dptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuIpcGetMemHandle(pHandle_buffer.as_mut_ptr(), dptr) }?;
+        pHandle_buffer.give(pHandle.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuIpcOpenMemHandle_v2(
+        &self,
+        call: &mut Call<'_>,
+        pdptr: Option<&mut u64>,
+        handle: [u8; 64],
+        Flags: u32,
+    ) -> CuResult {
+        custom::ipc::cuIpcOpenMemHandle_v2(self, call, pdptr, handle, Flags)
+    }
+
+    fn cuIpcCloseMemHandle(&self, call: &mut Call<'_>, dptr: u64) -> CuResult {
+        custom::ipc::cuIpcCloseMemHandle(self, call, dptr)
+    }
+
+    fn cuIpcGetEventHandle(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut [u8; 64]>,
+        event: u64,
+    ) -> CuResult {
+        let mut pHandle_buffer = Buffer::new(pHandle.as_ref().map(|bytes| &bytes[..]));
+        let event = self.inward(Kind::CUevent, event)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuIpcGetEventHandle(pHandle_buffer.as_mut_ptr(), event) }?;
+        pHandle_buffer.give(pHandle.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuIpcOpenEventHandle(
+        &self,
+        call: &mut Call<'_>,
+        phEvent: Option<&mut u64>,
+        handle: [u8; 64],
+    ) -> CuResult {
+        self.room()?;
+        let mut phEvent_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuIpcOpenEventHandle(buffer::out(phEvent.is_some(), &mut phEvent_raw), Bytes(handle))
+        }?;
+        if let Some(phEvent) = phEvent {
+            *phEvent = self.born(call, Kind::CUevent, phEvent_raw, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl LaunchCalls for CudaBackend {
+    fn launch_multi_device(
+        &self,
+        call: &mut Call<'_>,
+        count: u32,
+        launches: Option<&[u8]>,
+        params: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        custom::launch::launch_multi_device(self, call, count, launches, params, flags)
+    }
+}
+
 impl LibraryCalls for CudaBackend {
     fn cuLibraryUnload(&self, call: &mut Call<'_>, library: u64) -> CuResult {
         let (library, library_dying) = self.dying(Kind::CUlibrary, library)?;
@@ -1715,6 +2058,188 @@ impl LibraryCalls for CudaBackend {
     }
 }
 
+impl LogsCalls for CudaBackend {
+    fn cuLogsCurrent(&self, call: &mut Call<'_>, iterator_out: Option<&mut u32>, flags: u32) -> CuResult {
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuLogsCurrent(buffer::scalar(iterator_out), flags) }
+    }
+
+    fn logs_dump(
+        &self,
+        call: &mut Call<'_>,
+        iterator: u64,
+        max_len: u64,
+        flags: u32,
+        end: Option<&mut u32>,
+        text: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::logs::logs_dump(self, call, iterator, max_len, flags, end, text)
+    }
+}
+
+impl MemcpyBoxCalls for CudaBackend {
+    fn cuMemcpyAtoA_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstArray: u64,
+        dstOffset: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        let dstArray = self.inward(Kind::CUarray, dstArray)?;
+        let srcArray = self.inward(Kind::CUarray, srcArray)?;
+        if default_stream == buffer::PER_THREAD {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuMemcpyAtoA_v2_ptds(dstArray, dstOffset, srcArray, srcOffset, ByteCount) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.raw().cuMemcpyAtoA_v2(dstArray, dstOffset, srcArray, srcOffset, ByteCount) }
+        }
+    }
+
+    fn cuMemcpyAtoD_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstDevice: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        let dstDevice = self.address(dstDevice)?;
+        let srcArray = self.inward(Kind::CUarray, srcArray)?;
+        if default_stream == buffer::PER_THREAD {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuMemcpyAtoD_v2_ptds(dstDevice, srcArray, srcOffset, ByteCount) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.raw().cuMemcpyAtoD_v2(dstDevice, srcArray, srcOffset, ByteCount) }
+        }
+    }
+
+    fn cuMemcpyDtoA_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstArray: u64,
+        dstOffset: u64,
+        srcDevice: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        let dstArray = self.inward(Kind::CUarray, dstArray)?;
+        let srcDevice = self.address(srcDevice)?;
+        if default_stream == buffer::PER_THREAD {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuMemcpyDtoA_v2_ptds(dstArray, dstOffset, srcDevice, ByteCount) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.raw().cuMemcpyDtoA_v2(dstArray, dstOffset, srcDevice, ByteCount) }
+        }
+    }
+
+    fn copy_box(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        src: Option<&[u8; 64]>,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        custom::memcpy_box::copy_box(self, call, dst, src, width, height, depth, stream, flags)
+    }
+
+    fn stage_box_in(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        custom::memcpy_box::stage_box_in(self, call, dst, staging_offset, width, height, depth, stream, flags)
+    }
+
+    fn stage_box_in_last(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        custom::memcpy_box::stage_box_in_last(
+            self,
+            call,
+            dst,
+            staging_offset,
+            width,
+            height,
+            depth,
+            stream,
+            flags,
+        )
+    }
+
+    fn stage_box_out(
+        &self,
+        call: &mut Call<'_>,
+        src: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        custom::memcpy_box::stage_box_out(
+            self,
+            call,
+            src,
+            staging_offset,
+            width,
+            height,
+            depth,
+            stream,
+            flags,
+        )
+    }
+
+    fn stage_box_out_last(
+        &self,
+        call: &mut Call<'_>,
+        src: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        custom::memcpy_box::stage_box_out_last(
+            self,
+            call,
+            src,
+            staging_offset,
+            width,
+            height,
+            depth,
+            stream,
+            flags,
+        )
+    }
+}
+
 impl MemoryCalls for CudaBackend {
     fn cuMemAlloc_v2(&self, call: &mut Call<'_>, dptr: Option<&mut u64>, bytesize: u64) -> CuResult {
         custom::memory::cuMemAlloc_v2(self, call, dptr, bytesize)
@@ -1834,6 +2359,96 @@ impl MemoryCalls for CudaBackend {
 
     fn cuMemFreeAsync(&self, call: &mut Call<'_>, dptr: u64, hStream: u64) -> CuResult {
         custom::memory::cuMemFreeAsync(self, call, dptr, hStream)
+    }
+}
+
+impl MemoryBatchCalls for CudaBackend {
+    fn cuMemPrefetchBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        prefetchLocs: Option<&[u8]>,
+        prefetchLocIdxs: Option<&[u8]>,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        custom::memory_batch::cuMemPrefetchBatchAsync(
+            self,
+            call,
+            dptrs,
+            sizes,
+            count,
+            prefetchLocs,
+            prefetchLocIdxs,
+            numPrefetchLocs,
+            flags,
+            hStream,
+        )
+    }
+
+    fn cuMemDiscardBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        custom::memory_batch::cuMemDiscardBatchAsync(self, call, dptrs, sizes, count, flags, hStream)
+    }
+
+    fn cuMemDiscardAndPrefetchBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        prefetchLocs: Option<&[u8]>,
+        prefetchLocIdxs: Option<&[u8]>,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        custom::memory_batch::cuMemDiscardAndPrefetchBatchAsync(
+            self,
+            call,
+            dptrs,
+            sizes,
+            count,
+            prefetchLocs,
+            prefetchLocIdxs,
+            numPrefetchLocs,
+            flags,
+            hStream,
+        )
+    }
+
+    fn cuMemBatchDecompressAsync(
+        &self,
+        call: &mut Call<'_>,
+        paramsArray: Option<&[u8]>,
+        count: u64,
+        flags: u32,
+        errorIndex: Option<&mut u64>,
+        stream: u64,
+    ) -> CuResult {
+        let mut paramsArray = Buffer::new(paramsArray);
+        paramsArray.each_of(64, |bytes| translate::inward_CUmemDecompressParams(self, bytes))?;
+        let stream = self.inward(Kind::CUstream, stream)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMemBatchDecompressAsync(
+                paramsArray.as_mut_ptr(),
+                count,
+                flags,
+                buffer::scalar(errorIndex),
+                stream,
+            )
+        }
     }
 }
 
@@ -2221,6 +2836,54 @@ impl PeerCalls for CudaBackend {
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
         unsafe { self.raw().cuFlushGPUDirectRDMAWrites(target, scope) }
     }
+
+    fn cuDeviceGetHostAtomicCapabilities(
+        &self,
+        call: &mut Call<'_>,
+        capabilities: Option<&mut [u8]>,
+        operations: Option<&[u8]>,
+        count: u32,
+        dev: i32,
+    ) -> CuResult {
+        let mut capabilities_buffer = Buffer::new(capabilities.as_deref());
+        let mut operations = Buffer::new(operations);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuDeviceGetHostAtomicCapabilities(
+                capabilities_buffer.as_mut_ptr(),
+                operations.as_ptr(),
+                count,
+                dev,
+            )
+        }?;
+        capabilities_buffer.give(capabilities);
+        Ok(())
+    }
+
+    fn cuDeviceGetP2PAtomicCapabilities(
+        &self,
+        call: &mut Call<'_>,
+        capabilities: Option<&mut [u8]>,
+        operations: Option<&[u8]>,
+        count: u32,
+        srcDevice: i32,
+        dstDevice: i32,
+    ) -> CuResult {
+        let mut capabilities_buffer = Buffer::new(capabilities.as_deref());
+        let mut operations = Buffer::new(operations);
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuDeviceGetP2PAtomicCapabilities(
+                capabilities_buffer.as_mut_ptr(),
+                operations.as_ptr(),
+                count,
+                srcDevice,
+                dstDevice,
+            )
+        }?;
+        capabilities_buffer.give(capabilities);
+        Ok(())
+    }
 }
 
 impl PoolCalls for CudaBackend {
@@ -2323,6 +2986,323 @@ impl PoolCalls for CudaBackend {
         let mut location = Buffer::new(location.map(|bytes| &bytes[..]));
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
         unsafe { self.raw().cuMemPoolGetAccess(buffer::scalar(flags), memPool, location.as_mut_ptr()) }
+    }
+}
+
+impl PoolSharingCalls for CudaBackend {
+    fn cuMemGetDefaultMemPool(
+        &self,
+        call: &mut Call<'_>,
+        pool_out: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        self.room()?;
+        let mut pool_out_raw = 0u64;
+        let mut location = Buffer::new(location.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMemGetDefaultMemPool(
+                buffer::out(pool_out.is_some(), &mut pool_out_raw),
+                location.as_mut_ptr(),
+                type_,
+            )
+        }?;
+        if let Some(pool_out) = pool_out {
+            *pool_out = self.born(call, Kind::CUmemoryPool, pool_out_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuMemGetMemPool(
+        &self,
+        call: &mut Call<'_>,
+        pool: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        self.room()?;
+        let mut pool_raw = 0u64;
+        let mut location = Buffer::new(location.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMemGetMemPool(
+                buffer::out(pool.is_some(), &mut pool_raw),
+                location.as_mut_ptr(),
+                type_,
+            )
+        }?;
+        if let Some(pool) = pool {
+            *pool = self.born(call, Kind::CUmemoryPool, pool_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuMemSetMemPool(
+        &self,
+        call: &mut Call<'_>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+        pool: u64,
+    ) -> CuResult {
+        let mut location = Buffer::new(location.map(|bytes| &bytes[..]));
+        let pool = self.inward(Kind::CUmemoryPool, pool)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuMemSetMemPool(location.as_mut_ptr(), type_, pool) }
+    }
+
+    fn pool_export(
+        &self,
+        call: &mut Call<'_>,
+        pool: u64,
+        handle_type: u32,
+        flags: u64,
+        shared: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        custom::pool_sharing::pool_export(self, call, pool, handle_type, flags, shared)
+    }
+
+    fn pool_import(
+        &self,
+        call: &mut Call<'_>,
+        pool: Option<&mut u64>,
+        shared: Option<&[u8; 64]>,
+        handle_type: u32,
+        flags: u64,
+    ) -> CuResult {
+        custom::pool_sharing::pool_import(self, call, pool, shared, handle_type, flags)
+    }
+
+    fn cuMemPoolExportPointer(
+        &self,
+        call: &mut Call<'_>,
+        shareData_out: Option<&mut [u8; 64]>,
+        ptr: u64,
+    ) -> CuResult {
+        let mut shareData_out_buffer = Buffer::new(shareData_out.as_ref().map(|bytes| &bytes[..]));
+        let ptr = self.address(ptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuMemPoolExportPointer(shareData_out_buffer.as_mut_ptr(), ptr) }?;
+        shareData_out_buffer.give(shareData_out.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuMemPoolImportPointer(
+        &self,
+        call: &mut Call<'_>,
+        ptr_out: Option<&mut u64>,
+        pool: u64,
+        shareData: Option<&[u8; 64]>,
+    ) -> CuResult {
+        custom::pool_sharing::cuMemPoolImportPointer(self, call, ptr_out, pool, shareData)
+    }
+}
+
+impl ResourceCalls for CudaBackend {
+    fn cuDeviceGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        let mut resource_buffer = Buffer::new(resource.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuDeviceGetDevResource(device, resource_buffer.as_mut_ptr(), type_) }?;
+        resource_buffer.each(|bytes| translate::outward_CUdevResource(self, call, bytes))?;
+        resource_buffer.give(resource.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuCtxGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hCtx: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        let hCtx = self.inward(Kind::CUcontext, hCtx)?;
+        let mut resource_buffer = Buffer::new(resource.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuCtxGetDevResource(hCtx, resource_buffer.as_mut_ptr(), type_) }?;
+        resource_buffer.each(|bytes| translate::outward_CUdevResource(self, call, bytes))?;
+        resource_buffer.give(resource.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuGreenCtxGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hCtx: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        let hCtx = self.inward(Kind::CUgreenCtx, hCtx)?;
+        let mut resource_buffer = Buffer::new(resource.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGreenCtxGetDevResource(hCtx, resource_buffer.as_mut_ptr(), type_) }?;
+        resource_buffer.each(|bytes| translate::outward_CUdevResource(self, call, bytes))?;
+        resource_buffer.give(resource.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn cuStreamGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let mut resource_buffer = Buffer::new(resource.as_ref().map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamGetDevResource(hStream, resource_buffer.as_mut_ptr(), type_) }?;
+        resource_buffer.each(|bytes| translate::outward_CUdevResource(self, call, bytes))?;
+        resource_buffer.give(resource.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn sm_resource_split(
+        &self,
+        call: &mut Call<'_>,
+        wanted: u32,
+        input: Option<&[u8; 144]>,
+        flags: u32,
+        min_count: u32,
+        groups: Option<&mut u32>,
+        remaining: Option<&mut [u8; 144]>,
+        result: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::resource::sm_resource_split(
+            self, call, wanted, input, flags, min_count, groups, remaining, result,
+        )
+    }
+
+    fn cuDevResourceGenerateDesc(
+        &self,
+        call: &mut Call<'_>,
+        phDesc: Option<&mut u64>,
+        resources: Option<&[u8]>,
+        nbResources: u32,
+    ) -> CuResult {
+        self.room()?;
+        let mut phDesc_raw = 0u64;
+        let mut resources = Buffer::new(resources);
+        resources.each_of(144, |bytes| translate::inward_CUdevResource(self, bytes))?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuDevResourceGenerateDesc(
+                buffer::out(phDesc.is_some(), &mut phDesc_raw),
+                resources.as_mut_ptr(),
+                nbResources,
+            )
+        }?;
+        if let Some(phDesc) = phDesc {
+            *phDesc = self.born(call, Kind::CUdevResourceDesc, phDesc_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGreenCtxCreate(
+        &self,
+        call: &mut Call<'_>,
+        phCtx: Option<&mut u64>,
+        desc: u64,
+        dev: i32,
+        flags: u32,
+    ) -> CuResult {
+        self.room()?;
+        let mut phCtx_raw = 0u64;
+        let desc = self.inward(Kind::CUdevResourceDesc, desc)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGreenCtxCreate(buffer::out(phCtx.is_some(), &mut phCtx_raw), desc, dev, flags)
+        }?;
+        if let Some(phCtx) = phCtx {
+            *phCtx = self.born(call, Kind::CUgreenCtx, phCtx_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuGreenCtxDestroy(&self, call: &mut Call<'_>, hCtx: u64) -> CuResult {
+        let (hCtx, hCtx_dying) = self.dying(Kind::CUgreenCtx, hCtx)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuGreenCtxDestroy(hCtx) }
+        };
+        self.settle(&result, [hCtx_dying]);
+        result
+    }
+
+    fn cuCtxFromGreenCtx(&self, call: &mut Call<'_>, pContext: Option<&mut u64>, hCtx: u64) -> CuResult {
+        self.room()?;
+        let hCtx_id = hCtx;
+        let mut pContext_raw = 0u64;
+        let hCtx = self.inward(Kind::CUgreenCtx, hCtx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuCtxFromGreenCtx(buffer::out(pContext.is_some(), &mut pContext_raw), hCtx) }?;
+        if let Some(pContext) = pContext {
+            *pContext = self.born(call, Kind::CUcontext, pContext_raw, Some(hCtx_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuGreenCtxGetId(&self, call: &mut Call<'_>, greenCtx: u64, greenCtxId: Option<&mut u64>) -> CuResult {
+        let greenCtx = self.inward(Kind::CUgreenCtx, greenCtx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGreenCtxGetId(greenCtx, buffer::scalar(greenCtxId)) }
+    }
+
+    fn cuGreenCtxRecordEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        let hCtx = self.inward(Kind::CUgreenCtx, hCtx)?;
+        let hEvent = self.inward(Kind::CUevent, hEvent)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGreenCtxRecordEvent(hCtx, hEvent) }
+    }
+
+    fn cuGreenCtxWaitEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        let hCtx = self.inward(Kind::CUgreenCtx, hCtx)?;
+        let hEvent = self.inward(Kind::CUevent, hEvent)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuGreenCtxWaitEvent(hCtx, hEvent) }
+    }
+
+    fn cuGreenCtxStreamCreate(
+        &self,
+        call: &mut Call<'_>,
+        phStream: Option<&mut u64>,
+        greenCtx: u64,
+        flags: u32,
+        priority: i32,
+    ) -> CuResult {
+        self.room()?;
+        let mut phStream_raw = 0u64;
+        let greenCtx = self.inward(Kind::CUgreenCtx, greenCtx)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuGreenCtxStreamCreate(
+                buffer::out(phStream.is_some(), &mut phStream_raw),
+                greenCtx,
+                flags,
+                priority,
+            )
+        }?;
+        if let Some(phStream) = phStream {
+            *phStream = self.born(call, Kind::CUstream, phStream_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuStreamGetGreenCtx(&self, call: &mut Call<'_>, hStream: u64, phCtx: Option<&mut u64>) -> CuResult {
+        self.room()?;
+        let hStream = self.inward(Kind::CUstream, hStream)?;
+        let mut phCtx_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamGetGreenCtx(hStream, buffer::out(phCtx.is_some(), &mut phCtx_raw)) }?;
+        if let Some(phCtx) = phCtx {
+            *phCtx = self.born(call, Kind::CUgreenCtx, phCtx_raw, None)?;
+        }
+        Ok(())
     }
 }
 
@@ -2499,6 +3479,698 @@ impl StreamCalls for CudaBackend {
     }
 }
 
+impl StreamMemoryOpCalls for CudaBackend {
+    fn cuStreamWaitValue32(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWaitValue32(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWaitValue32_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWaitValue32_v2(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWaitValue64(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWaitValue64(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWaitValue64_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWaitValue64_v2(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWriteValue32(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWriteValue32(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWriteValue32_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWriteValue32_v2(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWriteValue64(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWriteValue64(stream, addr, value, flags) }
+    }
+
+    fn cuStreamWriteValue64_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let addr = self.address(addr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamWriteValue64_v2(stream, addr, value, flags) }
+    }
+
+    fn cuStreamBatchMemOp(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        count: u32,
+        paramArray: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let mut paramArray = Buffer::new(paramArray);
+        paramArray.each_of(48, |bytes| translate::inward_CUstreamBatchMemOpParams(self, bytes))?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamBatchMemOp(stream, count, paramArray.as_mut_ptr(), flags) }
+    }
+
+    fn cuStreamBatchMemOp_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        count: u32,
+        paramArray: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        let stream = self.inward(Kind::CUstream, stream)?;
+        let mut paramArray = Buffer::new(paramArray);
+        paramArray.each_of(48, |bytes| translate::inward_CUstreamBatchMemOpParams(self, bytes))?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuStreamBatchMemOp_v2(stream, count, paramArray.as_mut_ptr(), flags) }
+    }
+}
+
+impl TensorMapCalls for CudaBackend {
+    fn tensor_map_tiled(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        box_dims: Option<&[u8]>,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        custom::tensor_map::tensor_map_tiled(
+            self,
+            call,
+            map,
+            data_type,
+            rank,
+            address,
+            dims,
+            strides,
+            box_dims,
+            element_strides,
+            interleave,
+            swizzle,
+            promotion,
+            fill,
+        )
+    }
+
+    fn tensor_map_im2col(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        lower_corner: Option<&[u8]>,
+        upper_corner: Option<&[u8]>,
+        channels_per_pixel: u32,
+        pixels_per_column: u32,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        custom::tensor_map::tensor_map_im2col(
+            self,
+            call,
+            map,
+            data_type,
+            rank,
+            address,
+            dims,
+            strides,
+            lower_corner,
+            upper_corner,
+            channels_per_pixel,
+            pixels_per_column,
+            element_strides,
+            interleave,
+            swizzle,
+            promotion,
+            fill,
+        )
+    }
+
+    fn tensor_map_im2col_wide(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        lower_corner: i32,
+        upper_corner: i32,
+        channels_per_pixel: u32,
+        pixels_per_column: u32,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        mode: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        custom::tensor_map::tensor_map_im2col_wide(
+            self,
+            call,
+            map,
+            data_type,
+            rank,
+            address,
+            dims,
+            strides,
+            lower_corner,
+            upper_corner,
+            channels_per_pixel,
+            pixels_per_column,
+            element_strides,
+            interleave,
+            mode,
+            swizzle,
+            promotion,
+            fill,
+        )
+    }
+
+    fn tensor_map_replace_address(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&[u8; 128]>,
+        address: u64,
+        replaced: Option<&mut [u8; 128]>,
+    ) -> CuResult {
+        custom::tensor_map::tensor_map_replace_address(self, call, map, address, replaced)
+    }
+}
+
+impl TexrefCalls for CudaBackend {
+    fn cuModuleGetTexRef(
+        &self,
+        call: &mut Call<'_>,
+        pTexRef: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        self.room()?;
+        let hmod_id = hmod;
+        let mut pTexRef_raw = 0u64;
+        let hmod = self.inward(Kind::CUmodule, hmod)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuModuleGetTexRef(
+                buffer::out(pTexRef.is_some(), &mut pTexRef_raw),
+                hmod,
+                name.map_or(core::ptr::null(), CStr::as_ptr),
+            )
+        }?;
+        if let Some(pTexRef) = pTexRef {
+            *pTexRef = self.born(call, Kind::CUtexref, pTexRef_raw, Some(hmod_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuModuleGetSurfRef(
+        &self,
+        call: &mut Call<'_>,
+        pSurfRef: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        self.room()?;
+        let hmod_id = hmod;
+        let mut pSurfRef_raw = 0u64;
+        let hmod = self.inward(Kind::CUmodule, hmod)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuModuleGetSurfRef(
+                buffer::out(pSurfRef.is_some(), &mut pSurfRef_raw),
+                hmod,
+                name.map_or(core::ptr::null(), CStr::as_ptr),
+            )
+        }?;
+        if let Some(pSurfRef) = pSurfRef {
+            *pSurfRef = self.born(call, Kind::CUsurfref, pSurfRef_raw, Some(hmod_id))?;
+        }
+        Ok(())
+    }
+
+    fn cuTexRefCreate(&self, call: &mut Call<'_>, pTexRef: Option<&mut u64>) -> CuResult {
+        self.room()?;
+        let mut pTexRef_raw = 0u64;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefCreate(buffer::out(pTexRef.is_some(), &mut pTexRef_raw)) }?;
+        if let Some(pTexRef) = pTexRef {
+            *pTexRef = self.born(call, Kind::CUtexref, pTexRef_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuTexRefDestroy(&self, call: &mut Call<'_>, hTexRef: u64) -> CuResult {
+        let (hTexRef, hTexRef_dying) = self.dying(Kind::CUtexref, hTexRef)?;
+        let result = {
+            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+            unsafe { self.raw().cuTexRefDestroy(hTexRef) }
+        };
+        self.settle(&result, [hTexRef_dying]);
+        result
+    }
+
+    fn cuTexRefSetArray(&self, call: &mut Call<'_>, hTexRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        let hArray = self.inward(Kind::CUarray, hArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetArray(hTexRef, hArray, Flags) }
+    }
+
+    fn cuTexRefSetMipmappedArray(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        hMipmappedArray: u64,
+        Flags: u32,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        let hMipmappedArray = self.inward(Kind::CUmipmappedArray, hMipmappedArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetMipmappedArray(hTexRef, hMipmappedArray, Flags) }
+    }
+
+    fn cuTexRefSetAddress_v2(
+        &self,
+        call: &mut Call<'_>,
+        ByteOffset: Option<&mut u64>,
+        hTexRef: u64,
+        dptr: u64,
+        bytes: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        let dptr = self.address(dptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetAddress_v2(buffer::scalar(ByteOffset), hTexRef, dptr, bytes) }
+    }
+
+    fn cuTexRefSetAddress2D_v3(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        desc: Option<&[u8; 24]>,
+        dptr: u64,
+        Pitch: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        let mut desc = Buffer::new(desc.map(|bytes| &bytes[..]));
+        let dptr = self.address(dptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetAddress2D_v3(hTexRef, desc.as_ptr(), dptr, Pitch) }
+    }
+
+    fn cuTexRefSetFormat(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        fmt: u32,
+        NumPackedComponents: i32,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetFormat(hTexRef, fmt, NumPackedComponents) }
+    }
+
+    fn cuTexRefSetAddressMode(&self, call: &mut Call<'_>, hTexRef: u64, dim: i32, am: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetAddressMode(hTexRef, dim, am) }
+    }
+
+    fn cuTexRefSetFilterMode(&self, call: &mut Call<'_>, hTexRef: u64, fm: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetFilterMode(hTexRef, fm) }
+    }
+
+    fn cuTexRefSetMipmapFilterMode(&self, call: &mut Call<'_>, hTexRef: u64, fm: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetMipmapFilterMode(hTexRef, fm) }
+    }
+
+    fn cuTexRefSetMipmapLevelBias(&self, call: &mut Call<'_>, hTexRef: u64, bias: f32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetMipmapLevelBias(hTexRef, bias) }
+    }
+
+    fn cuTexRefSetMipmapLevelClamp(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        minMipmapLevelClamp: f32,
+        maxMipmapLevelClamp: f32,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetMipmapLevelClamp(hTexRef, minMipmapLevelClamp, maxMipmapLevelClamp) }
+    }
+
+    fn cuTexRefSetMaxAnisotropy(&self, call: &mut Call<'_>, hTexRef: u64, maxAniso: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetMaxAnisotropy(hTexRef, maxAniso) }
+    }
+
+    fn texref_set_border_color(
+        &self,
+        call: &mut Call<'_>,
+        texref: u64,
+        red: f32,
+        green: f32,
+        blue: f32,
+        alpha: f32,
+    ) -> CuResult {
+        custom::texref::texref_set_border_color(self, call, texref, red, green, blue, alpha)
+    }
+
+    fn cuTexRefSetFlags(&self, call: &mut Call<'_>, hTexRef: u64, Flags: u32) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefSetFlags(hTexRef, Flags) }
+    }
+
+    fn cuTexRefGetAddress_v2(&self, call: &mut Call<'_>, pdptr: Option<&mut u64>, hTexRef: u64) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetAddress_v2(buffer::scalar(pdptr), hTexRef) }
+    }
+
+    fn cuTexRefGetArray(&self, call: &mut Call<'_>, phArray: Option<&mut u64>, hTexRef: u64) -> CuResult {
+        self.room()?;
+        let mut phArray_raw = 0u64;
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetArray(buffer::out(phArray.is_some(), &mut phArray_raw), hTexRef) }?;
+        if let Some(phArray) = phArray {
+            *phArray = self.born(call, Kind::CUarray, phArray_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuTexRefGetMipmappedArray(
+        &self,
+        call: &mut Call<'_>,
+        phMipmappedArray: Option<&mut u64>,
+        hTexRef: u64,
+    ) -> CuResult {
+        self.room()?;
+        let mut phMipmappedArray_raw = 0u64;
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuTexRefGetMipmappedArray(
+                buffer::out(phMipmappedArray.is_some(), &mut phMipmappedArray_raw),
+                hTexRef,
+            )
+        }?;
+        if let Some(phMipmappedArray) = phMipmappedArray {
+            *phMipmappedArray = self.born(call, Kind::CUmipmappedArray, phMipmappedArray_raw, None)?;
+        }
+        Ok(())
+    }
+
+    fn cuTexRefGetAddressMode(
+        &self,
+        call: &mut Call<'_>,
+        pam: Option<&mut u32>,
+        hTexRef: u64,
+        dim: i32,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetAddressMode(buffer::scalar(pam), hTexRef, dim) }
+    }
+
+    fn cuTexRefGetFilterMode(&self, call: &mut Call<'_>, pfm: Option<&mut u32>, hTexRef: u64) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetFilterMode(buffer::scalar(pfm), hTexRef) }
+    }
+
+    fn cuTexRefGetFormat(
+        &self,
+        call: &mut Call<'_>,
+        pFormat: Option<&mut u32>,
+        pNumChannels: Option<&mut i32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuTexRefGetFormat(buffer::scalar(pFormat), buffer::scalar(pNumChannels), hTexRef)
+        }
+    }
+
+    fn cuTexRefGetMipmapFilterMode(
+        &self,
+        call: &mut Call<'_>,
+        pfm: Option<&mut u32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetMipmapFilterMode(buffer::scalar(pfm), hTexRef) }
+    }
+
+    fn cuTexRefGetMipmapLevelBias(
+        &self,
+        call: &mut Call<'_>,
+        pbias: Option<&mut f32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetMipmapLevelBias(buffer::scalar(pbias), hTexRef) }
+    }
+
+    fn cuTexRefGetMipmapLevelClamp(
+        &self,
+        call: &mut Call<'_>,
+        pminMipmapLevelClamp: Option<&mut f32>,
+        pmaxMipmapLevelClamp: Option<&mut f32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuTexRefGetMipmapLevelClamp(
+                buffer::scalar(pminMipmapLevelClamp),
+                buffer::scalar(pmaxMipmapLevelClamp),
+                hTexRef,
+            )
+        }
+    }
+
+    fn cuTexRefGetMaxAnisotropy(
+        &self,
+        call: &mut Call<'_>,
+        pmaxAniso: Option<&mut i32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetMaxAnisotropy(buffer::scalar(pmaxAniso), hTexRef) }
+    }
+
+    fn texref_get_border_color(
+        &self,
+        call: &mut Call<'_>,
+        texref: u64,
+        red: Option<&mut f32>,
+        green: Option<&mut f32>,
+        blue: Option<&mut f32>,
+        alpha: Option<&mut f32>,
+    ) -> CuResult {
+        custom::texref::texref_get_border_color(self, call, texref, red, green, blue, alpha)
+    }
+
+    fn cuTexRefGetFlags(&self, call: &mut Call<'_>, pFlags: Option<&mut u32>, hTexRef: u64) -> CuResult {
+        let hTexRef = self.inward(Kind::CUtexref, hTexRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuTexRefGetFlags(buffer::scalar(pFlags), hTexRef) }
+    }
+
+    fn cuSurfRefSetArray(&self, call: &mut Call<'_>, hSurfRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        let hSurfRef = self.inward(Kind::CUsurfref, hSurfRef)?;
+        let hArray = self.inward(Kind::CUarray, hArray)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuSurfRefSetArray(hSurfRef, hArray, Flags) }
+    }
+
+    fn cuSurfRefGetArray(&self, call: &mut Call<'_>, phArray: Option<&mut u64>, hSurfRef: u64) -> CuResult {
+        self.room()?;
+        let mut phArray_raw = 0u64;
+        let hSurfRef = self.inward(Kind::CUsurfref, hSurfRef)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuSurfRefGetArray(buffer::out(phArray.is_some(), &mut phArray_raw), hSurfRef) }?;
+        if let Some(phArray) = phArray {
+            *phArray = self.born(call, Kind::CUarray, phArray_raw, None)?;
+        }
+        Ok(())
+    }
+}
+
+impl TextureCalls for CudaBackend {
+    fn cuTexObjectCreate(
+        &self,
+        call: &mut Call<'_>,
+        pTexObject: Option<&mut u64>,
+        pResDesc: Option<&[u8; 144]>,
+        pTexDesc: Option<&[u8; 104]>,
+        pResViewDesc: Option<&[u8; 112]>,
+    ) -> CuResult {
+        custom::texture::cuTexObjectCreate(self, call, pTexObject, pResDesc, pTexDesc, pResViewDesc)
+    }
+
+    fn cuTexObjectDestroy(&self, call: &mut Call<'_>, texObject: u64) -> CuResult {
+        custom::texture::cuTexObjectDestroy(self, call, texObject)
+    }
+
+    fn cuTexObjectGetResourceDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResDesc: Option<&mut [u8; 144]>,
+        texObject: u64,
+    ) -> CuResult {
+        custom::texture::cuTexObjectGetResourceDesc(self, call, pResDesc, texObject)
+    }
+
+    fn cuTexObjectGetTextureDesc(
+        &self,
+        call: &mut Call<'_>,
+        pTexDesc: Option<&mut [u8; 104]>,
+        texObject: u64,
+    ) -> CuResult {
+        custom::texture::cuTexObjectGetTextureDesc(self, call, pTexDesc, texObject)
+    }
+
+    fn cuTexObjectGetResourceViewDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResViewDesc: Option<&mut [u8; 112]>,
+        texObject: u64,
+    ) -> CuResult {
+        custom::texture::cuTexObjectGetResourceViewDesc(self, call, pResViewDesc, texObject)
+    }
+
+    fn cuSurfObjectCreate(
+        &self,
+        call: &mut Call<'_>,
+        pSurfObject: Option<&mut u64>,
+        pResDesc: Option<&[u8; 144]>,
+    ) -> CuResult {
+        custom::texture::cuSurfObjectCreate(self, call, pSurfObject, pResDesc)
+    }
+
+    fn cuSurfObjectDestroy(&self, call: &mut Call<'_>, surfObject: u64) -> CuResult {
+        custom::texture::cuSurfObjectDestroy(self, call, surfObject)
+    }
+
+    fn cuSurfObjectGetResourceDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResDesc: Option<&mut [u8; 144]>,
+        surfObject: u64,
+    ) -> CuResult {
+        custom::texture::cuSurfObjectGetResourceDesc(self, call, pResDesc, surfObject)
+    }
+}
+
 impl UserObjectCalls for CudaBackend {
     fn cuUserObjectRetain(&self, call: &mut Call<'_>, object: u64, count: u32) -> CuResult {
         let object = self.inward(Kind::CUuserObject, object)?;
@@ -2542,5 +4214,136 @@ impl UserObjectCalls for CudaBackend {
         object: Option<&mut u64>,
     ) -> CuResult {
         custom::user_object::user_object_create(self, call, id, initial_refcount, flags, object)
+    }
+}
+
+impl VmmCalls for CudaBackend {
+    fn cuMemAddressReserve(
+        &self,
+        call: &mut Call<'_>,
+        ptr: Option<&mut u64>,
+        size: u64,
+        alignment: u64,
+        addr: u64,
+        flags: u64,
+    ) -> CuResult {
+        custom::vmm::cuMemAddressReserve(self, call, ptr, size, alignment, addr, flags)
+    }
+
+    fn cuMemAddressFree(&self, call: &mut Call<'_>, ptr: u64, size: u64) -> CuResult {
+        custom::vmm::cuMemAddressFree(self, call, ptr, size)
+    }
+
+    fn cuMemCreate(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        size: u64,
+        prop: Option<&[u8; 32]>,
+        flags: u64,
+    ) -> CuResult {
+        custom::vmm::cuMemCreate(self, call, handle, size, prop, flags)
+    }
+
+    fn cuMemRelease(&self, call: &mut Call<'_>, handle: u64) -> CuResult {
+        custom::vmm::cuMemRelease(self, call, handle)
+    }
+
+    fn cuMemMap(
+        &self,
+        call: &mut Call<'_>,
+        ptr: u64,
+        size: u64,
+        offset: u64,
+        handle: u64,
+        flags: u64,
+    ) -> CuResult {
+        custom::vmm::cuMemMap(self, call, ptr, size, offset, handle, flags)
+    }
+
+    fn cuMemUnmap(&self, call: &mut Call<'_>, ptr: u64, size: u64) -> CuResult {
+        custom::vmm::cuMemUnmap(self, call, ptr, size)
+    }
+
+    fn cuMemSetAccess(
+        &self,
+        call: &mut Call<'_>,
+        ptr: u64,
+        size: u64,
+        desc: Option<&[u8]>,
+        count: u64,
+    ) -> CuResult {
+        custom::vmm::cuMemSetAccess(self, call, ptr, size, desc, count)
+    }
+
+    fn cuMemGetAccess(
+        &self,
+        call: &mut Call<'_>,
+        flags: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        ptr: u64,
+    ) -> CuResult {
+        let mut location = Buffer::new(location.map(|bytes| &bytes[..]));
+        let ptr = self.address(ptr)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuMemGetAccess(buffer::scalar(flags), location.as_ptr(), ptr) }
+    }
+
+    fn cuMemRetainAllocationHandle(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        addr: u64,
+    ) -> CuResult {
+        custom::vmm::cuMemRetainAllocationHandle(self, call, handle, addr)
+    }
+
+    fn cuMemGetAllocationGranularity(
+        &self,
+        call: &mut Call<'_>,
+        granularity: Option<&mut u64>,
+        prop: Option<&[u8; 32]>,
+        option: u32,
+    ) -> CuResult {
+        let mut prop = Buffer::new(prop.map(|bytes| &bytes[..]));
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe {
+            self.raw().cuMemGetAllocationGranularity(buffer::scalar(granularity), prop.as_ptr(), option)
+        }
+    }
+
+    fn cuMemGetAllocationPropertiesFromHandle(
+        &self,
+        call: &mut Call<'_>,
+        prop: Option<&mut [u8; 32]>,
+        handle: u64,
+    ) -> CuResult {
+        let mut prop_buffer = Buffer::new(prop.as_ref().map(|bytes| &bytes[..]));
+        let handle = self.inward(Kind::CUmemGenericAllocationHandle, handle)?;
+        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
+        unsafe { self.raw().cuMemGetAllocationPropertiesFromHandle(prop_buffer.as_mut_ptr(), handle) }?;
+        prop_buffer.give(prop.map(|bytes| &mut bytes[..]));
+        Ok(())
+    }
+
+    fn memory_export(
+        &self,
+        call: &mut Call<'_>,
+        handle: u64,
+        handle_type: u32,
+        flags: u64,
+        shared: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        custom::vmm::memory_export(self, call, handle, handle_type, flags, shared)
+    }
+
+    fn memory_import(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        shared: Option<&[u8; 64]>,
+        handle_type: u32,
+    ) -> CuResult {
+        custom::vmm::memory_import(self, call, handle, shared, handle_type)
     }
 }

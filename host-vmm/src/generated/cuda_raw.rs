@@ -24,7 +24,9 @@ pub struct Bytes<const N: usize>(pub [u8; N]);
 /// Kinds of handles, by the driver's type names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
+    CUarray,
     CUcontext,
+    CUdevResourceDesc,
     CUevent,
     CUfunction,
     CUgraph,
@@ -34,15 +36,33 @@ pub enum Kind {
     CUkernel,
     CUlibrary,
     CUlinkState,
+    CUmemGenericAllocationHandle,
     CUmemoryPool,
+    CUmipmappedArray,
     CUmodule,
     CUstream,
+    CUsurfref,
+    CUtexref,
     CUuserObject,
 }
 
 /// The driver's functions; those that it does not have are `None`.
 #[derive(Default)]
 pub struct Raw {
+    cuArrayCreate_v2: Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+    cuArray3DCreate_v2: Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+    cuArrayGetDescriptor_v2: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuArray3DGetDescriptor_v2: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuArrayDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuArrayGetMemoryRequirements: Option<unsafe extern "C" fn(*mut c_void, u64, i32) -> u32>,
+    cuArrayGetPlane: Option<unsafe extern "C" fn(*mut u64, u64, u32) -> u32>,
+    cuArrayGetSparseProperties: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuMipmappedArrayCreate: Option<unsafe extern "C" fn(*mut u64, *const c_void, u32) -> u32>,
+    cuMipmappedArrayDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuMipmappedArrayGetLevel: Option<unsafe extern "C" fn(*mut u64, u64, u32) -> u32>,
+    cuMipmappedArrayGetMemoryRequirements: Option<unsafe extern "C" fn(*mut c_void, u64, i32) -> u32>,
+    cuMipmappedArrayGetSparseProperties: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuMemMapArrayAsync: Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>,
     cuStreamBeginCapture: Option<unsafe extern "C" fn(u64) -> u32>,
     cuStreamBeginCapture_v2: Option<unsafe extern "C" fn(u64, u32) -> u32>,
     cuStreamBeginCaptureToGraph:
@@ -87,6 +107,9 @@ pub struct Raw {
     cuCtxSetSharedMemConfig: Option<unsafe extern "C" fn(u32) -> u32>,
     cuCtxGetStreamPriorityRange: Option<unsafe extern "C" fn(*mut i32, *mut i32) -> u32>,
     cuCtxResetPersistingL2Cache: Option<unsafe extern "C" fn() -> u32>,
+    cuCtxGetExecAffinity: Option<unsafe extern "C" fn(*mut c_void, u32) -> u32>,
+    cuCtxRecordEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuCtxWaitEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
     cuDeviceGetCount: Option<unsafe extern "C" fn(*mut i32) -> u32>,
     cuDeviceGet: Option<unsafe extern "C" fn(*mut i32, i32) -> u32>,
     cuDeviceGetName: Option<unsafe extern "C" fn(*mut c_char, i32, i32) -> u32>,
@@ -100,6 +123,7 @@ pub struct Raw {
     cuDeviceGetPCIBusId: Option<unsafe extern "C" fn(*mut c_char, i32, i32) -> u32>,
     cuDeviceGetTexture1DLinearMaxWidth: Option<unsafe extern "C" fn(*mut u64, u32, u32, i32) -> u32>,
     cuDeviceGetExecAffinitySupport: Option<unsafe extern "C" fn(*mut i32, u32, i32) -> u32>,
+    cuDeviceGetLuid: Option<unsafe extern "C" fn(*mut c_char, *mut u32, i32) -> u32>,
     cuGetErrorName: Option<unsafe extern "C" fn(u32, *mut u64) -> u32>,
     cuGetErrorString: Option<unsafe extern "C" fn(u32, *mut u64) -> u32>,
     cuEventCreate: Option<unsafe extern "C" fn(*mut u64, u32) -> u32>,
@@ -242,6 +266,11 @@ pub struct Raw {
     cuGetProcAddress_v2: Option<unsafe extern "C" fn(*const c_char, *mut u64, i32, u64, *mut u32) -> u32>,
     cuGetExportTable: Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
     cuModuleGetLoadingMode: Option<unsafe extern "C" fn(*mut u32) -> u32>,
+    cuIpcGetMemHandle: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuIpcOpenMemHandle_v2: Option<unsafe extern "C" fn(*mut u64, Bytes<64>, u32) -> u32>,
+    cuIpcCloseMemHandle: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuIpcGetEventHandle: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuIpcOpenEventHandle: Option<unsafe extern "C" fn(*mut u64, Bytes<64>) -> u32>,
     cuLaunchKernel:
         Option<unsafe extern "C" fn(u64, u32, u32, u32, u32, u32, u32, u32, u64, *mut u64, *mut u64) -> u32>,
     cuLaunchKernelEx: Option<unsafe extern "C" fn(*const c_void, u64, *mut u64, *mut u64) -> u32>,
@@ -250,6 +279,20 @@ pub struct Raw {
         Option<unsafe extern "C" fn(u64, u32, u32, u32, u32, u32, u32, u32, u64, *mut u64) -> u32>,
     cuLaunchHostFunc: Option<unsafe extern "C" fn(u64, *mut c_void, *mut c_void) -> u32>,
     cuLaunchHostFunc_v2: Option<unsafe extern "C" fn(u64, *mut c_void, *mut c_void, u32) -> u32>,
+    cuLaunchCooperativeKernelMultiDevice: Option<unsafe extern "C" fn(*mut c_void, u32, u32) -> u32>,
+    cuCtxAttach: Option<unsafe extern "C" fn(*mut u64, u32) -> u32>,
+    cuCtxDetach: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuDeviceTotalMem: Option<unsafe extern "C" fn(*mut u32, i32) -> u32>,
+    cuFuncSetBlockShape: Option<unsafe extern "C" fn(u64, i32, i32, i32) -> u32>,
+    cuFuncSetSharedSize: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuParamSetSize: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuParamSeti: Option<unsafe extern "C" fn(u64, i32, u32) -> u32>,
+    cuParamSetf: Option<unsafe extern "C" fn(u64, i32, f32) -> u32>,
+    cuParamSetv: Option<unsafe extern "C" fn(u64, i32, *mut c_void, u32) -> u32>,
+    cuParamSetTexRef: Option<unsafe extern "C" fn(u64, i32, u64) -> u32>,
+    cuLaunch: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuLaunchGrid: Option<unsafe extern "C" fn(u64, i32, i32) -> u32>,
+    cuLaunchGridAsync: Option<unsafe extern "C" fn(u64, i32, i32, u64) -> u32>,
     cuLibraryLoadData: Option<
         unsafe extern "C" fn(
             *mut u64,
@@ -296,6 +339,14 @@ pub struct Raw {
     cuLinkAddFile_v2: Option<unsafe extern "C" fn(u64, u32, *const c_char, u32, *mut u32, *mut u64) -> u32>,
     cuLinkComplete: Option<unsafe extern "C" fn(u64, *mut u64, *mut u64) -> u32>,
     cuLinkDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuLogsCurrent: Option<unsafe extern "C" fn(*mut u32, u32) -> u32>,
+    cuLogsDumpToFile: Option<unsafe extern "C" fn(*mut u32, *const c_char, u32) -> u32>,
+    cuLogsDumpToMemory: Option<unsafe extern "C" fn(*mut u32, *mut c_char, *mut u64, u32) -> u32>,
+    cuLogsRegisterCallback: Option<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void) -> u32>,
+    cuLogsUnregisterCallback: Option<unsafe extern "C" fn(*mut c_void) -> u32>,
+    cuDeviceRegisterAsyncNotification:
+        Option<unsafe extern "C" fn(i32, *mut c_void, *mut c_void, *mut c_void) -> u32>,
+    cuDeviceUnregisterAsyncNotification: Option<unsafe extern "C" fn(i32, *mut c_void) -> u32>,
     cuMemcpy: Option<unsafe extern "C" fn(u64, u64, u64) -> u32>,
     cuMemcpy_ptds: Option<unsafe extern "C" fn(u64, u64, u64) -> u32>,
     cuMemcpyPeer: Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
@@ -323,6 +374,37 @@ pub struct Raw {
     cuMemcpy3DPeer_ptds: Option<unsafe extern "C" fn(*const c_void) -> u32>,
     cuMemcpy3DPeerAsync: Option<unsafe extern "C" fn(*const c_void, u64) -> u32>,
     cuMemcpyWithAttributesAsync: Option<unsafe extern "C" fn(u64, u64, u64, *mut c_void, u64) -> u32>,
+    cuMemcpyBatchAsync: Option<
+        unsafe extern "C" fn(
+            *mut u64,
+            *mut u64,
+            *mut u64,
+            u64,
+            *mut c_void,
+            *mut u64,
+            u64,
+            *mut u64,
+            u64,
+        ) -> u32,
+    >,
+    cuMemcpyBatchAsync_v2: Option<
+        unsafe extern "C" fn(*mut u64, *mut u64, *mut u64, u64, *mut c_void, *mut u64, u64, u64) -> u32,
+    >,
+    cuMemcpyAtoA_v2: Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+    cuMemcpyAtoA_v2_ptds: Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+    cuMemcpyAtoD_v2: Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>,
+    cuMemcpyAtoD_v2_ptds: Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>,
+    cuMemcpyDtoA_v2: Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>,
+    cuMemcpyDtoA_v2_ptds: Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>,
+    cuMemcpyHtoA_v2: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+    cuMemcpyHtoA_v2_ptds: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+    cuMemcpyAtoH_v2: Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64) -> u32>,
+    cuMemcpyAtoH_v2_ptds: Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64) -> u32>,
+    cuMemcpyHtoAAsync_v2: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64, u64) -> u32>,
+    cuMemcpyAtoHAsync_v2: Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64, u64) -> u32>,
+    cuMemcpy3DBatchAsync: Option<unsafe extern "C" fn(u64, *mut c_void, *mut u64, u64, u64) -> u32>,
+    cuMemcpy3DBatchAsync_v2: Option<unsafe extern "C" fn(u64, *mut c_void, u64, u64) -> u32>,
+    cuMemcpy3DWithAttributesAsync: Option<unsafe extern "C" fn(*mut c_void, u64, u64) -> u32>,
     cuMemAlloc_v2: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
     cuMemAllocPitch_v2: Option<unsafe extern "C" fn(*mut u64, *mut u64, u64, u64, u32) -> u32>,
     cuMemFree_v2: Option<unsafe extern "C" fn(u64) -> u32>,
@@ -337,6 +419,12 @@ pub struct Raw {
     cuMemRangeGetAttributes: Option<unsafe extern "C" fn(*mut u64, *mut u64, *mut u32, u64, u64, u64) -> u32>,
     cuMemAllocAsync: Option<unsafe extern "C" fn(*mut u64, u64, u64) -> u32>,
     cuMemFreeAsync: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuMemPrefetchBatchAsync:
+        Option<unsafe extern "C" fn(*mut u64, *mut u64, u64, *mut c_void, *mut u64, u64, u64, u64) -> u32>,
+    cuMemDiscardBatchAsync: Option<unsafe extern "C" fn(*mut u64, *mut u64, u64, u64, u64) -> u32>,
+    cuMemDiscardAndPrefetchBatchAsync:
+        Option<unsafe extern "C" fn(*mut u64, *mut u64, u64, *mut c_void, *mut u64, u64, u64, u64) -> u32>,
+    cuMemBatchDecompressAsync: Option<unsafe extern "C" fn(*mut c_void, u64, u32, *mut u64, u64) -> u32>,
     cuMemsetD8_v2: Option<unsafe extern "C" fn(u64, u8, u64) -> u32>,
     cuMemsetD8_v2_ptds: Option<unsafe extern "C" fn(u64, u8, u64) -> u32>,
     cuMemsetD16_v2: Option<unsafe extern "C" fn(u64, u16, u64) -> u32>,
@@ -379,6 +467,9 @@ pub struct Raw {
     cuCtxEnablePeerAccess: Option<unsafe extern "C" fn(u64, u32) -> u32>,
     cuCtxDisablePeerAccess: Option<unsafe extern "C" fn(u64) -> u32>,
     cuFlushGPUDirectRDMAWrites: Option<unsafe extern "C" fn(u32, u32) -> u32>,
+    cuDeviceGetHostAtomicCapabilities: Option<unsafe extern "C" fn(*mut u32, *const u32, u32, i32) -> u32>,
+    cuDeviceGetP2PAtomicCapabilities:
+        Option<unsafe extern "C" fn(*mut u32, *const u32, u32, i32, i32) -> u32>,
     cuPointerGetAttribute: Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>,
     cuPointerGetAttributes: Option<unsafe extern "C" fn(u32, *mut u32, *mut u64, u64) -> u32>,
     cuPointerSetAttribute: Option<unsafe extern "C" fn(*const c_void, u32, u64) -> u32>,
@@ -393,9 +484,31 @@ pub struct Raw {
     cuMemPoolSetAttribute: Option<unsafe extern "C" fn(u64, u32, *mut c_void) -> u32>,
     cuMemPoolSetAccess: Option<unsafe extern "C" fn(u64, *const c_void, u64) -> u32>,
     cuMemPoolGetAccess: Option<unsafe extern "C" fn(*mut u32, u64, *mut c_void) -> u32>,
+    cuMemGetDefaultMemPool: Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+    cuMemGetMemPool: Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+    cuMemSetMemPool: Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>,
+    cuMemPoolExportToShareableHandle: Option<unsafe extern "C" fn(*mut c_void, u64, u32, u64) -> u32>,
+    cuMemPoolImportFromShareableHandle: Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32, u64) -> u32>,
+    cuMemPoolExportPointer: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuMemPoolImportPointer: Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
     cuProfilerInitialize: Option<unsafe extern "C" fn(*const c_char, *const c_char, u32) -> u32>,
     cuProfilerStart: Option<unsafe extern "C" fn() -> u32>,
     cuProfilerStop: Option<unsafe extern "C" fn() -> u32>,
+    cuDeviceGetDevResource: Option<unsafe extern "C" fn(i32, *mut c_void, u32) -> u32>,
+    cuCtxGetDevResource: Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>,
+    cuGreenCtxGetDevResource: Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>,
+    cuStreamGetDevResource: Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>,
+    cuDevSmResourceSplitByCount:
+        Option<unsafe extern "C" fn(*mut c_void, *mut u32, *const c_void, *mut c_void, u32, u32) -> u32>,
+    cuDevResourceGenerateDesc: Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+    cuGreenCtxCreate: Option<unsafe extern "C" fn(*mut u64, u64, i32, u32) -> u32>,
+    cuGreenCtxDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuCtxFromGreenCtx: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuGreenCtxGetId: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
+    cuGreenCtxRecordEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGreenCtxWaitEvent: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuGreenCtxStreamCreate: Option<unsafe extern "C" fn(*mut u64, u64, u32, i32) -> u32>,
+    cuStreamGetGreenCtx: Option<unsafe extern "C" fn(u64, *mut u64) -> u32>,
     cuStreamCreate: Option<unsafe extern "C" fn(*mut u64, u32) -> u32>,
     cuStreamCreateWithPriority: Option<unsafe extern "C" fn(*mut u64, u32, i32) -> u32>,
     cuStreamDestroy_v2: Option<unsafe extern "C" fn(u64) -> u32>,
@@ -413,11 +526,130 @@ pub struct Raw {
     cuStreamCopyAttributes: Option<unsafe extern "C" fn(u64, u64) -> u32>,
     cuStreamGetAttribute: Option<unsafe extern "C" fn(u64, u32, *mut c_void) -> u32>,
     cuStreamSetAttribute: Option<unsafe extern "C" fn(u64, u32, *const c_void) -> u32>,
+    cuStreamWaitValue32: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
+    cuStreamWaitValue32_v2: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
+    cuStreamWaitValue64: Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>,
+    cuStreamWaitValue64_v2: Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>,
+    cuStreamWriteValue32: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
+    cuStreamWriteValue32_v2: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
+    cuStreamWriteValue64: Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>,
+    cuStreamWriteValue64_v2: Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>,
+    cuStreamBatchMemOp: Option<unsafe extern "C" fn(u64, u32, *mut c_void, u32) -> u32>,
+    cuStreamBatchMemOp_v2: Option<unsafe extern "C" fn(u64, u32, *mut c_void, u32) -> u32>,
+    cuTensorMapEncodeTiled: Option<
+        unsafe extern "C" fn(
+            *mut c_void,
+            u32,
+            u32,
+            *mut c_void,
+            *const u64,
+            *const u64,
+            *const u32,
+            *const u32,
+            u32,
+            u32,
+            u32,
+            u32,
+        ) -> u32,
+    >,
+    cuTensorMapEncodeIm2col: Option<
+        unsafe extern "C" fn(
+            *mut c_void,
+            u32,
+            u32,
+            *mut c_void,
+            *const u64,
+            *const u64,
+            *const i32,
+            *const i32,
+            u32,
+            u32,
+            *const u32,
+            u32,
+            u32,
+            u32,
+            u32,
+        ) -> u32,
+    >,
+    cuTensorMapEncodeIm2colWide: Option<
+        unsafe extern "C" fn(
+            *mut c_void,
+            u32,
+            u32,
+            *mut c_void,
+            *const u64,
+            *const u64,
+            i32,
+            i32,
+            u32,
+            u32,
+            *const u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+        ) -> u32,
+    >,
+    cuTensorMapReplaceAddress: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> u32>,
+    cuModuleGetTexRef: Option<unsafe extern "C" fn(*mut u64, u64, *const c_char) -> u32>,
+    cuModuleGetSurfRef: Option<unsafe extern "C" fn(*mut u64, u64, *const c_char) -> u32>,
+    cuTexRefCreate: Option<unsafe extern "C" fn(*mut u64) -> u32>,
+    cuTexRefDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuTexRefSetArray: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
+    cuTexRefSetMipmappedArray: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
+    cuTexRefSetAddress_v2: Option<unsafe extern "C" fn(*mut u64, u64, u64, u64) -> u32>,
+    cuTexRefSetAddress2D_v3: Option<unsafe extern "C" fn(u64, *const c_void, u64, u64) -> u32>,
+    cuTexRefSetFormat: Option<unsafe extern "C" fn(u64, u32, i32) -> u32>,
+    cuTexRefSetAddressMode: Option<unsafe extern "C" fn(u64, i32, u32) -> u32>,
+    cuTexRefSetFilterMode: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuTexRefSetMipmapFilterMode: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuTexRefSetMipmapLevelBias: Option<unsafe extern "C" fn(u64, f32) -> u32>,
+    cuTexRefSetMipmapLevelClamp: Option<unsafe extern "C" fn(u64, f32, f32) -> u32>,
+    cuTexRefSetMaxAnisotropy: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuTexRefSetBorderColor: Option<unsafe extern "C" fn(u64, *mut f32) -> u32>,
+    cuTexRefSetFlags: Option<unsafe extern "C" fn(u64, u32) -> u32>,
+    cuTexRefGetAddress_v2: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuTexRefGetArray: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuTexRefGetMipmappedArray: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuTexRefGetAddressMode: Option<unsafe extern "C" fn(*mut u32, u64, i32) -> u32>,
+    cuTexRefGetFilterMode: Option<unsafe extern "C" fn(*mut u32, u64) -> u32>,
+    cuTexRefGetFormat: Option<unsafe extern "C" fn(*mut u32, *mut i32, u64) -> u32>,
+    cuTexRefGetMipmapFilterMode: Option<unsafe extern "C" fn(*mut u32, u64) -> u32>,
+    cuTexRefGetMipmapLevelBias: Option<unsafe extern "C" fn(*mut f32, u64) -> u32>,
+    cuTexRefGetMipmapLevelClamp: Option<unsafe extern "C" fn(*mut f32, *mut f32, u64) -> u32>,
+    cuTexRefGetMaxAnisotropy: Option<unsafe extern "C" fn(*mut i32, u64) -> u32>,
+    cuTexRefGetBorderColor: Option<unsafe extern "C" fn(*mut f32, u64) -> u32>,
+    cuTexRefGetFlags: Option<unsafe extern "C" fn(*mut u32, u64) -> u32>,
+    cuSurfRefSetArray: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
+    cuSurfRefGetArray: Option<unsafe extern "C" fn(*mut u64, u64) -> u32>,
+    cuTexObjectCreate:
+        Option<unsafe extern "C" fn(*mut u64, *const c_void, *const c_void, *const c_void) -> u32>,
+    cuTexObjectDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuTexObjectGetResourceDesc: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuTexObjectGetTextureDesc: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuTexObjectGetResourceViewDesc: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuSurfObjectCreate: Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+    cuSurfObjectDestroy: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuSurfObjectGetResourceDesc: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
     cuUserObjectCreate: Option<unsafe extern "C" fn(*mut u64, *mut c_void, *mut c_void, u32, u32) -> u32>,
     cuUserObjectRetain: Option<unsafe extern "C" fn(u64, u32) -> u32>,
     cuUserObjectRelease: Option<unsafe extern "C" fn(u64, u32) -> u32>,
     cuGraphRetainUserObject: Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>,
     cuGraphReleaseUserObject: Option<unsafe extern "C" fn(u64, u64, u32) -> u32>,
+    cuMemAddressReserve: Option<unsafe extern "C" fn(*mut u64, u64, u64, u64, u64) -> u32>,
+    cuMemAddressFree: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuMemCreate: Option<unsafe extern "C" fn(*mut u64, u64, *const c_void, u64) -> u32>,
+    cuMemRelease: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuMemMap: Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+    cuMemUnmap: Option<unsafe extern "C" fn(u64, u64) -> u32>,
+    cuMemSetAccess: Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+    cuMemGetAccess: Option<unsafe extern "C" fn(*mut u64, *const c_void, u64) -> u32>,
+    cuMemRetainAllocationHandle: Option<unsafe extern "C" fn(*mut u64, *mut c_void) -> u32>,
+    cuMemGetAllocationGranularity: Option<unsafe extern "C" fn(*mut u64, *const c_void, u32) -> u32>,
+    cuMemGetAllocationPropertiesFromHandle: Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>,
+    cuMemExportToShareableHandle: Option<unsafe extern "C" fn(*mut c_void, u64, u32, u64) -> u32>,
+    cuMemImportFromShareableHandle: Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
 }
 
 fn called(result: u32) -> CuResult {
@@ -431,6 +663,93 @@ impl Raw {
     /// `find` returns addresses of the driver API's functions of these names, which stay valid.
     pub unsafe fn load(mut find: impl FnMut(&CStr) -> *mut c_void) -> Self {
         Self {
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayCreate_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+                >(find(c"cuArrayCreate_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArray3DCreate_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+                >(find(c"cuArray3DCreate_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayGetDescriptor_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuArrayGetDescriptor_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArray3DGetDescriptor_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuArray3DGetDescriptor_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuArrayDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayGetMemoryRequirements: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64, i32) -> u32>>(
+                    find(c"cuArrayGetMemoryRequirements"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayGetPlane: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64, u32) -> u32>>(
+                    find(c"cuArrayGetPlane"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuArrayGetSparseProperties: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuArrayGetSparseProperties"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMipmappedArrayCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void, u32) -> u32>,
+                >(find(c"cuMipmappedArrayCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMipmappedArrayDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuMipmappedArrayDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMipmappedArrayGetLevel: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64, u32) -> u32>>(
+                    find(c"cuMipmappedArrayGetLevel"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMipmappedArrayGetMemoryRequirements: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64, i32) -> u32>>(
+                    find(c"cuMipmappedArrayGetMemoryRequirements"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMipmappedArrayGetSparseProperties: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuMipmappedArrayGetSparseProperties"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemMapArrayAsync: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>>(
+                    find(c"cuMemMapArrayAsync"),
+                )
+            },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuStreamBeginCapture: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
@@ -693,6 +1012,24 @@ impl Raw {
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxGetExecAffinity: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u32) -> u32>>(
+                    find(c"cuCtxGetExecAffinity"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxRecordEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuCtxRecordEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxWaitEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuCtxWaitEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuDeviceGetCount: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut i32) -> u32>>(find(
                     c"cuDeviceGetCount",
@@ -772,6 +1109,13 @@ impl Raw {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut i32, u32, i32) -> u32>>(
                     find(c"cuDeviceGetExecAffinitySupport"),
                 )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGetLuid: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_char, *mut u32, i32) -> u32>,
+                >(find(c"cuDeviceGetLuid"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuGetErrorName: unsafe {
@@ -1610,6 +1954,37 @@ impl Raw {
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuIpcGetMemHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuIpcGetMemHandle"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuIpcOpenMemHandle_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, Bytes<64>, u32) -> u32>,
+                >(find(c"cuIpcOpenMemHandle_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuIpcCloseMemHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuIpcCloseMemHandle",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuIpcGetEventHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuIpcGetEventHandle"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuIpcOpenEventHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, Bytes<64>) -> u32>>(
+                    find(c"cuIpcOpenEventHandle"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuLaunchKernel: unsafe {
                 core::mem::transmute::<
                     *mut c_void,
@@ -1666,6 +2041,91 @@ impl Raw {
                     *mut c_void,
                     Option<unsafe extern "C" fn(u64, *mut c_void, *mut c_void, u32) -> u32>,
                 >(find(c"cuLaunchHostFunc_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLaunchCooperativeKernelMultiDevice: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u32, u32) -> u32>>(
+                    find(c"cuLaunchCooperativeKernelMultiDevice"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxAttach: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u32) -> u32>>(find(
+                    c"cuCtxAttach",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxDetach: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuCtxDetach",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceTotalMem: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, i32) -> u32>>(find(
+                    c"cuDeviceTotalMem",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuFuncSetBlockShape: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, i32, i32) -> u32>>(
+                    find(c"cuFuncSetBlockShape"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuFuncSetSharedSize: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuFuncSetSharedSize",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuParamSetSize: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuParamSetSize",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuParamSeti: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, u32) -> u32>>(find(
+                    c"cuParamSeti",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuParamSetf: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, f32) -> u32>>(find(
+                    c"cuParamSetf",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuParamSetv: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, i32, *mut c_void, u32) -> u32>,
+                >(find(c"cuParamSetv"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuParamSetTexRef: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, u64) -> u32>>(find(
+                    c"cuParamSetTexRef",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLaunch: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuLaunch",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLaunchGrid: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, i32) -> u32>>(find(
+                    c"cuLaunchGrid",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLaunchGridAsync: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, i32, u64) -> u32>>(
+                    find(c"cuLaunchGridAsync"),
+                )
             },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuLibraryLoadData: unsafe {
@@ -1844,6 +2304,52 @@ impl Raw {
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuLogsCurrent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, u32) -> u32>>(find(
+                    c"cuLogsCurrent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLogsDumpToFile: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u32, *const c_char, u32) -> u32>,
+                >(find(c"cuLogsDumpToFile"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLogsDumpToMemory: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u32, *mut c_char, *mut u64, u32) -> u32>,
+                >(find(c"cuLogsDumpToMemory"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLogsRegisterCallback: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void) -> u32>,
+                >(find(c"cuLogsRegisterCallback"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuLogsUnregisterCallback: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void) -> u32>>(find(
+                    c"cuLogsUnregisterCallback",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceRegisterAsyncNotification: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(i32, *mut c_void, *mut c_void, *mut c_void) -> u32>,
+                >(find(c"cuDeviceRegisterAsyncNotification"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceUnregisterAsyncNotification: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(i32, *mut c_void) -> u32>>(
+                    find(c"cuDeviceUnregisterAsyncNotification"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuMemcpy: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64) -> u32>>(find(
                     c"cuMemcpy",
@@ -2014,6 +2520,143 @@ impl Raw {
                 >(find(c"cuMemcpyWithAttributesAsync"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyBatchAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut u64,
+                            *mut u64,
+                            *mut u64,
+                            u64,
+                            *mut c_void,
+                            *mut u64,
+                            u64,
+                            *mut u64,
+                            u64,
+                        ) -> u32,
+                    >,
+                >(find(c"cuMemcpyBatchAsync"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyBatchAsync_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut u64,
+                            *mut u64,
+                            *mut u64,
+                            u64,
+                            *mut c_void,
+                            *mut u64,
+                            u64,
+                            u64,
+                        ) -> u32,
+                    >,
+                >(find(c"cuMemcpyBatchAsync_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoA_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpyAtoA_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoA_v2_ptds: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpyAtoA_v2_ptds"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoD_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>>(
+                    find(c"cuMemcpyAtoD_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoD_v2_ptds: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>>(
+                    find(c"cuMemcpyAtoD_v2_ptds"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyDtoA_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>>(
+                    find(c"cuMemcpyDtoA_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyDtoA_v2_ptds: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u64) -> u32>>(
+                    find(c"cuMemcpyDtoA_v2_ptds"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyHtoA_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuMemcpyHtoA_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyHtoA_v2_ptds: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuMemcpyHtoA_v2_ptds"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoH_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpyAtoH_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoH_v2_ptds: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpyAtoH_v2_ptds"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyHtoAAsync_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64, u64) -> u32>,
+                >(find(c"cuMemcpyHtoAAsync_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpyAtoHAsync_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpyAtoHAsync_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpy3DBatchAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut c_void, *mut u64, u64, u64) -> u32>,
+                >(find(c"cuMemcpy3DBatchAsync"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpy3DBatchAsync_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *mut c_void, u64, u64) -> u32>,
+                >(find(c"cuMemcpy3DBatchAsync_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemcpy3DWithAttributesAsync: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64, u64) -> u32>>(
+                    find(c"cuMemcpy3DWithAttributesAsync"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuMemAlloc_v2: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
                     c"cuMemAlloc_v2",
@@ -2102,6 +2745,56 @@ impl Raw {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
                     c"cuMemFreeAsync",
                 ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemPrefetchBatchAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut u64,
+                            *mut u64,
+                            u64,
+                            *mut c_void,
+                            *mut u64,
+                            u64,
+                            u64,
+                            u64,
+                        ) -> u32,
+                    >,
+                >(find(c"cuMemPrefetchBatchAsync"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemDiscardBatchAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemDiscardBatchAsync"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemDiscardAndPrefetchBatchAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut u64,
+                            *mut u64,
+                            u64,
+                            *mut c_void,
+                            *mut u64,
+                            u64,
+                            u64,
+                            u64,
+                        ) -> u32,
+                    >,
+                >(find(c"cuMemDiscardAndPrefetchBatchAsync"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemBatchDecompressAsync: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u32, *mut u64, u64) -> u32>,
+                >(find(c"cuMemBatchDecompressAsync"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuMemsetD8_v2: unsafe {
@@ -2359,6 +3052,20 @@ impl Raw {
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGetHostAtomicCapabilities: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u32, *const u32, u32, i32) -> u32>,
+                >(find(c"cuDeviceGetHostAtomicCapabilities"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGetP2PAtomicCapabilities: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u32, *const u32, u32, i32, i32) -> u32>,
+                >(find(c"cuDeviceGetP2PAtomicCapabilities"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuPointerGetAttribute: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>>(
                     find(c"cuPointerGetAttribute"),
@@ -2449,6 +3156,53 @@ impl Raw {
                 >(find(c"cuMemPoolGetAccess"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemGetDefaultMemPool: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+                >(find(c"cuMemGetDefaultMemPool"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemGetMemPool: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+                >(find(c"cuMemGetMemPool"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemSetMemPool: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u32, u64) -> u32>>(
+                    find(c"cuMemSetMemPool"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemPoolExportToShareableHandle: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u32, u64) -> u32>,
+                >(find(c"cuMemPoolExportToShareableHandle"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemPoolImportFromShareableHandle: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32, u64) -> u32>,
+                >(find(c"cuMemPoolImportFromShareableHandle"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemPoolExportPointer: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuMemPoolExportPointer"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemPoolImportPointer: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *mut c_void) -> u32>,
+                >(find(c"cuMemPoolImportPointer"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuProfilerInitialize: unsafe {
                 core::mem::transmute::<
                     *mut c_void,
@@ -2465,6 +3219,103 @@ impl Raw {
             cuProfilerStop: unsafe {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> u32>>(find(
                     c"cuProfilerStop",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDeviceGetDevResource: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(i32, *mut c_void, u32) -> u32>>(
+                    find(c"cuDeviceGetDevResource"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxGetDevResource: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>>(
+                    find(c"cuCtxGetDevResource"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxGetDevResource: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>>(
+                    find(c"cuGreenCtxGetDevResource"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamGetDevResource: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut c_void, u32) -> u32>>(
+                    find(c"cuStreamGetDevResource"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDevSmResourceSplitByCount: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut c_void,
+                            *mut u32,
+                            *const c_void,
+                            *mut c_void,
+                            u32,
+                            u32,
+                        ) -> u32,
+                    >,
+                >(find(c"cuDevSmResourceSplitByCount"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDevResourceGenerateDesc: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+                >(find(c"cuDevResourceGenerateDesc"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, i32, u32) -> u32>,
+                >(find(c"cuGreenCtxCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuGreenCtxDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuCtxFromGreenCtx: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuCtxFromGreenCtx",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxGetId: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuGreenCtxGetId",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxRecordEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGreenCtxRecordEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxWaitEvent: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuGreenCtxWaitEvent",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuGreenCtxStreamCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, u32, i32) -> u32>,
+                >(find(c"cuGreenCtxStreamCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamGetGreenCtx: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut u64) -> u32>>(find(
+                    c"cuStreamGetGreenCtx",
                 ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
@@ -2573,6 +3424,392 @@ impl Raw {
                 >(find(c"cuStreamSetAttribute"))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWaitValue32: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>>(
+                    find(c"cuStreamWaitValue32"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWaitValue32_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>>(
+                    find(c"cuStreamWaitValue32_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWaitValue64: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>>(
+                    find(c"cuStreamWaitValue64"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWaitValue64_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>>(
+                    find(c"cuStreamWaitValue64_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWriteValue32: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>>(
+                    find(c"cuStreamWriteValue32"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWriteValue32_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32, u32) -> u32>>(
+                    find(c"cuStreamWriteValue32_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWriteValue64: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>>(
+                    find(c"cuStreamWriteValue64"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamWriteValue64_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u64, u32) -> u32>>(
+                    find(c"cuStreamWriteValue64_v2"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamBatchMemOp: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u32, *mut c_void, u32) -> u32>,
+                >(find(c"cuStreamBatchMemOp"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuStreamBatchMemOp_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u32, *mut c_void, u32) -> u32>,
+                >(find(c"cuStreamBatchMemOp_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTensorMapEncodeTiled: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut c_void,
+                            u32,
+                            u32,
+                            *mut c_void,
+                            *const u64,
+                            *const u64,
+                            *const u32,
+                            *const u32,
+                            u32,
+                            u32,
+                            u32,
+                            u32,
+                        ) -> u32,
+                    >,
+                >(find(c"cuTensorMapEncodeTiled"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTensorMapEncodeIm2col: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut c_void,
+                            u32,
+                            u32,
+                            *mut c_void,
+                            *const u64,
+                            *const u64,
+                            *const i32,
+                            *const i32,
+                            u32,
+                            u32,
+                            *const u32,
+                            u32,
+                            u32,
+                            u32,
+                            u32,
+                        ) -> u32,
+                    >,
+                >(find(c"cuTensorMapEncodeIm2col"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTensorMapEncodeIm2colWide: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(
+                            *mut c_void,
+                            u32,
+                            u32,
+                            *mut c_void,
+                            *const u64,
+                            *const u64,
+                            i32,
+                            i32,
+                            u32,
+                            u32,
+                            *const u32,
+                            u32,
+                            u32,
+                            u32,
+                            u32,
+                            u32,
+                        ) -> u32,
+                    >,
+                >(find(c"cuTensorMapEncodeIm2colWide"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTensorMapReplaceAddress: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> u32>,
+                >(find(c"cuTensorMapReplaceAddress"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuModuleGetTexRef: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const c_char) -> u32>,
+                >(find(c"cuModuleGetTexRef"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuModuleGetSurfRef: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const c_char) -> u32>,
+                >(find(c"cuModuleGetSurfRef"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefCreate: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64) -> u32>>(find(
+                    c"cuTexRefCreate",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuTexRefDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32) -> u32>>(find(
+                    c"cuTexRefSetArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetMipmappedArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32) -> u32>>(find(
+                    c"cuTexRefSetMipmappedArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetAddress_v2: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, u64, u64) -> u32>,
+                >(find(c"cuTexRefSetAddress_v2"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetAddress2D_v3: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, *const c_void, u64, u64) -> u32>,
+                >(find(c"cuTexRefSetAddress2D_v3"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetFormat: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32, i32) -> u32>>(find(
+                    c"cuTexRefSetFormat",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetAddressMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, i32, u32) -> u32>>(find(
+                    c"cuTexRefSetAddressMode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetFilterMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuTexRefSetFilterMode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetMipmapFilterMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuTexRefSetMipmapFilterMode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetMipmapLevelBias: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, f32) -> u32>>(find(
+                    c"cuTexRefSetMipmapLevelBias",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetMipmapLevelClamp: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, f32, f32) -> u32>>(find(
+                    c"cuTexRefSetMipmapLevelClamp",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetMaxAnisotropy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuTexRefSetMaxAnisotropy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetBorderColor: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, *mut f32) -> u32>>(find(
+                    c"cuTexRefSetBorderColor",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefSetFlags: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u32) -> u32>>(find(
+                    c"cuTexRefSetFlags",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetAddress_v2: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuTexRefGetAddress_v2",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuTexRefGetArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetMipmappedArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuTexRefGetMipmappedArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetAddressMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, u64, i32) -> u32>>(
+                    find(c"cuTexRefGetAddressMode"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetFilterMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, u64) -> u32>>(find(
+                    c"cuTexRefGetFilterMode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetFormat: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u32, *mut i32, u64) -> u32>,
+                >(find(c"cuTexRefGetFormat"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetMipmapFilterMode: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, u64) -> u32>>(find(
+                    c"cuTexRefGetMipmapFilterMode",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetMipmapLevelBias: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut f32, u64) -> u32>>(find(
+                    c"cuTexRefGetMipmapLevelBias",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetMipmapLevelClamp: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut f32, *mut f32, u64) -> u32>,
+                >(find(c"cuTexRefGetMipmapLevelClamp"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetMaxAnisotropy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut i32, u64) -> u32>>(find(
+                    c"cuTexRefGetMaxAnisotropy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetBorderColor: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut f32, u64) -> u32>>(find(
+                    c"cuTexRefGetBorderColor",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexRefGetFlags: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u32, u64) -> u32>>(find(
+                    c"cuTexRefGetFlags",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuSurfRefSetArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64, u32) -> u32>>(find(
+                    c"cuSurfRefSetArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuSurfRefGetArray: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, u64) -> u32>>(find(
+                    c"cuSurfRefGetArray",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexObjectCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<
+                        unsafe extern "C" fn(*mut u64, *const c_void, *const c_void, *const c_void) -> u32,
+                    >,
+                >(find(c"cuTexObjectCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexObjectDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuTexObjectDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexObjectGetResourceDesc: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuTexObjectGetResourceDesc"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexObjectGetTextureDesc: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuTexObjectGetTextureDesc"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuTexObjectGetResourceViewDesc: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuTexObjectGetResourceViewDesc"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuSurfObjectCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void) -> u32>,
+                >(find(c"cuSurfObjectCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuSurfObjectDestroy: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuSurfObjectDestroy",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuSurfObjectGetResourceDesc: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuSurfObjectGetResourceDesc"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
             cuUserObjectCreate: unsafe {
                 core::mem::transmute::<
                     *mut c_void,
@@ -2603,7 +3840,247 @@ impl Raw {
                     c"cuGraphReleaseUserObject",
                 ))
             },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemAddressReserve: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemAddressReserve"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemAddressFree: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuMemAddressFree",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemCreate: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuMemCreate"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemRelease: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuMemRelease",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemMap: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u32>,
+                >(find(c"cuMemMap"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemUnmap: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64, u64) -> u32>>(find(
+                    c"cuMemUnmap",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemSetAccess: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(u64, u64, *const c_void, u64) -> u32>,
+                >(find(c"cuMemSetAccess"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemGetAccess: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void, u64) -> u32>,
+                >(find(c"cuMemGetAccess"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemRetainAllocationHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut u64, *mut c_void) -> u32>>(
+                    find(c"cuMemRetainAllocationHandle"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemGetAllocationGranularity: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *const c_void, u32) -> u32>,
+                >(find(c"cuMemGetAllocationGranularity"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemGetAllocationPropertiesFromHandle: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut c_void, u64) -> u32>>(
+                    find(c"cuMemGetAllocationPropertiesFromHandle"),
+                )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemExportToShareableHandle: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut c_void, u64, u32, u64) -> u32>,
+                >(find(c"cuMemExportToShareableHandle"))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuMemImportFromShareableHandle: unsafe {
+                core::mem::transmute::<
+                    *mut c_void,
+                    Option<unsafe extern "C" fn(*mut u64, *mut c_void, u32) -> u32>,
+                >(find(c"cuMemImportFromShareableHandle"))
+            },
         }
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayCreate_v2(&self, pHandle: *mut u64, pAllocateArray: *const c_void) -> CuResult {
+        let Some(driver) = self.cuArrayCreate_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle, pAllocateArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArray3DCreate_v2(&self, pHandle: *mut u64, pAllocateArray: *const c_void) -> CuResult {
+        let Some(driver) = self.cuArray3DCreate_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle, pAllocateArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayGetDescriptor_v2(&self, pArrayDescriptor: *mut c_void, hArray: u64) -> CuResult {
+        let Some(driver) = self.cuArrayGetDescriptor_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pArrayDescriptor, hArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArray3DGetDescriptor_v2(&self, pArrayDescriptor: *mut c_void, hArray: u64) -> CuResult {
+        let Some(driver) = self.cuArray3DGetDescriptor_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pArrayDescriptor, hArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayDestroy(&self, hArray: u64) -> CuResult {
+        let Some(driver) = self.cuArrayDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayGetMemoryRequirements(
+        &self,
+        memoryRequirements: *mut c_void,
+        array: u64,
+        device: i32,
+    ) -> CuResult {
+        let Some(driver) = self.cuArrayGetMemoryRequirements else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(memoryRequirements, array, device) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayGetPlane(&self, pPlaneArray: *mut u64, hArray: u64, planeIdx: u32) -> CuResult {
+        let Some(driver) = self.cuArrayGetPlane else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pPlaneArray, hArray, planeIdx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuArrayGetSparseProperties(&self, sparseProperties: *mut c_void, array: u64) -> CuResult {
+        let Some(driver) = self.cuArrayGetSparseProperties else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(sparseProperties, array) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMipmappedArrayCreate(
+        &self,
+        pHandle: *mut u64,
+        pMipmappedArrayDesc: *const c_void,
+        numMipmapLevels: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMipmappedArrayCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle, pMipmappedArrayDesc, numMipmapLevels) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMipmappedArrayDestroy(&self, hMipmappedArray: u64) -> CuResult {
+        let Some(driver) = self.cuMipmappedArrayDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hMipmappedArray) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMipmappedArrayGetLevel(
+        &self,
+        pLevelArray: *mut u64,
+        hMipmappedArray: u64,
+        level: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMipmappedArrayGetLevel else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pLevelArray, hMipmappedArray, level) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMipmappedArrayGetMemoryRequirements(
+        &self,
+        memoryRequirements: *mut c_void,
+        mipmap: u64,
+        device: i32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMipmappedArrayGetMemoryRequirements else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(memoryRequirements, mipmap, device) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMipmappedArrayGetSparseProperties(
+        &self,
+        sparseProperties: *mut c_void,
+        mipmap: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMipmappedArrayGetSparseProperties else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(sparseProperties, mipmap) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemMapArrayAsync(&self, mapInfoList: *mut c_void, count: u32, hStream: u64) -> CuResult {
+        let Some(driver) = self.cuMemMapArrayAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(mapInfoList, count, hStream) })
     }
 
     /// # Safety
@@ -3043,6 +4520,33 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuCtxGetExecAffinity(&self, pExecAffinity: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuCtxGetExecAffinity else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pExecAffinity, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxRecordEvent(&self, hCtx: u64, hEvent: u64) -> CuResult {
+        let Some(driver) = self.cuCtxRecordEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, hEvent) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxWaitEvent(&self, hCtx: u64, hEvent: u64) -> CuResult {
+        let Some(driver) = self.cuCtxWaitEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, hEvent) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuDeviceGetCount(&self, count: *mut i32) -> CuResult {
         let Some(driver) = self.cuDeviceGetCount else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
@@ -3161,6 +4665,15 @@ impl Raw {
         let Some(driver) = self.cuDeviceGetExecAffinitySupport else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(pi, type_, dev) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceGetLuid(&self, luid: *mut c_char, deviceNodeMask: *mut u32, dev: i32) -> CuResult {
+        let Some(driver) = self.cuDeviceGetLuid else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(luid, deviceNodeMask, dev) })
     }
 
     /// # Safety
@@ -4712,6 +6225,51 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuIpcGetMemHandle(&self, pHandle: *mut c_void, dptr: u64) -> CuResult {
+        let Some(driver) = self.cuIpcGetMemHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle, dptr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuIpcOpenMemHandle_v2(&self, pdptr: *mut u64, handle: Bytes<64>, Flags: u32) -> CuResult {
+        let Some(driver) = self.cuIpcOpenMemHandle_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pdptr, handle, Flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuIpcCloseMemHandle(&self, dptr: u64) -> CuResult {
+        let Some(driver) = self.cuIpcCloseMemHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dptr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuIpcGetEventHandle(&self, pHandle: *mut c_void, event: u64) -> CuResult {
+        let Some(driver) = self.cuIpcGetEventHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pHandle, event) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuIpcOpenEventHandle(&self, phEvent: *mut u64, handle: Bytes<64>) -> CuResult {
+        let Some(driver) = self.cuIpcOpenEventHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phEvent, handle) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuLaunchKernel(
         &self,
         f: u64,
@@ -4831,6 +6389,145 @@ impl Raw {
         let Some(driver) = self.cuLaunchHostFunc_v2 else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(hStream, fn_, userData, syncMode) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLaunchCooperativeKernelMultiDevice(
+        &self,
+        launchParamsList: *mut c_void,
+        numDevices: u32,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuLaunchCooperativeKernelMultiDevice else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(launchParamsList, numDevices, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxAttach(&self, pctx: *mut u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuCtxAttach else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pctx, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxDetach(&self, ctx: u64) -> CuResult {
+        let Some(driver) = self.cuCtxDetach else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ctx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceTotalMem(&self, bytes: *mut u32, dev: i32) -> CuResult {
+        let Some(driver) = self.cuDeviceTotalMem else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(bytes, dev) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuFuncSetBlockShape(&self, hfunc: u64, x: i32, y: i32, z: i32) -> CuResult {
+        let Some(driver) = self.cuFuncSetBlockShape else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, x, y, z) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuFuncSetSharedSize(&self, hfunc: u64, bytes: u32) -> CuResult {
+        let Some(driver) = self.cuFuncSetSharedSize else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, bytes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuParamSetSize(&self, hfunc: u64, numbytes: u32) -> CuResult {
+        let Some(driver) = self.cuParamSetSize else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, numbytes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuParamSeti(&self, hfunc: u64, offset: i32, value: u32) -> CuResult {
+        let Some(driver) = self.cuParamSeti else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, offset, value) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuParamSetf(&self, hfunc: u64, offset: i32, value: f32) -> CuResult {
+        let Some(driver) = self.cuParamSetf else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, offset, value) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuParamSetv(&self, hfunc: u64, offset: i32, ptr: *mut c_void, numbytes: u32) -> CuResult {
+        let Some(driver) = self.cuParamSetv else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, offset, ptr, numbytes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuParamSetTexRef(&self, hfunc: u64, texunit: i32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuParamSetTexRef else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hfunc, texunit, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLaunch(&self, f: u64) -> CuResult {
+        let Some(driver) = self.cuLaunch else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(f) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLaunchGrid(&self, f: u64, grid_width: i32, grid_height: i32) -> CuResult {
+        let Some(driver) = self.cuLaunchGrid else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(f, grid_width, grid_height) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLaunchGridAsync(
+        &self,
+        f: u64,
+        grid_width: i32,
+        grid_height: i32,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuLaunchGridAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(f, grid_width, grid_height, hStream) })
     }
 
     /// # Safety
@@ -5118,6 +6815,93 @@ impl Raw {
         let Some(driver) = self.cuLinkDestroy else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(state) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLogsCurrent(&self, iterator_out: *mut u32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuLogsCurrent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(iterator_out, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLogsDumpToFile(
+        &self,
+        iterator: *mut u32,
+        pathToFile: *const c_char,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuLogsDumpToFile else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(iterator, pathToFile, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLogsDumpToMemory(
+        &self,
+        iterator: *mut u32,
+        buffer: *mut c_char,
+        size: *mut u64,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuLogsDumpToMemory else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(iterator, buffer, size, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLogsRegisterCallback(
+        &self,
+        callbackFunc: *mut c_void,
+        userData: *mut c_void,
+        callback_out: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuLogsRegisterCallback else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(callbackFunc, userData, callback_out) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuLogsUnregisterCallback(&self, callback: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuLogsUnregisterCallback else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(callback) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceRegisterAsyncNotification(
+        &self,
+        device: i32,
+        callbackFunc: *mut c_void,
+        userData: *mut c_void,
+        callback: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuDeviceRegisterAsyncNotification else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device, callbackFunc, userData, callback) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceUnregisterAsyncNotification(&self, device: i32, callback: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuDeviceUnregisterAsyncNotification else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device, callback) })
     }
 
     /// # Safety
@@ -5423,6 +7207,274 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuMemcpyBatchAsync(
+        &self,
+        dsts: *mut u64,
+        srcs: *mut u64,
+        sizes: *mut u64,
+        count: u64,
+        attrs: *mut c_void,
+        attrsIdxs: *mut u64,
+        numAttrs: u64,
+        failIdx: *mut u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyBatchAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, failIdx, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyBatchAsync_v2(
+        &self,
+        dsts: *mut u64,
+        srcs: *mut u64,
+        sizes: *mut u64,
+        count: u64,
+        attrs: *mut c_void,
+        attrsIdxs: *mut u64,
+        numAttrs: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyBatchAsync_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoA_v2(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoA_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoA_v2_ptds(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoA_v2_ptds else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoD_v2(
+        &self,
+        dstDevice: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoD_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstDevice, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoD_v2_ptds(
+        &self,
+        dstDevice: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoD_v2_ptds else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstDevice, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyDtoA_v2(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcDevice: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyDtoA_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcDevice, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyDtoA_v2_ptds(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcDevice: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyDtoA_v2_ptds else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcDevice, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyHtoA_v2(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcHost: *const c_void,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyHtoA_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcHost, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyHtoA_v2_ptds(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcHost: *const c_void,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyHtoA_v2_ptds else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcHost, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoH_v2(
+        &self,
+        dstHost: *mut c_void,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoH_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstHost, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoH_v2_ptds(
+        &self,
+        dstHost: *mut c_void,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoH_v2_ptds else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstHost, srcArray, srcOffset, ByteCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyHtoAAsync_v2(
+        &self,
+        dstArray: u64,
+        dstOffset: u64,
+        srcHost: *const c_void,
+        ByteCount: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyHtoAAsync_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstArray, dstOffset, srcHost, ByteCount, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpyAtoHAsync_v2(
+        &self,
+        dstHost: *mut c_void,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpyAtoHAsync_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dstHost, srcArray, srcOffset, ByteCount, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpy3DBatchAsync(
+        &self,
+        numOps: u64,
+        opList: *mut c_void,
+        failIdx: *mut u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpy3DBatchAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(numOps, opList, failIdx, flags, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpy3DBatchAsync_v2(
+        &self,
+        numOps: u64,
+        opList: *mut c_void,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpy3DBatchAsync_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(numOps, opList, flags, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemcpy3DWithAttributesAsync(
+        &self,
+        op: *mut c_void,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemcpy3DWithAttributesAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(op, flags, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuMemAlloc_v2(&self, dptr: *mut u64, bytesize: u64) -> CuResult {
         let Some(driver) = self.cuMemAlloc_v2 else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
@@ -5585,6 +7637,80 @@ impl Raw {
         let Some(driver) = self.cuMemFreeAsync else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(dptr, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemPrefetchBatchAsync(
+        &self,
+        dptrs: *mut u64,
+        sizes: *mut u64,
+        count: u64,
+        prefetchLocs: *mut c_void,
+        prefetchLocIdxs: *mut u64,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemPrefetchBatchAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(dptrs, sizes, count, prefetchLocs, prefetchLocIdxs, numPrefetchLocs, flags, hStream)
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemDiscardBatchAsync(
+        &self,
+        dptrs: *mut u64,
+        sizes: *mut u64,
+        count: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemDiscardBatchAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(dptrs, sizes, count, flags, hStream) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemDiscardAndPrefetchBatchAsync(
+        &self,
+        dptrs: *mut u64,
+        sizes: *mut u64,
+        count: u64,
+        prefetchLocs: *mut c_void,
+        prefetchLocIdxs: *mut u64,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemDiscardAndPrefetchBatchAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(dptrs, sizes, count, prefetchLocs, prefetchLocIdxs, numPrefetchLocs, flags, hStream)
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemBatchDecompressAsync(
+        &self,
+        paramsArray: *mut c_void,
+        count: u64,
+        flags: u32,
+        errorIndex: *mut u64,
+        stream: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemBatchDecompressAsync else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(paramsArray, count, flags, errorIndex, stream) })
     }
 
     /// # Safety
@@ -6097,6 +8223,37 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuDeviceGetHostAtomicCapabilities(
+        &self,
+        capabilities: *mut u32,
+        operations: *const u32,
+        count: u32,
+        dev: i32,
+    ) -> CuResult {
+        let Some(driver) = self.cuDeviceGetHostAtomicCapabilities else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(capabilities, operations, count, dev) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceGetP2PAtomicCapabilities(
+        &self,
+        capabilities: *mut u32,
+        operations: *const u32,
+        count: u32,
+        srcDevice: i32,
+        dstDevice: i32,
+    ) -> CuResult {
+        let Some(driver) = self.cuDeviceGetP2PAtomicCapabilities else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(capabilities, operations, count, srcDevice, dstDevice) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuPointerGetAttribute(&self, data: *mut c_void, attribute: u32, ptr: u64) -> CuResult {
         let Some(driver) = self.cuPointerGetAttribute else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
@@ -6240,6 +8397,91 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuMemGetDefaultMemPool(
+        &self,
+        pool_out: *mut u64,
+        location: *mut c_void,
+        type_: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemGetDefaultMemPool else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pool_out, location, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemGetMemPool(&self, pool: *mut u64, location: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuMemGetMemPool else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pool, location, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemSetMemPool(&self, location: *mut c_void, type_: u32, pool: u64) -> CuResult {
+        let Some(driver) = self.cuMemSetMemPool else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(location, type_, pool) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemPoolExportToShareableHandle(
+        &self,
+        handle_out: *mut c_void,
+        pool: u64,
+        handleType: u32,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemPoolExportToShareableHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(handle_out, pool, handleType, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemPoolImportFromShareableHandle(
+        &self,
+        pool_out: *mut u64,
+        handle: *mut c_void,
+        handleType: u32,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemPoolImportFromShareableHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pool_out, handle, handleType, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemPoolExportPointer(&self, shareData_out: *mut c_void, ptr: u64) -> CuResult {
+        let Some(driver) = self.cuMemPoolExportPointer else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(shareData_out, ptr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemPoolImportPointer(
+        &self,
+        ptr_out: *mut u64,
+        pool: u64,
+        shareData: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemPoolImportPointer else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr_out, pool, shareData) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuProfilerInitialize(
         &self,
         configFile: *const c_char,
@@ -6267,6 +8509,151 @@ impl Raw {
         let Some(driver) = self.cuProfilerStop else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver() })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDeviceGetDevResource(&self, device: i32, resource: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuDeviceGetDevResource else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(device, resource, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxGetDevResource(&self, hCtx: u64, resource: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuCtxGetDevResource else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, resource, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxGetDevResource(&self, hCtx: u64, resource: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuGreenCtxGetDevResource else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, resource, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamGetDevResource(&self, hStream: u64, resource: *mut c_void, type_: u32) -> CuResult {
+        let Some(driver) = self.cuStreamGetDevResource else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, resource, type_) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDevSmResourceSplitByCount(
+        &self,
+        result: *mut c_void,
+        nbGroups: *mut u32,
+        input: *const c_void,
+        remaining: *mut c_void,
+        useFlags: u32,
+        minCount: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuDevSmResourceSplitByCount else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(result, nbGroups, input, remaining, useFlags, minCount) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDevResourceGenerateDesc(
+        &self,
+        phDesc: *mut u64,
+        resources: *mut c_void,
+        nbResources: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuDevResourceGenerateDesc else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phDesc, resources, nbResources) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxCreate(&self, phCtx: *mut u64, desc: u64, dev: i32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuGreenCtxCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phCtx, desc, dev, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxDestroy(&self, hCtx: u64) -> CuResult {
+        let Some(driver) = self.cuGreenCtxDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuCtxFromGreenCtx(&self, pContext: *mut u64, hCtx: u64) -> CuResult {
+        let Some(driver) = self.cuCtxFromGreenCtx else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pContext, hCtx) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxGetId(&self, greenCtx: u64, greenCtxId: *mut u64) -> CuResult {
+        let Some(driver) = self.cuGreenCtxGetId else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(greenCtx, greenCtxId) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxRecordEvent(&self, hCtx: u64, hEvent: u64) -> CuResult {
+        let Some(driver) = self.cuGreenCtxRecordEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, hEvent) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxWaitEvent(&self, hCtx: u64, hEvent: u64) -> CuResult {
+        let Some(driver) = self.cuGreenCtxWaitEvent else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hCtx, hEvent) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuGreenCtxStreamCreate(
+        &self,
+        phStream: *mut u64,
+        greenCtx: u64,
+        flags: u32,
+        priority: i32,
+    ) -> CuResult {
+        let Some(driver) = self.cuGreenCtxStreamCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phStream, greenCtx, flags, priority) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamGetGreenCtx(&self, hStream: u64, phCtx: *mut u64) -> CuResult {
+        let Some(driver) = self.cuStreamGetGreenCtx else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hStream, phCtx) })
     }
 
     /// # Safety
@@ -6442,6 +8829,642 @@ impl Raw {
     /// # Safety
     /// That of the driver's function.
     #[inline]
+    pub unsafe fn cuStreamWaitValue32(&self, stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWaitValue32 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWaitValue32_v2(&self, stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWaitValue32_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWaitValue64(&self, stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWaitValue64 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWaitValue64_v2(&self, stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWaitValue64_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWriteValue32(&self, stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWriteValue32 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWriteValue32_v2(&self, stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWriteValue32_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWriteValue64(&self, stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWriteValue64 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamWriteValue64_v2(&self, stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+        let Some(driver) = self.cuStreamWriteValue64_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, addr, value, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamBatchMemOp(
+        &self,
+        stream: u64,
+        count: u32,
+        paramArray: *mut c_void,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamBatchMemOp else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, count, paramArray, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuStreamBatchMemOp_v2(
+        &self,
+        stream: u64,
+        count: u32,
+        paramArray: *mut c_void,
+        flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuStreamBatchMemOp_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(stream, count, paramArray, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTensorMapEncodeTiled(
+        &self,
+        tensorMap: *mut c_void,
+        tensorDataType: u32,
+        tensorRank: u32,
+        globalAddress: *mut c_void,
+        globalDim: *const u64,
+        globalStrides: *const u64,
+        boxDim: *const u32,
+        elementStrides: *const u32,
+        interleave: u32,
+        swizzle: u32,
+        l2Promotion: u32,
+        oobFill: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuTensorMapEncodeTiled else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(
+                tensorMap,
+                tensorDataType,
+                tensorRank,
+                globalAddress,
+                globalDim,
+                globalStrides,
+                boxDim,
+                elementStrides,
+                interleave,
+                swizzle,
+                l2Promotion,
+                oobFill,
+            )
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTensorMapEncodeIm2col(
+        &self,
+        tensorMap: *mut c_void,
+        tensorDataType: u32,
+        tensorRank: u32,
+        globalAddress: *mut c_void,
+        globalDim: *const u64,
+        globalStrides: *const u64,
+        pixelBoxLowerCorner: *const i32,
+        pixelBoxUpperCorner: *const i32,
+        channelsPerPixel: u32,
+        pixelsPerColumn: u32,
+        elementStrides: *const u32,
+        interleave: u32,
+        swizzle: u32,
+        l2Promotion: u32,
+        oobFill: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuTensorMapEncodeIm2col else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(
+                tensorMap,
+                tensorDataType,
+                tensorRank,
+                globalAddress,
+                globalDim,
+                globalStrides,
+                pixelBoxLowerCorner,
+                pixelBoxUpperCorner,
+                channelsPerPixel,
+                pixelsPerColumn,
+                elementStrides,
+                interleave,
+                swizzle,
+                l2Promotion,
+                oobFill,
+            )
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTensorMapEncodeIm2colWide(
+        &self,
+        tensorMap: *mut c_void,
+        tensorDataType: u32,
+        tensorRank: u32,
+        globalAddress: *mut c_void,
+        globalDim: *const u64,
+        globalStrides: *const u64,
+        pixelBoxLowerCornerWidth: i32,
+        pixelBoxUpperCornerWidth: i32,
+        channelsPerPixel: u32,
+        pixelsPerColumn: u32,
+        elementStrides: *const u32,
+        interleave: u32,
+        mode: u32,
+        swizzle: u32,
+        l2Promotion: u32,
+        oobFill: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuTensorMapEncodeIm2colWide else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe {
+            driver(
+                tensorMap,
+                tensorDataType,
+                tensorRank,
+                globalAddress,
+                globalDim,
+                globalStrides,
+                pixelBoxLowerCornerWidth,
+                pixelBoxUpperCornerWidth,
+                channelsPerPixel,
+                pixelsPerColumn,
+                elementStrides,
+                interleave,
+                mode,
+                swizzle,
+                l2Promotion,
+                oobFill,
+            )
+        })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTensorMapReplaceAddress(
+        &self,
+        tensorMap: *mut c_void,
+        globalAddress: *mut c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuTensorMapReplaceAddress else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(tensorMap, globalAddress) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuModuleGetTexRef(&self, pTexRef: *mut u64, hmod: u64, name: *const c_char) -> CuResult {
+        let Some(driver) = self.cuModuleGetTexRef else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pTexRef, hmod, name) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuModuleGetSurfRef(&self, pSurfRef: *mut u64, hmod: u64, name: *const c_char) -> CuResult {
+        let Some(driver) = self.cuModuleGetSurfRef else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pSurfRef, hmod, name) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefCreate(&self, pTexRef: *mut u64) -> CuResult {
+        let Some(driver) = self.cuTexRefCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefDestroy(&self, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetArray(&self, hTexRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, hArray, Flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetMipmappedArray(
+        &self,
+        hTexRef: u64,
+        hMipmappedArray: u64,
+        Flags: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefSetMipmappedArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, hMipmappedArray, Flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetAddress_v2(
+        &self,
+        ByteOffset: *mut u64,
+        hTexRef: u64,
+        dptr: u64,
+        bytes: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefSetAddress_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ByteOffset, hTexRef, dptr, bytes) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetAddress2D_v3(
+        &self,
+        hTexRef: u64,
+        desc: *const c_void,
+        dptr: u64,
+        Pitch: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefSetAddress2D_v3 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, desc, dptr, Pitch) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetFormat(&self, hTexRef: u64, fmt: u32, NumPackedComponents: i32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetFormat else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, fmt, NumPackedComponents) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetAddressMode(&self, hTexRef: u64, dim: i32, am: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetAddressMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, dim, am) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetFilterMode(&self, hTexRef: u64, fm: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetFilterMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, fm) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetMipmapFilterMode(&self, hTexRef: u64, fm: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetMipmapFilterMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, fm) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetMipmapLevelBias(&self, hTexRef: u64, bias: f32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetMipmapLevelBias else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, bias) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetMipmapLevelClamp(
+        &self,
+        hTexRef: u64,
+        minMipmapLevelClamp: f32,
+        maxMipmapLevelClamp: f32,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefSetMipmapLevelClamp else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, minMipmapLevelClamp, maxMipmapLevelClamp) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetMaxAnisotropy(&self, hTexRef: u64, maxAniso: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetMaxAnisotropy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, maxAniso) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetBorderColor(&self, hTexRef: u64, pBorderColor: *mut f32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetBorderColor else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, pBorderColor) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefSetFlags(&self, hTexRef: u64, Flags: u32) -> CuResult {
+        let Some(driver) = self.cuTexRefSetFlags else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hTexRef, Flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetAddress_v2(&self, pdptr: *mut u64, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetAddress_v2 else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pdptr, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetArray(&self, phArray: *mut u64, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phArray, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetMipmappedArray(&self, phMipmappedArray: *mut u64, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetMipmappedArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phMipmappedArray, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetAddressMode(&self, pam: *mut u32, hTexRef: u64, dim: i32) -> CuResult {
+        let Some(driver) = self.cuTexRefGetAddressMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pam, hTexRef, dim) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetFilterMode(&self, pfm: *mut u32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetFilterMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pfm, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetFormat(
+        &self,
+        pFormat: *mut u32,
+        pNumChannels: *mut i32,
+        hTexRef: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefGetFormat else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pFormat, pNumChannels, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetMipmapFilterMode(&self, pfm: *mut u32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetMipmapFilterMode else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pfm, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetMipmapLevelBias(&self, pbias: *mut f32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetMipmapLevelBias else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pbias, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetMipmapLevelClamp(
+        &self,
+        pminMipmapLevelClamp: *mut f32,
+        pmaxMipmapLevelClamp: *mut f32,
+        hTexRef: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexRefGetMipmapLevelClamp else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pminMipmapLevelClamp, pmaxMipmapLevelClamp, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetMaxAnisotropy(&self, pmaxAniso: *mut i32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetMaxAnisotropy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pmaxAniso, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetBorderColor(&self, pBorderColor: *mut f32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetBorderColor else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pBorderColor, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexRefGetFlags(&self, pFlags: *mut u32, hTexRef: u64) -> CuResult {
+        let Some(driver) = self.cuTexRefGetFlags else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pFlags, hTexRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuSurfRefSetArray(&self, hSurfRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        let Some(driver) = self.cuSurfRefSetArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(hSurfRef, hArray, Flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuSurfRefGetArray(&self, phArray: *mut u64, hSurfRef: u64) -> CuResult {
+        let Some(driver) = self.cuSurfRefGetArray else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(phArray, hSurfRef) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexObjectCreate(
+        &self,
+        pTexObject: *mut u64,
+        pResDesc: *const c_void,
+        pTexDesc: *const c_void,
+        pResViewDesc: *const c_void,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexObjectCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pTexObject, pResDesc, pTexDesc, pResViewDesc) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexObjectDestroy(&self, texObject: u64) -> CuResult {
+        let Some(driver) = self.cuTexObjectDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(texObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexObjectGetResourceDesc(&self, pResDesc: *mut c_void, texObject: u64) -> CuResult {
+        let Some(driver) = self.cuTexObjectGetResourceDesc else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pResDesc, texObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexObjectGetTextureDesc(&self, pTexDesc: *mut c_void, texObject: u64) -> CuResult {
+        let Some(driver) = self.cuTexObjectGetTextureDesc else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pTexDesc, texObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuTexObjectGetResourceViewDesc(
+        &self,
+        pResViewDesc: *mut c_void,
+        texObject: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuTexObjectGetResourceViewDesc else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pResViewDesc, texObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuSurfObjectCreate(&self, pSurfObject: *mut u64, pResDesc: *const c_void) -> CuResult {
+        let Some(driver) = self.cuSurfObjectCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pSurfObject, pResDesc) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuSurfObjectDestroy(&self, surfObject: u64) -> CuResult {
+        let Some(driver) = self.cuSurfObjectDestroy else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(surfObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuSurfObjectGetResourceDesc(&self, pResDesc: *mut c_void, surfObject: u64) -> CuResult {
+        let Some(driver) = self.cuSurfObjectGetResourceDesc else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(pResDesc, surfObject) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
     pub unsafe fn cuUserObjectCreate(
         &self,
         object_out: *mut u64,
@@ -6495,5 +9518,153 @@ impl Raw {
         let Some(driver) = self.cuGraphReleaseUserObject else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(graph, object, count) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemAddressReserve(
+        &self,
+        ptr: *mut u64,
+        size: u64,
+        alignment: u64,
+        addr: u64,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemAddressReserve else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr, size, alignment, addr, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemAddressFree(&self, ptr: u64, size: u64) -> CuResult {
+        let Some(driver) = self.cuMemAddressFree else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr, size) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemCreate(
+        &self,
+        handle: *mut u64,
+        size: u64,
+        prop: *const c_void,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemCreate else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(handle, size, prop, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemRelease(&self, handle: u64) -> CuResult {
+        let Some(driver) = self.cuMemRelease else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(handle) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemMap(&self, ptr: u64, size: u64, offset: u64, handle: u64, flags: u64) -> CuResult {
+        let Some(driver) = self.cuMemMap else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr, size, offset, handle, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemUnmap(&self, ptr: u64, size: u64) -> CuResult {
+        let Some(driver) = self.cuMemUnmap else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr, size) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemSetAccess(&self, ptr: u64, size: u64, desc: *const c_void, count: u64) -> CuResult {
+        let Some(driver) = self.cuMemSetAccess else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(ptr, size, desc, count) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemGetAccess(&self, flags: *mut u64, location: *const c_void, ptr: u64) -> CuResult {
+        let Some(driver) = self.cuMemGetAccess else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(flags, location, ptr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemRetainAllocationHandle(&self, handle: *mut u64, addr: *mut c_void) -> CuResult {
+        let Some(driver) = self.cuMemRetainAllocationHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(handle, addr) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemGetAllocationGranularity(
+        &self,
+        granularity: *mut u64,
+        prop: *const c_void,
+        option: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemGetAllocationGranularity else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(granularity, prop, option) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemGetAllocationPropertiesFromHandle(&self, prop: *mut c_void, handle: u64) -> CuResult {
+        let Some(driver) = self.cuMemGetAllocationPropertiesFromHandle else {
+            return Err(Status::NOT_SUPPORTED);
+        };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(prop, handle) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemExportToShareableHandle(
+        &self,
+        shareableHandle: *mut c_void,
+        handle: u64,
+        handleType: u32,
+        flags: u64,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemExportToShareableHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(shareableHandle, handle, handleType, flags) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuMemImportFromShareableHandle(
+        &self,
+        handle: *mut u64,
+        osHandle: *mut c_void,
+        shHandleType: u32,
+    ) -> CuResult {
+        let Some(driver) = self.cuMemImportFromShareableHandle else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(handle, osHandle, shHandleType) })
     }
 }

@@ -23,6 +23,180 @@ pub fn dispatch(
     reply: &mut Writer<'_>,
 ) -> Result<Status, WireError> {
     match op {
+        ops::cuArrayCreate_v2 => {
+            let mut pHandle = body.present()?.then_some(0u64);
+            let pAllocateArray = body.exact(24)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArrayCreate_v2(
+                call,
+                pHandle.as_mut(),
+                pAllocateArray.and_then(|data| data.first_chunk::<24>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle {
+                reply.u64(value);
+            }
+        }
+        ops::cuArray3DCreate_v2 => {
+            let mut pHandle = body.present()?.then_some(0u64);
+            let pAllocateArray = body.exact(40)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArray3DCreate_v2(
+                call,
+                pHandle.as_mut(),
+                pAllocateArray.and_then(|data| data.first_chunk::<40>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle {
+                reply.u64(value);
+            }
+        }
+        ops::cuArrayGetDescriptor_v2 => {
+            let mut pArrayDescriptor = body.present()?.then_some([0u8; 24]);
+            let hArray = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArrayGetDescriptor_v2(call, pArrayDescriptor.as_mut(), hArray) {
+                return Ok(status);
+            }
+            if let Some(value) = pArrayDescriptor {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuArray3DGetDescriptor_v2 => {
+            let mut pArrayDescriptor = body.present()?.then_some([0u8; 40]);
+            let hArray = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArray3DGetDescriptor_v2(call, pArrayDescriptor.as_mut(), hArray) {
+                return Ok(status);
+            }
+            if let Some(value) = pArrayDescriptor {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuArrayDestroy => {
+            let hArray = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArrayDestroy(call, hArray) {
+                return Ok(status);
+            }
+        }
+        ops::cuArrayGetMemoryRequirements => {
+            let mut memoryRequirements = body.present()?.then_some([0u8; 32]);
+            let array = body.u64()?;
+            let device = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuArrayGetMemoryRequirements(call, memoryRequirements.as_mut(), array, device)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = memoryRequirements {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuArrayGetPlane => {
+            let mut pPlaneArray = body.present()?.then_some(0u64);
+            let hArray = body.u64()?;
+            let planeIdx = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArrayGetPlane(call, pPlaneArray.as_mut(), hArray, planeIdx) {
+                return Ok(status);
+            }
+            if let Some(value) = pPlaneArray {
+                reply.u64(value);
+            }
+        }
+        ops::cuArrayGetSparseProperties => {
+            let mut sparseProperties = body.present()?.then_some([0u8; 48]);
+            let array = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuArrayGetSparseProperties(call, sparseProperties.as_mut(), array) {
+                return Ok(status);
+            }
+            if let Some(value) = sparseProperties {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuMipmappedArrayCreate => {
+            let mut pHandle = body.present()?.then_some(0u64);
+            let pMipmappedArrayDesc = body.exact(40)?;
+            let numMipmapLevels = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMipmappedArrayCreate(
+                call,
+                pHandle.as_mut(),
+                pMipmappedArrayDesc.and_then(|data| data.first_chunk::<40>()),
+                numMipmapLevels,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle {
+                reply.u64(value);
+            }
+        }
+        ops::cuMipmappedArrayDestroy => {
+            let hMipmappedArray = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMipmappedArrayDestroy(call, hMipmappedArray) {
+                return Ok(status);
+            }
+        }
+        ops::cuMipmappedArrayGetLevel => {
+            let mut pLevelArray = body.present()?.then_some(0u64);
+            let hMipmappedArray = body.u64()?;
+            let level = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuMipmappedArrayGetLevel(call, pLevelArray.as_mut(), hMipmappedArray, level)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = pLevelArray {
+                reply.u64(value);
+            }
+        }
+        ops::cuMipmappedArrayGetMemoryRequirements => {
+            let mut memoryRequirements = body.present()?.then_some([0u8; 32]);
+            let mipmap = body.u64()?;
+            let device = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMipmappedArrayGetMemoryRequirements(
+                call,
+                memoryRequirements.as_mut(),
+                mipmap,
+                device,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = memoryRequirements {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuMipmappedArrayGetSparseProperties => {
+            let mut sparseProperties = body.present()?.then_some([0u8; 48]);
+            let mipmap = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuMipmappedArrayGetSparseProperties(call, sparseProperties.as_mut(), mipmap)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = sparseProperties {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuMemMapArrayAsync => {
+            let mapInfoList = body.bytes(usize::MAX)?;
+            let count = body.u32()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            check_len(mapInfoList.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(96))?;
+            if let Err(status) = driver.cuMemMapArrayAsync(call, mapInfoList, count, hStream) {
+                return Ok(status);
+            }
+        }
         ops::cuStreamBeginCapture_v2 => {
             let hStream = body.u64()?;
             let mode = body.u32()?;
@@ -266,6 +440,33 @@ pub fn dispatch(
         ops::cuCtxResetPersistingL2Cache => {
             body.clone().finish()?;
             if let Err(status) = driver.cuCtxResetPersistingL2Cache(call) {
+                return Ok(status);
+            }
+        }
+        ops::cuCtxGetExecAffinity => {
+            let mut pExecAffinity = body.present()?.then_some([0u8; 8]);
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxGetExecAffinity(call, pExecAffinity.as_mut(), type_) {
+                return Ok(status);
+            }
+            if let Some(value) = pExecAffinity {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuCtxRecordEvent => {
+            let hCtx = body.u64()?;
+            let hEvent = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxRecordEvent(call, hCtx, hEvent) {
+                return Ok(status);
+            }
+        }
+        ops::cuCtxWaitEvent => {
+            let hCtx = body.u64()?;
+            let hEvent = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxWaitEvent(call, hCtx, hEvent) {
                 return Ok(status);
             }
         }
@@ -1814,6 +2015,71 @@ pub fn dispatch(
                 reply.bytes(Some(&data));
             }
         }
+        ops::cuIpcGetMemHandle => {
+            let mut pHandle = body.present()?.then_some([0u8; 64]);
+            let dptr = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuIpcGetMemHandle(call, pHandle.as_mut(), dptr) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuIpcOpenMemHandle_v2 => {
+            let mut pdptr = body.present()?.then_some(0u64);
+            let mut handle = [0u8; 64];
+            handle.copy_from_slice(body.fixed(64)?);
+            let Flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuIpcOpenMemHandle_v2(call, pdptr.as_mut(), handle, Flags) {
+                return Ok(status);
+            }
+            if let Some(value) = pdptr {
+                reply.u64(value);
+            }
+        }
+        ops::cuIpcCloseMemHandle => {
+            let dptr = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuIpcCloseMemHandle(call, dptr) {
+                return Ok(status);
+            }
+        }
+        ops::cuIpcGetEventHandle => {
+            let mut pHandle = body.present()?.then_some([0u8; 64]);
+            let event = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuIpcGetEventHandle(call, pHandle.as_mut(), event) {
+                return Ok(status);
+            }
+            if let Some(value) = pHandle {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuIpcOpenEventHandle => {
+            let mut phEvent = body.present()?.then_some(0u64);
+            let mut handle = [0u8; 64];
+            handle.copy_from_slice(body.fixed(64)?);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuIpcOpenEventHandle(call, phEvent.as_mut(), handle) {
+                return Ok(status);
+            }
+            if let Some(value) = phEvent {
+                reply.u64(value);
+            }
+        }
+        ops::launch_multi_device => {
+            let count = body.u32()?;
+            let launches = body.bytes(usize::MAX)?;
+            let params = body.bytes(usize::MAX)?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            check_len(launches.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(48))?;
+            if let Err(status) = driver.launch_multi_device(call, count, launches, params, flags) {
+                return Ok(status);
+            }
+        }
         ops::cuLibraryUnload => {
             let library = body.u64()?;
             body.clone().finish()?;
@@ -1918,6 +2184,191 @@ pub fn dispatch(
             }
             if let Some(value) = pFunc {
                 reply.u64(value);
+            }
+        }
+        ops::cuLogsCurrent => {
+            let mut iterator_out = body.present()?.then_some(0u32);
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuLogsCurrent(call, iterator_out.as_mut(), flags) {
+                return Ok(status);
+            }
+            if let Some(value) = iterator_out {
+                reply.u32(value);
+            }
+        }
+        ops::logs_dump => {
+            let iterator = body.u64()?;
+            let max_len = body.u64()?;
+            let flags = body.u32()?;
+            let mut end = body.present()?.then_some(0u32);
+            let mut text = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.logs_dump(call, iterator, max_len, flags, end.as_mut(), text.as_mut())
+            {
+                return Ok(status);
+            }
+            if let Some(value) = end {
+                reply.u32(value);
+            }
+            if let Some(data) = text {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::cuMemcpyAtoA_v2 => {
+            let dstArray = body.u64()?;
+            let dstOffset = body.u64()?;
+            let srcArray = body.u64()?;
+            let srcOffset = body.u64()?;
+            let ByteCount = body.u64()?;
+            let default_stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemcpyAtoA_v2(
+                call,
+                dstArray,
+                dstOffset,
+                srcArray,
+                srcOffset,
+                ByteCount,
+                default_stream,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemcpyAtoD_v2 => {
+            let dstDevice = body.u64()?;
+            let srcArray = body.u64()?;
+            let srcOffset = body.u64()?;
+            let ByteCount = body.u64()?;
+            let default_stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuMemcpyAtoD_v2(call, dstDevice, srcArray, srcOffset, ByteCount, default_stream)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuMemcpyDtoA_v2 => {
+            let dstArray = body.u64()?;
+            let dstOffset = body.u64()?;
+            let srcDevice = body.u64()?;
+            let ByteCount = body.u64()?;
+            let default_stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuMemcpyDtoA_v2(call, dstArray, dstOffset, srcDevice, ByteCount, default_stream)
+            {
+                return Ok(status);
+            }
+        }
+        ops::copy_box => {
+            let dst = body.exact(64)?;
+            let src = body.exact(64)?;
+            let width = body.u64()?;
+            let height = body.u64()?;
+            let depth = body.u64()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.copy_box(
+                call,
+                dst.and_then(|data| data.first_chunk::<64>()),
+                src.and_then(|data| data.first_chunk::<64>()),
+                width,
+                height,
+                depth,
+                stream,
+                flags,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::stage_box_in => {
+            let dst = body.exact(64)?;
+            let staging_offset = body.u64()?;
+            let width = body.u64()?;
+            let height = body.u64()?;
+            let depth = body.u64()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.stage_box_in(
+                call,
+                dst.and_then(|data| data.first_chunk::<64>()),
+                staging_offset,
+                width,
+                height,
+                depth,
+                stream,
+                flags,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::stage_box_in_last => {
+            let dst = body.exact(64)?;
+            let staging_offset = body.u64()?;
+            let width = body.u64()?;
+            let height = body.u64()?;
+            let depth = body.u64()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.stage_box_in_last(
+                call,
+                dst.and_then(|data| data.first_chunk::<64>()),
+                staging_offset,
+                width,
+                height,
+                depth,
+                stream,
+                flags,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::stage_box_out => {
+            let src = body.exact(64)?;
+            let staging_offset = body.u64()?;
+            let width = body.u64()?;
+            let height = body.u64()?;
+            let depth = body.u64()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.stage_box_out(
+                call,
+                src.and_then(|data| data.first_chunk::<64>()),
+                staging_offset,
+                width,
+                height,
+                depth,
+                stream,
+                flags,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::stage_box_out_last => {
+            let src = body.exact(64)?;
+            let staging_offset = body.u64()?;
+            let width = body.u64()?;
+            let height = body.u64()?;
+            let depth = body.u64()?;
+            let stream = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.stage_box_out_last(
+                call,
+                src.and_then(|data| data.first_chunk::<64>()),
+                staging_offset,
+                width,
+                height,
+                depth,
+                stream,
+                flags,
+            ) {
+                return Ok(status);
             }
         }
         ops::cuMemAlloc_v2 => {
@@ -2085,6 +2536,92 @@ pub fn dispatch(
             body.clone().finish()?;
             if let Err(status) = driver.cuMemFreeAsync(call, dptr, hStream) {
                 return Ok(status);
+            }
+        }
+        ops::cuMemPrefetchBatchAsync => {
+            let dptrs = body.bytes(usize::MAX)?;
+            let sizes = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            let prefetchLocs = body.bytes(usize::MAX)?;
+            let prefetchLocIdxs = body.bytes(usize::MAX)?;
+            let numPrefetchLocs = body.u64()?;
+            let flags = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            check_len(dptrs.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            check_len(sizes.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            check_len(prefetchLocs.map(|data| data.len() as u64), (numPrefetchLocs).wrapping_mul(8))?;
+            check_len(prefetchLocIdxs.map(|data| data.len() as u64), (numPrefetchLocs).wrapping_mul(8))?;
+            if let Err(status) = driver.cuMemPrefetchBatchAsync(
+                call,
+                dptrs,
+                sizes,
+                count,
+                prefetchLocs,
+                prefetchLocIdxs,
+                numPrefetchLocs,
+                flags,
+                hStream,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemDiscardBatchAsync => {
+            let dptrs = body.bytes(usize::MAX)?;
+            let sizes = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            let flags = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            check_len(dptrs.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            check_len(sizes.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            if let Err(status) = driver.cuMemDiscardBatchAsync(call, dptrs, sizes, count, flags, hStream) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemDiscardAndPrefetchBatchAsync => {
+            let dptrs = body.bytes(usize::MAX)?;
+            let sizes = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            let prefetchLocs = body.bytes(usize::MAX)?;
+            let prefetchLocIdxs = body.bytes(usize::MAX)?;
+            let numPrefetchLocs = body.u64()?;
+            let flags = body.u64()?;
+            let hStream = body.u64()?;
+            body.clone().finish()?;
+            check_len(dptrs.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            check_len(sizes.map(|data| data.len() as u64), (count).wrapping_mul(8))?;
+            check_len(prefetchLocs.map(|data| data.len() as u64), (numPrefetchLocs).wrapping_mul(8))?;
+            check_len(prefetchLocIdxs.map(|data| data.len() as u64), (numPrefetchLocs).wrapping_mul(8))?;
+            if let Err(status) = driver.cuMemDiscardAndPrefetchBatchAsync(
+                call,
+                dptrs,
+                sizes,
+                count,
+                prefetchLocs,
+                prefetchLocIdxs,
+                numPrefetchLocs,
+                flags,
+                hStream,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemBatchDecompressAsync => {
+            let paramsArray = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            let flags = body.u32()?;
+            let mut errorIndex = body.present()?.then_some(0u64);
+            let stream = body.u64()?;
+            body.clone().finish()?;
+            check_len(paramsArray.map(|data| data.len() as u64), (count).wrapping_mul(64))?;
+            if let Err(status) =
+                driver.cuMemBatchDecompressAsync(call, paramsArray, count, flags, errorIndex.as_mut(), stream)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = errorIndex {
+                reply.u64(value);
             }
         }
         ops::cuMemsetD8_v2 => {
@@ -2406,6 +2943,58 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::cuDeviceGetHostAtomicCapabilities => {
+            let capabilities = body.u64()?;
+            let operations = body.bytes(usize::MAX)?;
+            let count = body.u32()?;
+            let dev = body.i32()?;
+            body.clone().finish()?;
+            check_len((capabilities != NULL).then_some(capabilities), (u64::from(count)).wrapping_mul(4))?;
+            let mut capabilities = match zeroed(capabilities, call.max_body()) {
+                Ok(buffer) => buffer,
+                Err(status) => return Ok(status),
+            };
+            check_len(operations.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(4))?;
+            if let Err(status) = driver.cuDeviceGetHostAtomicCapabilities(
+                call,
+                capabilities.as_deref_mut(),
+                operations,
+                count,
+                dev,
+            ) {
+                return Ok(status);
+            }
+            if let Some(data) = capabilities {
+                reply.fixed(&data);
+            }
+        }
+        ops::cuDeviceGetP2PAtomicCapabilities => {
+            let capabilities = body.u64()?;
+            let operations = body.bytes(usize::MAX)?;
+            let count = body.u32()?;
+            let srcDevice = body.i32()?;
+            let dstDevice = body.i32()?;
+            body.clone().finish()?;
+            check_len((capabilities != NULL).then_some(capabilities), (u64::from(count)).wrapping_mul(4))?;
+            let mut capabilities = match zeroed(capabilities, call.max_body()) {
+                Ok(buffer) => buffer,
+                Err(status) => return Ok(status),
+            };
+            check_len(operations.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(4))?;
+            if let Err(status) = driver.cuDeviceGetP2PAtomicCapabilities(
+                call,
+                capabilities.as_deref_mut(),
+                operations,
+                count,
+                srcDevice,
+                dstDevice,
+            ) {
+                return Ok(status);
+            }
+            if let Some(data) = capabilities {
+                reply.fixed(&data);
+            }
+        }
         ops::cuMemAllocFromPoolAsync => {
             let mut dptr = body.present()?.then_some(0u64);
             let bytesize = body.u64()?;
@@ -2505,6 +3094,289 @@ pub fn dispatch(
             }
             if let Some(value) = flags {
                 reply.u32(value);
+            }
+        }
+        ops::cuMemGetDefaultMemPool => {
+            let mut pool_out = body.present()?.then_some(0u64);
+            let location = body.exact(8)?;
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemGetDefaultMemPool(
+                call,
+                pool_out.as_mut(),
+                location.and_then(|data| data.first_chunk::<8>()),
+                type_,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pool_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemGetMemPool => {
+            let mut pool = body.present()?.then_some(0u64);
+            let location = body.exact(8)?;
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemGetMemPool(
+                call,
+                pool.as_mut(),
+                location.and_then(|data| data.first_chunk::<8>()),
+                type_,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pool {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemSetMemPool => {
+            let location = body.exact(8)?;
+            let type_ = body.u32()?;
+            let pool = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuMemSetMemPool(call, location.and_then(|data| data.first_chunk::<8>()), type_, pool)
+            {
+                return Ok(status);
+            }
+        }
+        ops::pool_export => {
+            let pool = body.u64()?;
+            let handle_type = body.u32()?;
+            let flags = body.u64()?;
+            let mut shared = body.present()?.then_some([0u8; 64]);
+            body.clone().finish()?;
+            if let Err(status) = driver.pool_export(call, pool, handle_type, flags, shared.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = shared {
+                reply.fixed(&value);
+            }
+        }
+        ops::pool_import => {
+            let mut pool = body.present()?.then_some(0u64);
+            let shared = body.exact(64)?;
+            let handle_type = body.u32()?;
+            let flags = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.pool_import(
+                call,
+                pool.as_mut(),
+                shared.and_then(|data| data.first_chunk::<64>()),
+                handle_type,
+                flags,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pool {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemPoolExportPointer => {
+            let mut shareData_out = body.present()?.then_some([0u8; 64]);
+            let ptr = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolExportPointer(call, shareData_out.as_mut(), ptr) {
+                return Ok(status);
+            }
+            if let Some(value) = shareData_out {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuMemPoolImportPointer => {
+            let mut ptr_out = body.present()?.then_some(0u64);
+            let pool = body.u64()?;
+            let shareData = body.exact(64)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemPoolImportPointer(
+                call,
+                ptr_out.as_mut(),
+                pool,
+                shareData.and_then(|data| data.first_chunk::<64>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = ptr_out {
+                reply.u64(value);
+            }
+        }
+        ops::cuDeviceGetDevResource => {
+            let device = body.i32()?;
+            let mut resource = body.present()?.then_some([0u8; 144]);
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuDeviceGetDevResource(call, device, resource.as_mut(), type_) {
+                return Ok(status);
+            }
+            if let Some(value) = resource {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuCtxGetDevResource => {
+            let hCtx = body.u64()?;
+            let mut resource = body.present()?.then_some([0u8; 144]);
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxGetDevResource(call, hCtx, resource.as_mut(), type_) {
+                return Ok(status);
+            }
+            if let Some(value) = resource {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuGreenCtxGetDevResource => {
+            let hCtx = body.u64()?;
+            let mut resource = body.present()?.then_some([0u8; 144]);
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxGetDevResource(call, hCtx, resource.as_mut(), type_) {
+                return Ok(status);
+            }
+            if let Some(value) = resource {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuStreamGetDevResource => {
+            let hStream = body.u64()?;
+            let mut resource = body.present()?.then_some([0u8; 144]);
+            let type_ = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamGetDevResource(call, hStream, resource.as_mut(), type_) {
+                return Ok(status);
+            }
+            if let Some(value) = resource {
+                reply.fixed(&value);
+            }
+        }
+        ops::sm_resource_split => {
+            let wanted = body.u32()?;
+            let input = body.exact(144)?;
+            let flags = body.u32()?;
+            let min_count = body.u32()?;
+            let mut groups = body.present()?.then_some(0u32);
+            let mut remaining = body.present()?.then_some([0u8; 144]);
+            let mut result = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.sm_resource_split(
+                call,
+                wanted,
+                input.and_then(|data| data.first_chunk::<144>()),
+                flags,
+                min_count,
+                groups.as_mut(),
+                remaining.as_mut(),
+                result.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = groups {
+                reply.u32(value);
+            }
+            if let Some(value) = remaining {
+                reply.fixed(&value);
+            }
+            if let Some(data) = result {
+                reply.bytes(Some(&data));
+            }
+        }
+        ops::cuDevResourceGenerateDesc => {
+            let mut phDesc = body.present()?.then_some(0u64);
+            let resources = body.bytes(usize::MAX)?;
+            let nbResources = body.u32()?;
+            body.clone().finish()?;
+            check_len(resources.map(|data| data.len() as u64), (u64::from(nbResources)).wrapping_mul(144))?;
+            if let Err(status) =
+                driver.cuDevResourceGenerateDesc(call, phDesc.as_mut(), resources, nbResources)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = phDesc {
+                reply.u64(value);
+            }
+        }
+        ops::cuGreenCtxCreate => {
+            let mut phCtx = body.present()?.then_some(0u64);
+            let desc = body.u64()?;
+            let dev = body.i32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxCreate(call, phCtx.as_mut(), desc, dev, flags) {
+                return Ok(status);
+            }
+            if let Some(value) = phCtx {
+                reply.u64(value);
+            }
+        }
+        ops::cuGreenCtxDestroy => {
+            let hCtx = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxDestroy(call, hCtx) {
+                return Ok(status);
+            }
+        }
+        ops::cuCtxFromGreenCtx => {
+            let mut pContext = body.present()?.then_some(0u64);
+            let hCtx = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuCtxFromGreenCtx(call, pContext.as_mut(), hCtx) {
+                return Ok(status);
+            }
+            if let Some(value) = pContext {
+                reply.u64(value);
+            }
+        }
+        ops::cuGreenCtxGetId => {
+            let greenCtx = body.u64()?;
+            let mut greenCtxId = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxGetId(call, greenCtx, greenCtxId.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = greenCtxId {
+                reply.u64(value);
+            }
+        }
+        ops::cuGreenCtxRecordEvent => {
+            let hCtx = body.u64()?;
+            let hEvent = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxRecordEvent(call, hCtx, hEvent) {
+                return Ok(status);
+            }
+        }
+        ops::cuGreenCtxWaitEvent => {
+            let hCtx = body.u64()?;
+            let hEvent = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuGreenCtxWaitEvent(call, hCtx, hEvent) {
+                return Ok(status);
+            }
+        }
+        ops::cuGreenCtxStreamCreate => {
+            let mut phStream = body.present()?.then_some(0u64);
+            let greenCtx = body.u64()?;
+            let flags = body.u32()?;
+            let priority = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuGreenCtxStreamCreate(call, phStream.as_mut(), greenCtx, flags, priority)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = phStream {
+                reply.u64(value);
+            }
+        }
+        ops::cuStreamGetGreenCtx => {
+            let hStream = body.u64()?;
+            let mut phCtx = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamGetGreenCtx(call, hStream, phCtx.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = phCtx {
+                reply.u64(value);
             }
         }
         ops::cuStreamCreate => {
@@ -2674,6 +3546,693 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::cuStreamWaitValue32 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWaitValue32(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWaitValue32_v2 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWaitValue32_v2(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWaitValue64 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWaitValue64(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWaitValue64_v2 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWaitValue64_v2(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWriteValue32 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWriteValue32(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWriteValue32_v2 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u32()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWriteValue32_v2(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWriteValue64 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWriteValue64(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamWriteValue64_v2 => {
+            let stream = body.u64()?;
+            let addr = body.u64()?;
+            let value = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuStreamWriteValue64_v2(call, stream, addr, value, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamBatchMemOp => {
+            let stream = body.u64()?;
+            let count = body.u32()?;
+            let paramArray = body.bytes(usize::MAX)?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            check_len(paramArray.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(48))?;
+            if let Err(status) = driver.cuStreamBatchMemOp(call, stream, count, paramArray, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuStreamBatchMemOp_v2 => {
+            let stream = body.u64()?;
+            let count = body.u32()?;
+            let paramArray = body.bytes(usize::MAX)?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            check_len(paramArray.map(|data| data.len() as u64), (u64::from(count)).wrapping_mul(48))?;
+            if let Err(status) = driver.cuStreamBatchMemOp_v2(call, stream, count, paramArray, flags) {
+                return Ok(status);
+            }
+        }
+        ops::tensor_map_tiled => {
+            let mut map = body.present()?.then_some([0u8; 128]);
+            let data_type = body.u32()?;
+            let rank = body.u32()?;
+            let address = body.u64()?;
+            let dims = body.bytes(usize::MAX)?;
+            let strides = body.bytes(usize::MAX)?;
+            let box_dims = body.bytes(usize::MAX)?;
+            let element_strides = body.bytes(usize::MAX)?;
+            let interleave = body.u32()?;
+            let swizzle = body.u32()?;
+            let promotion = body.u32()?;
+            let fill = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.tensor_map_tiled(
+                call,
+                map.as_mut(),
+                data_type,
+                rank,
+                address,
+                dims,
+                strides,
+                box_dims,
+                element_strides,
+                interleave,
+                swizzle,
+                promotion,
+                fill,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = map {
+                reply.fixed(&value);
+            }
+        }
+        ops::tensor_map_im2col => {
+            let mut map = body.present()?.then_some([0u8; 128]);
+            let data_type = body.u32()?;
+            let rank = body.u32()?;
+            let address = body.u64()?;
+            let dims = body.bytes(usize::MAX)?;
+            let strides = body.bytes(usize::MAX)?;
+            let lower_corner = body.bytes(usize::MAX)?;
+            let upper_corner = body.bytes(usize::MAX)?;
+            let channels_per_pixel = body.u32()?;
+            let pixels_per_column = body.u32()?;
+            let element_strides = body.bytes(usize::MAX)?;
+            let interleave = body.u32()?;
+            let swizzle = body.u32()?;
+            let promotion = body.u32()?;
+            let fill = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.tensor_map_im2col(
+                call,
+                map.as_mut(),
+                data_type,
+                rank,
+                address,
+                dims,
+                strides,
+                lower_corner,
+                upper_corner,
+                channels_per_pixel,
+                pixels_per_column,
+                element_strides,
+                interleave,
+                swizzle,
+                promotion,
+                fill,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = map {
+                reply.fixed(&value);
+            }
+        }
+        ops::tensor_map_im2col_wide => {
+            let mut map = body.present()?.then_some([0u8; 128]);
+            let data_type = body.u32()?;
+            let rank = body.u32()?;
+            let address = body.u64()?;
+            let dims = body.bytes(usize::MAX)?;
+            let strides = body.bytes(usize::MAX)?;
+            let lower_corner = body.i32()?;
+            let upper_corner = body.i32()?;
+            let channels_per_pixel = body.u32()?;
+            let pixels_per_column = body.u32()?;
+            let element_strides = body.bytes(usize::MAX)?;
+            let interleave = body.u32()?;
+            let mode = body.u32()?;
+            let swizzle = body.u32()?;
+            let promotion = body.u32()?;
+            let fill = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.tensor_map_im2col_wide(
+                call,
+                map.as_mut(),
+                data_type,
+                rank,
+                address,
+                dims,
+                strides,
+                lower_corner,
+                upper_corner,
+                channels_per_pixel,
+                pixels_per_column,
+                element_strides,
+                interleave,
+                mode,
+                swizzle,
+                promotion,
+                fill,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = map {
+                reply.fixed(&value);
+            }
+        }
+        ops::tensor_map_replace_address => {
+            let map = body.exact(128)?;
+            let address = body.u64()?;
+            let mut replaced = body.present()?.then_some([0u8; 128]);
+            body.clone().finish()?;
+            if let Err(status) = driver.tensor_map_replace_address(
+                call,
+                map.and_then(|data| data.first_chunk::<128>()),
+                address,
+                replaced.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = replaced {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuModuleGetTexRef => {
+            let mut pTexRef = body.present()?.then_some(0u64);
+            let hmod = body.u64()?;
+            let name = body.cstr(usize::MAX)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuModuleGetTexRef(call, pTexRef.as_mut(), hmod, name) {
+                return Ok(status);
+            }
+            if let Some(value) = pTexRef {
+                reply.u64(value);
+            }
+        }
+        ops::cuModuleGetSurfRef => {
+            let mut pSurfRef = body.present()?.then_some(0u64);
+            let hmod = body.u64()?;
+            let name = body.cstr(usize::MAX)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuModuleGetSurfRef(call, pSurfRef.as_mut(), hmod, name) {
+                return Ok(status);
+            }
+            if let Some(value) = pSurfRef {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefCreate => {
+            let mut pTexRef = body.present()?.then_some(0u64);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefCreate(call, pTexRef.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = pTexRef {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefDestroy => {
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefDestroy(call, hTexRef) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetArray => {
+            let hTexRef = body.u64()?;
+            let hArray = body.u64()?;
+            let Flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetArray(call, hTexRef, hArray, Flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetMipmappedArray => {
+            let hTexRef = body.u64()?;
+            let hMipmappedArray = body.u64()?;
+            let Flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetMipmappedArray(call, hTexRef, hMipmappedArray, Flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetAddress_v2 => {
+            let mut ByteOffset = body.present()?.then_some(0u64);
+            let hTexRef = body.u64()?;
+            let dptr = body.u64()?;
+            let bytes = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetAddress_v2(call, ByteOffset.as_mut(), hTexRef, dptr, bytes)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = ByteOffset {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefSetAddress2D_v3 => {
+            let hTexRef = body.u64()?;
+            let desc = body.exact(24)?;
+            let dptr = body.u64()?;
+            let Pitch = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetAddress2D_v3(
+                call,
+                hTexRef,
+                desc.and_then(|data| data.first_chunk::<24>()),
+                dptr,
+                Pitch,
+            ) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetFormat => {
+            let hTexRef = body.u64()?;
+            let fmt = body.u32()?;
+            let NumPackedComponents = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetFormat(call, hTexRef, fmt, NumPackedComponents) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetAddressMode => {
+            let hTexRef = body.u64()?;
+            let dim = body.i32()?;
+            let am = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetAddressMode(call, hTexRef, dim, am) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetFilterMode => {
+            let hTexRef = body.u64()?;
+            let fm = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetFilterMode(call, hTexRef, fm) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetMipmapFilterMode => {
+            let hTexRef = body.u64()?;
+            let fm = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetMipmapFilterMode(call, hTexRef, fm) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetMipmapLevelBias => {
+            let hTexRef = body.u64()?;
+            let bias = f32::from_bits(body.u32()?);
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetMipmapLevelBias(call, hTexRef, bias) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetMipmapLevelClamp => {
+            let hTexRef = body.u64()?;
+            let minMipmapLevelClamp = f32::from_bits(body.u32()?);
+            let maxMipmapLevelClamp = f32::from_bits(body.u32()?);
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuTexRefSetMipmapLevelClamp(call, hTexRef, minMipmapLevelClamp, maxMipmapLevelClamp)
+            {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetMaxAnisotropy => {
+            let hTexRef = body.u64()?;
+            let maxAniso = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetMaxAnisotropy(call, hTexRef, maxAniso) {
+                return Ok(status);
+            }
+        }
+        ops::texref_set_border_color => {
+            let texref = body.u64()?;
+            let red = f32::from_bits(body.u32()?);
+            let green = f32::from_bits(body.u32()?);
+            let blue = f32::from_bits(body.u32()?);
+            let alpha = f32::from_bits(body.u32()?);
+            body.clone().finish()?;
+            if let Err(status) = driver.texref_set_border_color(call, texref, red, green, blue, alpha) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefSetFlags => {
+            let hTexRef = body.u64()?;
+            let Flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefSetFlags(call, hTexRef, Flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexRefGetAddress_v2 => {
+            let mut pdptr = body.present()?.then_some(0u64);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetAddress_v2(call, pdptr.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pdptr {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefGetArray => {
+            let mut phArray = body.present()?.then_some(0u64);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetArray(call, phArray.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = phArray {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefGetMipmappedArray => {
+            let mut phMipmappedArray = body.present()?.then_some(0u64);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetMipmappedArray(call, phMipmappedArray.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = phMipmappedArray {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexRefGetAddressMode => {
+            let mut pam = body.present()?.then_some(0u32);
+            let hTexRef = body.u64()?;
+            let dim = body.i32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetAddressMode(call, pam.as_mut(), hTexRef, dim) {
+                return Ok(status);
+            }
+            if let Some(value) = pam {
+                reply.u32(value);
+            }
+        }
+        ops::cuTexRefGetFilterMode => {
+            let mut pfm = body.present()?.then_some(0u32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetFilterMode(call, pfm.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pfm {
+                reply.u32(value);
+            }
+        }
+        ops::cuTexRefGetFormat => {
+            let mut pFormat = body.present()?.then_some(0u32);
+            let mut pNumChannels = body.present()?.then_some(0i32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.cuTexRefGetFormat(call, pFormat.as_mut(), pNumChannels.as_mut(), hTexRef)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = pFormat {
+                reply.u32(value);
+            }
+            if let Some(value) = pNumChannels {
+                reply.i32(value);
+            }
+        }
+        ops::cuTexRefGetMipmapFilterMode => {
+            let mut pfm = body.present()?.then_some(0u32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetMipmapFilterMode(call, pfm.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pfm {
+                reply.u32(value);
+            }
+        }
+        ops::cuTexRefGetMipmapLevelBias => {
+            let mut pbias = body.present()?.then_some(0f32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetMipmapLevelBias(call, pbias.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pbias {
+                reply.u32(value.to_bits());
+            }
+        }
+        ops::cuTexRefGetMipmapLevelClamp => {
+            let mut pminMipmapLevelClamp = body.present()?.then_some(0f32);
+            let mut pmaxMipmapLevelClamp = body.present()?.then_some(0f32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetMipmapLevelClamp(
+                call,
+                pminMipmapLevelClamp.as_mut(),
+                pmaxMipmapLevelClamp.as_mut(),
+                hTexRef,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pminMipmapLevelClamp {
+                reply.u32(value.to_bits());
+            }
+            if let Some(value) = pmaxMipmapLevelClamp {
+                reply.u32(value.to_bits());
+            }
+        }
+        ops::cuTexRefGetMaxAnisotropy => {
+            let mut pmaxAniso = body.present()?.then_some(0i32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetMaxAnisotropy(call, pmaxAniso.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pmaxAniso {
+                reply.i32(value);
+            }
+        }
+        ops::texref_get_border_color => {
+            let texref = body.u64()?;
+            let mut red = body.present()?.then_some(0f32);
+            let mut green = body.present()?.then_some(0f32);
+            let mut blue = body.present()?.then_some(0f32);
+            let mut alpha = body.present()?.then_some(0f32);
+            body.clone().finish()?;
+            if let Err(status) = driver.texref_get_border_color(
+                call,
+                texref,
+                red.as_mut(),
+                green.as_mut(),
+                blue.as_mut(),
+                alpha.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = red {
+                reply.u32(value.to_bits());
+            }
+            if let Some(value) = green {
+                reply.u32(value.to_bits());
+            }
+            if let Some(value) = blue {
+                reply.u32(value.to_bits());
+            }
+            if let Some(value) = alpha {
+                reply.u32(value.to_bits());
+            }
+        }
+        ops::cuTexRefGetFlags => {
+            let mut pFlags = body.present()?.then_some(0u32);
+            let hTexRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexRefGetFlags(call, pFlags.as_mut(), hTexRef) {
+                return Ok(status);
+            }
+            if let Some(value) = pFlags {
+                reply.u32(value);
+            }
+        }
+        ops::cuSurfRefSetArray => {
+            let hSurfRef = body.u64()?;
+            let hArray = body.u64()?;
+            let Flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuSurfRefSetArray(call, hSurfRef, hArray, Flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuSurfRefGetArray => {
+            let mut phArray = body.present()?.then_some(0u64);
+            let hSurfRef = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuSurfRefGetArray(call, phArray.as_mut(), hSurfRef) {
+                return Ok(status);
+            }
+            if let Some(value) = phArray {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexObjectCreate => {
+            let mut pTexObject = body.present()?.then_some(0u64);
+            let pResDesc = body.exact(144)?;
+            let pTexDesc = body.exact(104)?;
+            let pResViewDesc = body.exact(112)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexObjectCreate(
+                call,
+                pTexObject.as_mut(),
+                pResDesc.and_then(|data| data.first_chunk::<144>()),
+                pTexDesc.and_then(|data| data.first_chunk::<104>()),
+                pResViewDesc.and_then(|data| data.first_chunk::<112>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pTexObject {
+                reply.u64(value);
+            }
+        }
+        ops::cuTexObjectDestroy => {
+            let texObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexObjectDestroy(call, texObject) {
+                return Ok(status);
+            }
+        }
+        ops::cuTexObjectGetResourceDesc => {
+            let mut pResDesc = body.present()?.then_some([0u8; 144]);
+            let texObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexObjectGetResourceDesc(call, pResDesc.as_mut(), texObject) {
+                return Ok(status);
+            }
+            if let Some(value) = pResDesc {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuTexObjectGetTextureDesc => {
+            let mut pTexDesc = body.present()?.then_some([0u8; 104]);
+            let texObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexObjectGetTextureDesc(call, pTexDesc.as_mut(), texObject) {
+                return Ok(status);
+            }
+            if let Some(value) = pTexDesc {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuTexObjectGetResourceViewDesc => {
+            let mut pResViewDesc = body.present()?.then_some([0u8; 112]);
+            let texObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuTexObjectGetResourceViewDesc(call, pResViewDesc.as_mut(), texObject)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = pResViewDesc {
+                reply.fixed(&value);
+            }
+        }
+        ops::cuSurfObjectCreate => {
+            let mut pSurfObject = body.present()?.then_some(0u64);
+            let pResDesc = body.exact(144)?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuSurfObjectCreate(
+                call,
+                pSurfObject.as_mut(),
+                pResDesc.and_then(|data| data.first_chunk::<144>()),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = pSurfObject {
+                reply.u64(value);
+            }
+        }
+        ops::cuSurfObjectDestroy => {
+            let surfObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuSurfObjectDestroy(call, surfObject) {
+                return Ok(status);
+            }
+        }
+        ops::cuSurfObjectGetResourceDesc => {
+            let mut pResDesc = body.present()?.then_some([0u8; 144]);
+            let surfObject = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuSurfObjectGetResourceDesc(call, pResDesc.as_mut(), surfObject) {
+                return Ok(status);
+            }
+            if let Some(value) = pResDesc {
+                reply.fixed(&value);
+            }
+        }
         ops::cuUserObjectRetain => {
             let object = body.u64()?;
             let count = body.u32()?;
@@ -2720,6 +4279,171 @@ pub fn dispatch(
                 return Ok(status);
             }
             if let Some(value) = object {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemAddressReserve => {
+            let mut ptr = body.present()?.then_some(0u64);
+            let size = body.u64()?;
+            let alignment = body.u64()?;
+            let addr = body.u64()?;
+            let flags = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemAddressReserve(call, ptr.as_mut(), size, alignment, addr, flags)
+            {
+                return Ok(status);
+            }
+            if let Some(value) = ptr {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemAddressFree => {
+            let ptr = body.u64()?;
+            let size = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemAddressFree(call, ptr, size) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemCreate => {
+            let mut handle = body.present()?.then_some(0u64);
+            let size = body.u64()?;
+            let prop = body.exact(32)?;
+            let flags = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemCreate(
+                call,
+                handle.as_mut(),
+                size,
+                prop.and_then(|data| data.first_chunk::<32>()),
+                flags,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = handle {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemRelease => {
+            let handle = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemRelease(call, handle) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemMap => {
+            let ptr = body.u64()?;
+            let size = body.u64()?;
+            let offset = body.u64()?;
+            let handle = body.u64()?;
+            let flags = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemMap(call, ptr, size, offset, handle, flags) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemUnmap => {
+            let ptr = body.u64()?;
+            let size = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemUnmap(call, ptr, size) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemSetAccess => {
+            let ptr = body.u64()?;
+            let size = body.u64()?;
+            let desc = body.bytes(usize::MAX)?;
+            let count = body.u64()?;
+            body.clone().finish()?;
+            check_len(desc.map(|data| data.len() as u64), (count).wrapping_mul(12))?;
+            if let Err(status) = driver.cuMemSetAccess(call, ptr, size, desc, count) {
+                return Ok(status);
+            }
+        }
+        ops::cuMemGetAccess => {
+            let mut flags = body.present()?.then_some(0u64);
+            let location = body.exact(8)?;
+            let ptr = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemGetAccess(
+                call,
+                flags.as_mut(),
+                location.and_then(|data| data.first_chunk::<8>()),
+                ptr,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = flags {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemRetainAllocationHandle => {
+            let mut handle = body.present()?.then_some(0u64);
+            let addr = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemRetainAllocationHandle(call, handle.as_mut(), addr) {
+                return Ok(status);
+            }
+            if let Some(value) = handle {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemGetAllocationGranularity => {
+            let mut granularity = body.present()?.then_some(0u64);
+            let prop = body.exact(32)?;
+            let option = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemGetAllocationGranularity(
+                call,
+                granularity.as_mut(),
+                prop.and_then(|data| data.first_chunk::<32>()),
+                option,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = granularity {
+                reply.u64(value);
+            }
+        }
+        ops::cuMemGetAllocationPropertiesFromHandle => {
+            let mut prop = body.present()?.then_some([0u8; 32]);
+            let handle = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.cuMemGetAllocationPropertiesFromHandle(call, prop.as_mut(), handle) {
+                return Ok(status);
+            }
+            if let Some(value) = prop {
+                reply.fixed(&value);
+            }
+        }
+        ops::memory_export => {
+            let handle = body.u64()?;
+            let handle_type = body.u32()?;
+            let flags = body.u64()?;
+            let mut shared = body.present()?.then_some([0u8; 64]);
+            body.clone().finish()?;
+            if let Err(status) = driver.memory_export(call, handle, handle_type, flags, shared.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(value) = shared {
+                reply.fixed(&value);
+            }
+        }
+        ops::memory_import => {
+            let mut handle = body.present()?.then_some(0u64);
+            let shared = body.exact(64)?;
+            let handle_type = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.memory_import(
+                call,
+                handle.as_mut(),
+                shared.and_then(|data| data.first_chunk::<64>()),
+                handle_type,
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = handle {
                 reply.u64(value);
             }
         }

@@ -12,6 +12,145 @@ fn unsupported() -> CuResult {
     Err(Status::NOT_SUPPORTED)
 }
 
+/// The calls of `spec/array.rs`.
+pub trait ArrayCalls {
+    /// Creates a one- or two-dimensional array.
+    fn cuArrayCreate_v2(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pAllocateArray: Option<&[u8; 24]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates an array of up to three dimensions, layered, cubemap or sparse if asked for.
+    fn cuArray3DCreate_v2(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pAllocateArray: Option<&[u8; 40]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Size and format of an array.
+    fn cuArrayGetDescriptor_v2(
+        &self,
+        call: &mut Call<'_>,
+        pArrayDescriptor: Option<&mut [u8; 24]>,
+        hArray: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Size, format and flags of an array.
+    fn cuArray3DGetDescriptor_v2(
+        &self,
+        call: &mut Call<'_>,
+        pArrayDescriptor: Option<&mut [u8; 40]>,
+        hArray: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys an array.
+    fn cuArrayDestroy(&self, call: &mut Call<'_>, hArray: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Memory that a sparse or deferred array needs.
+    fn cuArrayGetMemoryRequirements(
+        &self,
+        call: &mut Call<'_>,
+        memoryRequirements: Option<&mut [u8; 32]>,
+        array: u64,
+        device: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The array of one plane of a multi-planar array.
+    fn cuArrayGetPlane(
+        &self,
+        call: &mut Call<'_>,
+        pPlaneArray: Option<&mut u64>,
+        hArray: u64,
+        planeIdx: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Tiles of a sparse array.
+    fn cuArrayGetSparseProperties(
+        &self,
+        call: &mut Call<'_>,
+        sparseProperties: Option<&mut [u8; 48]>,
+        array: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates an array with mipmap levels.
+    fn cuMipmappedArrayCreate(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut u64>,
+        pMipmappedArrayDesc: Option<&[u8; 40]>,
+        numMipmapLevels: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys an array with mipmap levels.
+    fn cuMipmappedArrayDestroy(&self, call: &mut Call<'_>, hMipmappedArray: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// The array of one mipmap level.
+    fn cuMipmappedArrayGetLevel(
+        &self,
+        call: &mut Call<'_>,
+        pLevelArray: Option<&mut u64>,
+        hMipmappedArray: u64,
+        level: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Memory that a sparse or deferred array with mipmap levels needs.
+    fn cuMipmappedArrayGetMemoryRequirements(
+        &self,
+        call: &mut Call<'_>,
+        memoryRequirements: Option<&mut [u8; 32]>,
+        mipmap: u64,
+        device: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Tiles and mip tail of a sparse array with mipmap levels.
+    fn cuMipmappedArrayGetSparseProperties(
+        &self,
+        call: &mut Call<'_>,
+        sparseProperties: Option<&mut [u8; 48]>,
+        mipmap: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Maps memory to parts of sparse arrays, and unmaps it, in stream order.
+    fn cuMemMapArrayAsync(
+        &self,
+        call: &mut Call<'_>,
+        mapInfoList: Option<&[u8]>,
+        count: u32,
+        hStream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
 /// The calls of `spec/capture.rs`.
 pub trait CaptureCalls {
     /// Begins to capture what is asked of a stream into a new graph.
@@ -164,6 +303,26 @@ pub trait ContextCalls {
 
     /// Resets persisting cache lines.
     fn cuCtxResetPersistingL2Cache(&self, call: &mut Call<'_>) -> CuResult {
+        unsupported()
+    }
+
+    /// How much of its device a context may use.
+    fn cuCtxGetExecAffinity(
+        &self,
+        call: &mut Call<'_>,
+        pExecAffinity: Option<&mut [u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Records an event after all work of a context.
+    fn cuCtxRecordEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// All later work of a context waits for an event.
+    fn cuCtxWaitEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
         unsupported()
     }
 }
@@ -1218,6 +1377,66 @@ pub trait InternalCalls {
     }
 }
 
+/// The calls of `spec/ipc.rs`.
+pub trait IpcCalls {
+    /// A handle of device memory for other programs.
+    fn cuIpcGetMemHandle(&self, call: &mut Call<'_>, pHandle: Option<&mut [u8; 64]>, dptr: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Maps device memory of another program.
+    fn cuIpcOpenMemHandle_v2(
+        &self,
+        call: &mut Call<'_>,
+        pdptr: Option<&mut u64>,
+        handle: [u8; 64],
+        Flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Ends such a mapping.
+    fn cuIpcCloseMemHandle(&self, call: &mut Call<'_>, dptr: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// A handle of an event for other programs.
+    fn cuIpcGetEventHandle(
+        &self,
+        call: &mut Call<'_>,
+        pHandle: Option<&mut [u8; 64]>,
+        event: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// An event of another program.
+    fn cuIpcOpenEventHandle(
+        &self,
+        call: &mut Call<'_>,
+        phEvent: Option<&mut u64>,
+        handle: [u8; 64],
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/launch.rs`.
+pub trait LaunchCalls {
+    /// As `cuLaunchCooperativeKernelMultiDevice`: per device 48 bytes (function u64, grid 3 x u32, block 3 x u32, shared bytes u32, bytes of
+    /// the parameter buffer u32, stream u64), and the parameter buffers one behind the other, each padded to 8 bytes.
+    fn launch_multi_device(
+        &self,
+        call: &mut Call<'_>,
+        count: u32,
+        launches: Option<&[u8]>,
+        params: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
 /// The calls of `spec/library.rs`.
 pub trait LibraryCalls {
     /// Unloads a library.
@@ -1283,6 +1502,146 @@ pub trait LibraryCalls {
 
     /// The kernel's function in the current context.
     fn cuKernelGetFunction(&self, call: &mut Call<'_>, pFunc: Option<&mut u64>, kernel: u64) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/logs.rs`.
+pub trait LogsCalls {
+    /// The end of the log.
+    fn cuLogsCurrent(&self, call: &mut Call<'_>, iterator_out: Option<&mut u32>, flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// The log from `iterator` (u64::MAX: from its beginning) in at most `max_len` bytes with its NUL, and its end.
+    fn logs_dump(
+        &self,
+        call: &mut Call<'_>,
+        iterator: u64,
+        max_len: u64,
+        flags: u32,
+        end: Option<&mut u32>,
+        text: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/memcpy_box.rs`.
+pub trait MemcpyBoxCalls {
+    /// Copies between arrays of one dimension.
+    fn cuMemcpyAtoA_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstArray: u64,
+        dstOffset: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies from an array of one dimension to the device.
+    fn cuMemcpyAtoD_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstDevice: u64,
+        srcArray: u64,
+        srcOffset: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies from the device to an array of one dimension.
+    fn cuMemcpyDtoA_v2(
+        &self,
+        call: &mut Call<'_>,
+        dstArray: u64,
+        dstOffset: u64,
+        srcDevice: u64,
+        ByteCount: u64,
+        default_stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies a box between two places of which at least one is an array; the other lies in an array or in the region. `place` is as
+    /// `protocol::copy` encodes it. `flags` bit 0: answered when the bytes have arrived.
+    fn copy_box(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        src: Option<&[u8; 64]>,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies a box, packed at `staging_offset` of the lane's staging area, to a place. `flags` as for `stage_in`.
+    fn stage_box_in(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `stage_box_in`, for the last piece of a copy: answered when the whole copy has arrived.
+    fn stage_box_in_last(
+        &self,
+        call: &mut Call<'_>,
+        dst: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Copies a box at a place, packed, to `staging_offset` of the lane's staging area, which holds it when the operation is complete.
+    fn stage_box_out(
+        &self,
+        call: &mut Call<'_>,
+        src: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `stage_box_out`, for the last piece of a copy.
+    fn stage_box_out_last(
+        &self,
+        call: &mut Call<'_>,
+        src: Option<&[u8; 64]>,
+        staging_offset: u64,
+        width: u64,
+        height: u64,
+        depth: u64,
+        stream: u64,
+        flags: u32,
+    ) -> CuResult {
         unsupported()
     }
 }
@@ -1419,6 +1778,67 @@ pub trait MemoryCalls {
 
     /// Frees in stream order.
     fn cuMemFreeAsync(&self, call: &mut Call<'_>, dptr: u64, hStream: u64) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/memory_batch.rs`.
+pub trait MemoryBatchCalls {
+    /// Moves ranges of managed memory to locations: a hint.
+    fn cuMemPrefetchBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        prefetchLocs: Option<&[u8]>,
+        prefetchLocIdxs: Option<&[u8]>,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Lets ranges of managed memory lose their contents.
+    fn cuMemDiscardBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Lets ranges of managed memory lose their contents, and moves them to locations.
+    fn cuMemDiscardAndPrefetchBatchAsync(
+        &self,
+        call: &mut Call<'_>,
+        dptrs: Option<&[u8]>,
+        sizes: Option<&[u8]>,
+        count: u64,
+        prefetchLocs: Option<&[u8]>,
+        prefetchLocIdxs: Option<&[u8]>,
+        numPrefetchLocs: u64,
+        flags: u64,
+        hStream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Decompresses several buffers.
+    fn cuMemBatchDecompressAsync(
+        &self,
+        call: &mut Call<'_>,
+        paramsArray: Option<&[u8]>,
+        count: u64,
+        flags: u32,
+        errorIndex: Option<&mut u64>,
+        stream: u64,
+    ) -> CuResult {
         unsupported()
     }
 }
@@ -1701,6 +2121,31 @@ pub trait PeerCalls {
     fn cuFlushGPUDirectRDMAWrites(&self, call: &mut Call<'_>, target: u32, scope: u32) -> CuResult {
         unsupported()
     }
+
+    /// Which atomic operations between device and host are native.
+    fn cuDeviceGetHostAtomicCapabilities(
+        &self,
+        call: &mut Call<'_>,
+        capabilities: Option<&mut [u8]>,
+        operations: Option<&[u8]>,
+        count: u32,
+        dev: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Which atomic operations between two devices are native.
+    fn cuDeviceGetP2PAtomicCapabilities(
+        &self,
+        call: &mut Call<'_>,
+        capabilities: Option<&mut [u8]>,
+        operations: Option<&[u8]>,
+        count: u32,
+        srcDevice: i32,
+        dstDevice: i32,
+    ) -> CuResult {
+        unsupported()
+    }
 }
 
 /// The calls of `spec/pool.rs`.
@@ -1737,7 +2182,7 @@ pub trait PoolCalls {
         unsupported()
     }
 
-    /// Creates a pool.
+    /// Creates a pool. Memory of the host is refused: the program would not see it.
     fn cuMemPoolCreate(
         &self,
         call: &mut Call<'_>,
@@ -1770,6 +2215,214 @@ pub trait PoolCalls {
         memPool: u64,
         location: Option<&[u8; 8]>,
     ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/pool_sharing.rs`.
+pub trait PoolSharingCalls {
+    /// The default pool of a location.
+    fn cuMemGetDefaultMemPool(
+        &self,
+        call: &mut Call<'_>,
+        pool_out: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The current pool of a location.
+    fn cuMemGetMemPool(
+        &self,
+        call: &mut Call<'_>,
+        pool: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the current pool of a location.
+    fn cuMemSetMemPool(
+        &self,
+        call: &mut Call<'_>,
+        location: Option<&[u8; 8]>,
+        type_: u32,
+        pool: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuMemPoolExportToShareableHandle`; `shared` as in `memory_export`.
+    fn pool_export(
+        &self,
+        call: &mut Call<'_>,
+        pool: u64,
+        handle_type: u32,
+        flags: u64,
+        shared: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuMemPoolImportFromShareableHandle`.
+    fn pool_import(
+        &self,
+        call: &mut Call<'_>,
+        pool: Option<&mut u64>,
+        shared: Option<&[u8; 64]>,
+        handle_type: u32,
+        flags: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// What another program needs to find an allocation in an imported pool.
+    fn cuMemPoolExportPointer(
+        &self,
+        call: &mut Call<'_>,
+        shareData_out: Option<&mut [u8; 64]>,
+        ptr: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// An allocation of another program in an imported pool.
+    fn cuMemPoolImportPointer(
+        &self,
+        call: &mut Call<'_>,
+        ptr_out: Option<&mut u64>,
+        pool: u64,
+        shareData: Option<&[u8; 64]>,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/resource.rs`.
+pub trait ResourceCalls {
+    /// A resource of a device.
+    fn cuDeviceGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        device: i32,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A resource that a context has.
+    fn cuCtxGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hCtx: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A resource that a green context has.
+    fn cuGreenCtxGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hCtx: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A resource that a stream has.
+    fn cuStreamGetDevResource(
+        &self,
+        call: &mut Call<'_>,
+        hStream: u64,
+        resource: Option<&mut [u8; 144]>,
+        type_: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuDevSmResourceSplitByCount`: at most `wanted` groups, of which there are then `groups`. `result` holds 144 bytes for each.
+    fn sm_resource_split(
+        &self,
+        call: &mut Call<'_>,
+        wanted: u32,
+        input: Option<&[u8; 144]>,
+        flags: u32,
+        min_count: u32,
+        groups: Option<&mut u32>,
+        remaining: Option<&mut [u8; 144]>,
+        result: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A descriptor of resources, to create a context with.
+    fn cuDevResourceGenerateDesc(
+        &self,
+        call: &mut Call<'_>,
+        phDesc: Option<&mut u64>,
+        resources: Option<&[u8]>,
+        nbResources: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates a context that is confined to resources.
+    fn cuGreenCtxCreate(
+        &self,
+        call: &mut Call<'_>,
+        phCtx: Option<&mut u64>,
+        desc: u64,
+        dev: i32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a green context.
+    fn cuGreenCtxDestroy(&self, call: &mut Call<'_>, hCtx: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// The green context as a context that can be made current.
+    fn cuCtxFromGreenCtx(&self, call: &mut Call<'_>, pContext: Option<&mut u64>, hCtx: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Number of a green context.
+    fn cuGreenCtxGetId(&self, call: &mut Call<'_>, greenCtx: u64, greenCtxId: Option<&mut u64>) -> CuResult {
+        unsupported()
+    }
+
+    /// Records an event after all work of a green context.
+    fn cuGreenCtxRecordEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// All later work of a green context waits for an event.
+    fn cuGreenCtxWaitEvent(&self, call: &mut Call<'_>, hCtx: u64, hEvent: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates a stream in a green context.
+    fn cuGreenCtxStreamCreate(
+        &self,
+        call: &mut Call<'_>,
+        phStream: Option<&mut u64>,
+        greenCtx: u64,
+        flags: u32,
+        priority: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The green context of a stream, or NULL.
+    fn cuStreamGetGreenCtx(&self, call: &mut Call<'_>, hStream: u64, phCtx: Option<&mut u64>) -> CuResult {
         unsupported()
     }
 }
@@ -1888,6 +2541,541 @@ pub trait StreamCalls {
     }
 }
 
+/// The calls of `spec/stream_memory_op.rs`.
+pub trait StreamMemoryOpCalls {
+    /// First version of cuStreamWaitValue32_v2.
+    fn cuStreamWaitValue32(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The stream waits for a value of 32 bits.
+    fn cuStreamWaitValue32_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// First version of cuStreamWaitValue64_v2.
+    fn cuStreamWaitValue64(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The stream waits for a value of 64 bits.
+    fn cuStreamWaitValue64_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// First version of cuStreamWriteValue32_v2.
+    fn cuStreamWriteValue32(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Writes a value of 32 bits.
+    fn cuStreamWriteValue32_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u32,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// First version of cuStreamWriteValue64_v2.
+    fn cuStreamWriteValue64(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Writes a value of 64 bits.
+    fn cuStreamWriteValue64_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        addr: u64,
+        value: u64,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// First version of cuStreamBatchMemOp_v2.
+    fn cuStreamBatchMemOp(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        count: u32,
+        paramArray: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Several waits, writes and barriers.
+    fn cuStreamBatchMemOp_v2(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        count: u32,
+        paramArray: Option<&[u8]>,
+        flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/tensor_map.rs`.
+pub trait TensorMapCalls {
+    /// As `cuTensorMapEncodeTiled`; the arrays hold as many bytes as the rank demands.
+    fn tensor_map_tiled(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        box_dims: Option<&[u8]>,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuTensorMapEncodeIm2col`.
+    fn tensor_map_im2col(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        lower_corner: Option<&[u8]>,
+        upper_corner: Option<&[u8]>,
+        channels_per_pixel: u32,
+        pixels_per_column: u32,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuTensorMapEncodeIm2colWide`.
+    fn tensor_map_im2col_wide(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&mut [u8; 128]>,
+        data_type: u32,
+        rank: u32,
+        address: u64,
+        dims: Option<&[u8]>,
+        strides: Option<&[u8]>,
+        lower_corner: i32,
+        upper_corner: i32,
+        channels_per_pixel: u32,
+        pixels_per_column: u32,
+        element_strides: Option<&[u8]>,
+        interleave: u32,
+        mode: u32,
+        swizzle: u32,
+        promotion: u32,
+        fill: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuTensorMapReplaceAddress`.
+    fn tensor_map_replace_address(
+        &self,
+        call: &mut Call<'_>,
+        map: Option<&[u8; 128]>,
+        address: u64,
+        replaced: Option<&mut [u8; 128]>,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/texref.rs`.
+pub trait TexrefCalls {
+    /// A texture reference of a module, by name.
+    fn cuModuleGetTexRef(
+        &self,
+        call: &mut Call<'_>,
+        pTexRef: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// A surface reference of a module, by name.
+    fn cuModuleGetSurfRef(
+        &self,
+        call: &mut Call<'_>,
+        pSurfRef: Option<&mut u64>,
+        hmod: u64,
+        name: Option<&CStr>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates a texture reference that no module has.
+    fn cuTexRefCreate(&self, call: &mut Call<'_>, pTexRef: Option<&mut u64>) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a texture reference that was created.
+    fn cuTexRefDestroy(&self, call: &mut Call<'_>, hTexRef: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Binds an array.
+    fn cuTexRefSetArray(&self, call: &mut Call<'_>, hTexRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Binds an array with mipmap levels.
+    fn cuTexRefSetMipmappedArray(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        hMipmappedArray: u64,
+        Flags: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Binds linear memory.
+    fn cuTexRefSetAddress_v2(
+        &self,
+        call: &mut Call<'_>,
+        ByteOffset: Option<&mut u64>,
+        hTexRef: u64,
+        dptr: u64,
+        bytes: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Binds rows of linear memory.
+    fn cuTexRefSetAddress2D_v3(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        desc: Option<&[u8; 24]>,
+        dptr: u64,
+        Pitch: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the format of what is bound.
+    fn cuTexRefSetFormat(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        fmt: u32,
+        NumPackedComponents: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets what happens outside of a dimension.
+    fn cuTexRefSetAddressMode(&self, call: &mut Call<'_>, hTexRef: u64, dim: i32, am: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the filter.
+    fn cuTexRefSetFilterMode(&self, call: &mut Call<'_>, hTexRef: u64, fm: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the filter between mipmap levels.
+    fn cuTexRefSetMipmapFilterMode(&self, call: &mut Call<'_>, hTexRef: u64, fm: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets an offset to the mipmap level.
+    fn cuTexRefSetMipmapLevelBias(&self, call: &mut Call<'_>, hTexRef: u64, bias: f32) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the range of mipmap levels.
+    fn cuTexRefSetMipmapLevelClamp(
+        &self,
+        call: &mut Call<'_>,
+        hTexRef: u64,
+        minMipmapLevelClamp: f32,
+        maxMipmapLevelClamp: f32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets the limit of anisotropic filtering.
+    fn cuTexRefSetMaxAnisotropy(&self, call: &mut Call<'_>, hTexRef: u64, maxAniso: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuTexRefSetBorderColor`.
+    fn texref_set_border_color(
+        &self,
+        call: &mut Call<'_>,
+        texref: u64,
+        red: f32,
+        green: f32,
+        blue: f32,
+        alpha: f32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets flags.
+    fn cuTexRefSetFlags(&self, call: &mut Call<'_>, hTexRef: u64, Flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// Bound address.
+    fn cuTexRefGetAddress_v2(&self, call: &mut Call<'_>, pdptr: Option<&mut u64>, hTexRef: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Bound array.
+    fn cuTexRefGetArray(&self, call: &mut Call<'_>, phArray: Option<&mut u64>, hTexRef: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Bound array with mipmap levels.
+    fn cuTexRefGetMipmappedArray(
+        &self,
+        call: &mut Call<'_>,
+        phMipmappedArray: Option<&mut u64>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// What happens outside of a dimension.
+    fn cuTexRefGetAddressMode(
+        &self,
+        call: &mut Call<'_>,
+        pam: Option<&mut u32>,
+        hTexRef: u64,
+        dim: i32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The filter.
+    fn cuTexRefGetFilterMode(&self, call: &mut Call<'_>, pfm: Option<&mut u32>, hTexRef: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Format of what is bound.
+    fn cuTexRefGetFormat(
+        &self,
+        call: &mut Call<'_>,
+        pFormat: Option<&mut u32>,
+        pNumChannels: Option<&mut i32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The filter between mipmap levels.
+    fn cuTexRefGetMipmapFilterMode(
+        &self,
+        call: &mut Call<'_>,
+        pfm: Option<&mut u32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The offset to the mipmap level.
+    fn cuTexRefGetMipmapLevelBias(
+        &self,
+        call: &mut Call<'_>,
+        pbias: Option<&mut f32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The range of mipmap levels.
+    fn cuTexRefGetMipmapLevelClamp(
+        &self,
+        call: &mut Call<'_>,
+        pminMipmapLevelClamp: Option<&mut f32>,
+        pmaxMipmapLevelClamp: Option<&mut f32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The limit of anisotropic filtering.
+    fn cuTexRefGetMaxAnisotropy(
+        &self,
+        call: &mut Call<'_>,
+        pmaxAniso: Option<&mut i32>,
+        hTexRef: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuTexRefGetBorderColor`.
+    fn texref_get_border_color(
+        &self,
+        call: &mut Call<'_>,
+        texref: u64,
+        red: Option<&mut f32>,
+        green: Option<&mut f32>,
+        blue: Option<&mut f32>,
+        alpha: Option<&mut f32>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The flags.
+    fn cuTexRefGetFlags(&self, call: &mut Call<'_>, pFlags: Option<&mut u32>, hTexRef: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Binds an array to a surface reference.
+    fn cuSurfRefSetArray(&self, call: &mut Call<'_>, hSurfRef: u64, hArray: u64, Flags: u32) -> CuResult {
+        unsupported()
+    }
+
+    /// The array of a surface reference.
+    fn cuSurfRefGetArray(&self, call: &mut Call<'_>, phArray: Option<&mut u64>, hSurfRef: u64) -> CuResult {
+        unsupported()
+    }
+}
+
+/// The calls of `spec/texture.rs`.
+pub trait TextureCalls {
+    /// Creates a texture object.
+    fn cuTexObjectCreate(
+        &self,
+        call: &mut Call<'_>,
+        pTexObject: Option<&mut u64>,
+        pResDesc: Option<&[u8; 144]>,
+        pTexDesc: Option<&[u8; 104]>,
+        pResViewDesc: Option<&[u8; 112]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a texture object.
+    fn cuTexObjectDestroy(&self, call: &mut Call<'_>, texObject: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// What a texture object reads.
+    fn cuTexObjectGetResourceDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResDesc: Option<&mut [u8; 144]>,
+        texObject: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// How a texture object reads.
+    fn cuTexObjectGetTextureDesc(
+        &self,
+        call: &mut Call<'_>,
+        pTexDesc: Option<&mut [u8; 104]>,
+        texObject: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As which format and part a texture object sees its array.
+    fn cuTexObjectGetResourceViewDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResViewDesc: Option<&mut [u8; 112]>,
+        texObject: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Creates a surface object.
+    fn cuSurfObjectCreate(
+        &self,
+        call: &mut Call<'_>,
+        pSurfObject: Option<&mut u64>,
+        pResDesc: Option<&[u8; 144]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Destroys a surface object.
+    fn cuSurfObjectDestroy(&self, call: &mut Call<'_>, surfObject: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// What a surface object writes.
+    fn cuSurfObjectGetResourceDesc(
+        &self,
+        call: &mut Call<'_>,
+        pResDesc: Option<&mut [u8; 144]>,
+        surfObject: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
 /// The calls of `spec/user_object.rs`.
 pub trait UserObjectCalls {
     /// Adds references.
@@ -1930,6 +3118,140 @@ pub trait UserObjectCalls {
     }
 }
 
+/// The calls of `spec/vmm.rs`.
+pub trait VmmCalls {
+    /// Reserves a range of addresses.
+    fn cuMemAddressReserve(
+        &self,
+        call: &mut Call<'_>,
+        ptr: Option<&mut u64>,
+        size: u64,
+        alignment: u64,
+        addr: u64,
+        flags: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Gives a range of addresses back.
+    fn cuMemAddressFree(&self, call: &mut Call<'_>, ptr: u64, size: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Allocates memory without an address. Memory of the host is refused: the program would not see it.
+    fn cuMemCreate(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        size: u64,
+        prop: Option<&[u8; 32]>,
+        flags: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Gives memory back that has no address any more.
+    fn cuMemRelease(&self, call: &mut Call<'_>, handle: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Maps memory to reserved addresses.
+    fn cuMemMap(
+        &self,
+        call: &mut Call<'_>,
+        ptr: u64,
+        size: u64,
+        offset: u64,
+        handle: u64,
+        flags: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Ends a mapping.
+    fn cuMemUnmap(&self, call: &mut Call<'_>, ptr: u64, size: u64) -> CuResult {
+        unsupported()
+    }
+
+    /// Sets who may access mapped addresses.
+    fn cuMemSetAccess(
+        &self,
+        call: &mut Call<'_>,
+        ptr: u64,
+        size: u64,
+        desc: Option<&[u8]>,
+        count: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Who may access a mapped address.
+    fn cuMemGetAccess(
+        &self,
+        call: &mut Call<'_>,
+        flags: Option<&mut u64>,
+        location: Option<&[u8; 8]>,
+        ptr: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// The memory behind a mapped address, once more.
+    fn cuMemRetainAllocationHandle(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        addr: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Alignment that sizes and addresses need.
+    fn cuMemGetAllocationGranularity(
+        &self,
+        call: &mut Call<'_>,
+        granularity: Option<&mut u64>,
+        prop: Option<&[u8; 32]>,
+        option: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// What memory was created with.
+    fn cuMemGetAllocationPropertiesFromHandle(
+        &self,
+        call: &mut Call<'_>,
+        prop: Option<&mut [u8; 32]>,
+        handle: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuMemExportToShareableHandle`. A fabric handle is in `shared` as it is; for a file descriptor, which stays on the host, its
+    /// first 16 bytes are a secret by which any session finds it.
+    fn memory_export(
+        &self,
+        call: &mut Call<'_>,
+        handle: u64,
+        handle_type: u32,
+        flags: u64,
+        shared: Option<&mut [u8; 64]>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `cuMemImportFromShareableHandle`, by what `memory_export` gave.
+    fn memory_import(
+        &self,
+        call: &mut Call<'_>,
+        handle: Option<&mut u64>,
+        shared: Option<&[u8; 64]>,
+        handle_type: u32,
+    ) -> CuResult {
+        unsupported()
+    }
+}
+
 /// A backend. Every method defaults to CUDA_ERROR_NOT_SUPPORTED.
 ///
 /// Absent options are NULL pointers of the program: checking them is the backend's, so that the order of errors is the driver's.
@@ -1937,6 +3259,7 @@ pub trait UserObjectCalls {
 pub trait Driver:
     Send
     + Sync
+    + ArrayCalls
     + CaptureCalls
     + ContextCalls
     + DeviceCalls
@@ -1947,21 +3270,34 @@ pub trait Driver:
     + HostMemoryCalls
     + InitCalls
     + InternalCalls
+    + IpcCalls
+    + LaunchCalls
     + LibraryCalls
+    + LogsCalls
+    + MemcpyBoxCalls
     + MemoryCalls
+    + MemoryBatchCalls
     + MemsetCalls
     + ModuleCalls
     + OccupancyCalls
     + PeerCalls
     + PoolCalls
+    + PoolSharingCalls
+    + ResourceCalls
     + StreamCalls
+    + StreamMemoryOpCalls
+    + TensorMapCalls
+    + TexrefCalls
+    + TextureCalls
     + UserObjectCalls
+    + VmmCalls
 {
 }
 
 impl<
     T: Send
         + Sync
+        + ArrayCalls
         + CaptureCalls
         + ContextCalls
         + DeviceCalls
@@ -1972,15 +3308,27 @@ impl<
         + HostMemoryCalls
         + InitCalls
         + InternalCalls
+        + IpcCalls
+        + LaunchCalls
         + LibraryCalls
+        + LogsCalls
+        + MemcpyBoxCalls
         + MemoryCalls
+        + MemoryBatchCalls
         + MemsetCalls
         + ModuleCalls
         + OccupancyCalls
         + PeerCalls
         + PoolCalls
+        + PoolSharingCalls
+        + ResourceCalls
         + StreamCalls
-        + UserObjectCalls,
+        + StreamMemoryOpCalls
+        + TensorMapCalls
+        + TexrefCalls
+        + TextureCalls
+        + UserObjectCalls
+        + VmmCalls,
 > Driver for T
 {
 }

@@ -1,4 +1,6 @@
-//! Devices, for the rest of the library; the calls themselves are generated.
+//! Devices, for the rest of the library; most of the calls themselves are generated.
+
+use core::ffi::{c_char, c_uint};
 
 use protocol::status::{CuResult, Status};
 
@@ -6,6 +8,7 @@ use crate::custom::context::require_init;
 use crate::generated::wire;
 use crate::process::process;
 use crate::thread;
+use crate::types::CUdevice;
 
 /// Tells the host which devices the program is to see (`CUDA_VISIBLE_DEVICES`); the host numbers them accordingly.
 pub fn announce_visible() -> CuResult {
@@ -57,4 +60,13 @@ pub fn current() -> Result<i32, Status> {
     require_init()?;
     let handle = thread::require_context()?;
     process().contexts.get(handle).map(|context| context.device)
+}
+
+/// Only Windows has these.
+pub fn cuDeviceGetLuid(_luid: *mut c_char, _mask: *mut c_uint, device: CUdevice) -> CuResult {
+    require_init()?;
+    if device < 0 || device >= count()? {
+        return Err(Status::INVALID_DEVICE);
+    }
+    Err(Status::NOT_SUPPORTED)
 }

@@ -323,3 +323,43 @@ pub unsafe fn cuLaunchHostFunc_v2(
     // SAFETY: passed on as received.
     unsafe { cuLaunchHostFunc(stream, function, data) }
 }
+
+/// Devices of one launch; more than any machine has.
+const MAX_DEVICES: c_uint = 1024;
+
+pub unsafe fn cuLaunchCooperativeKernelMultiDevice(
+    list: *mut CUDA_LAUNCH_PARAMS,
+    count: c_uint,
+    flags: c_uint,
+) -> CuResult {
+    require_init()?;
+    if list.is_null() || count == 0 || count > MAX_DEVICES {
+        return Err(Status::INVALID_VALUE);
+    }
+    let (mut launches, mut params) = (Vec::new(), Vec::new());
+    for index in 0..count as usize {
+        // SAFETY: an array of `count` elements by the caller's promise.
+        let one = unsafe { &*list.add(index) };
+        let function = process().functions.get(one.function as u64)?;
+        let mut buffer = vec![0; function.params_len];
+        // SAFETY: the array has a pointer for each parameter of the kernel, by the caller's promise.
+        unsafe { gather(&function, one.kernelParams, core::ptr::null_mut(), &mut buffer) }?;
+        launches.extend_from_slice(&function.handle.to_le_bytes());
+        for word in [
+            one.gridDimX,
+            one.gridDimY,
+            one.gridDimZ,
+            one.blockDimX,
+            one.blockDimY,
+            one.blockDimZ,
+            one.sharedMemBytes,
+            buffer.len() as u32,
+        ] {
+            launches.extend_from_slice(&word.to_le_bytes());
+        }
+        launches.extend_from_slice(&(one.hStream as u64).to_le_bytes());
+        buffer.resize(buffer.len().next_multiple_of(8), 0);
+        params.extend_from_slice(&buffer);
+    }
+    wire::launch_multi_device(count, Some(&launches), Some(&params), flags)
+}

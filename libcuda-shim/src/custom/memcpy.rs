@@ -5,6 +5,7 @@ use core::ffi::c_void;
 
 use protocol::status::{CuResult, Status};
 
+use crate::box_copy::{self, End, Extent, In};
 use crate::copy::{self, Rows, Side};
 use crate::custom::context::require_init;
 use crate::pointer::input;
@@ -18,7 +19,7 @@ unsafe fn line(dst: Side, src: Side, len: usize, stream: CUstream, wait: bool) -
 }
 
 /// A pointer that may be either: the address tells.
-fn either(pointer: CUdeviceptr) -> Side {
+pub fn either(pointer: CUdeviceptr) -> Side {
     Side::host(pointer as usize)
 }
 
@@ -131,7 +132,6 @@ fn side(memory_type: u32, host: *const c_void, device: CUdeviceptr) -> Result<Si
         MEMORYTYPE_HOST => Ok(Side::host(host.addr())),
         MEMORYTYPE_DEVICE => Ok(Side::device(device)),
         MEMORYTYPE_UNIFIED => Ok(either(device)),
-        MEMORYTYPE_ARRAY => Err(Status::NOT_SUPPORTED),
         _ => Err(Status::INVALID_VALUE),
     }
 }
@@ -155,6 +155,10 @@ unsafe fn rectangle(copy: *const CUDA_MEMCPY2D, stream: CUstream, wait: bool) ->
     require_init()?;
     // SAFETY: the caller passes a CUDA_MEMCPY2D, or NULL.
     let copy = unsafe { input(copy) }?;
+    if copy.dstMemoryType == MEMORYTYPE_ARRAY || copy.srcMemoryType == MEMORYTYPE_ARRAY {
+        // SAFETY: by the caller's promise.
+        return unsafe { with_array(&as_cuboid(copy), stream, wait) };
+    }
     let dst = side(copy.dstMemoryType, copy.dstHost, copy.dstDevice)?;
     let src = side(copy.srcMemoryType, copy.srcHost, copy.srcDevice)?;
     // A pitch of 0 means rows without gaps.
@@ -176,6 +180,68 @@ unsafe fn rectangle(copy: *const CUDA_MEMCPY2D, stream: CUstream, wait: bool) ->
     unsafe { copy::run(rows, stream as u64, wait) }
 }
 
+/// A copy of rows as one of a single slice.
+fn as_cuboid(copy: &CUDA_MEMCPY2D) -> CUDA_MEMCPY3D {
+    CUDA_MEMCPY3D {
+        srcXInBytes: copy.srcXInBytes,
+        srcY: copy.srcY,
+        srcZ: 0,
+        srcLOD: 0,
+        srcMemoryType: copy.srcMemoryType,
+        srcHost: copy.srcHost,
+        srcDevice: copy.srcDevice,
+        srcArray: copy.srcArray,
+        reserved0: core::ptr::null_mut(),
+        srcPitch: copy.srcPitch,
+        srcHeight: 0,
+        dstXInBytes: copy.dstXInBytes,
+        dstY: copy.dstY,
+        dstZ: 0,
+        dstLOD: 0,
+        dstMemoryType: copy.dstMemoryType,
+        dstHost: copy.dstHost,
+        dstDevice: copy.dstDevice,
+        dstArray: copy.dstArray,
+        reserved1: core::ptr::null_mut(),
+        dstPitch: copy.dstPitch,
+        dstHeight: 0,
+        WidthInBytes: copy.WidthInBytes,
+        Height: copy.Height,
+        Depth: 1,
+    }
+}
+
+/// A copy with an array on at least one side.
+///
+/// # Safety
+/// The program's memory is valid for its side.
+unsafe fn with_array(copy: &CUDA_MEMCPY3D, stream: CUstream, wait: bool) -> CuResult {
+    let or = |value: usize, default: usize| if value == 0 { default } else { value } as u64;
+    let linear = |side, pitch, height| In::Linear {
+        side,
+        pitch: or(pitch, copy.WidthInBytes),
+        height: or(height, copy.Height),
+    };
+    let array = |handle: CUarray, level: usize| In::Array { handle: handle as u64, level: level as u64 };
+    let dst = match copy.dstMemoryType {
+        MEMORYTYPE_ARRAY => array(copy.dstArray, copy.dstLOD),
+        other => linear(side(other, copy.dstHost, copy.dstDevice)?, copy.dstPitch, copy.dstHeight),
+    };
+    let src = match copy.srcMemoryType {
+        MEMORYTYPE_ARRAY => array(copy.srcArray, copy.srcLOD),
+        other => linear(side(other, copy.srcHost, copy.srcDevice)?, copy.srcPitch, copy.srcHeight),
+    };
+    if copy.WidthInBytes == 0 || copy.Height == 0 || copy.Depth == 0 {
+        return Ok(());
+    }
+    let dst = End { memory: dst, x: copy.dstXInBytes as u64, y: copy.dstY as u64, z: copy.dstZ as u64 };
+    let src = End { memory: src, x: copy.srcXInBytes as u64, y: copy.srcY as u64, z: copy.srcZ as u64 };
+    let extent =
+        Extent { width: copy.WidthInBytes as u64, height: copy.Height as u64, depth: copy.Depth as u64 };
+    // SAFETY: by the caller's promise.
+    unsafe { box_copy::run(&dst, &src, extent, stream as u64, wait) }
+}
+
 pub unsafe fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D, default_stream: CUstream) -> CuResult {
     // SAFETY: passed on as received.
     unsafe { rectangle(copy, default_stream, true) }
@@ -195,6 +261,10 @@ unsafe fn cuboid(copy: *const CUDA_MEMCPY3D, stream: CUstream, wait: bool) -> Cu
     require_init()?;
     // SAFETY: the caller passes a CUDA_MEMCPY3D, or NULL.
     let copy = unsafe { input(copy) }?;
+    if copy.dstMemoryType == MEMORYTYPE_ARRAY || copy.srcMemoryType == MEMORYTYPE_ARRAY {
+        // SAFETY: by the caller's promise.
+        return unsafe { with_array(copy, stream, wait) };
+    }
     let dst = side(copy.dstMemoryType, copy.dstHost, copy.dstDevice)?;
     let src = side(copy.srcMemoryType, copy.srcHost, copy.srcDevice)?;
     let or = |value: usize, default: usize| if value == 0 { default } else { value };
@@ -250,4 +320,83 @@ pub unsafe fn cuMemcpyWithAttributesAsync(
 ) -> CuResult {
     // SAFETY: passed on as received.
     unsafe { line(either(dst), either(src), len, stream, false) }
+}
+
+/// `CU_MEMCPY_SRC_ACCESS_ORDER_STREAM` to `_ANY`
+const ACCESS_ORDERS: core::ops::RangeInclusive<u32> = 1..=3;
+
+/// Copies in their order; all that the attributes allow beyond that is not made use of. Returns the index of the copy that failed.
+///
+/// # Safety
+/// The arrays have `count` elements each, those of the attributes `attribute_count`; pageable memory is valid.
+unsafe fn batch(
+    (dsts, srcs, lens): (*mut CUdeviceptr, *mut CUdeviceptr, *mut usize),
+    count: usize,
+    (attributes, firsts): (*mut CUmemcpyAttributes, *mut usize),
+    attribute_count: usize,
+    stream: CUstream,
+) -> Result<(), (usize, Status)> {
+    // What is wrong with the call as a whole has no index.
+    let whole = |status| (usize::MAX, status);
+    require_init().map_err(whole)?;
+    let missing =
+        dsts.is_null() || srcs.is_null() || lens.is_null() || attributes.is_null() || firsts.is_null();
+    if missing || count == 0 || attribute_count == 0 || attribute_count > count || stream.is_null() {
+        return Err(whole(Status::INVALID_VALUE));
+    }
+    let mut previous = None;
+    for index in 0..attribute_count {
+        // SAFETY: arrays of `attribute_count` elements by the caller's promise.
+        let (first, order) = unsafe { (firsts.add(index).read(), (*attributes.add(index)).srcAccessOrder) };
+        // The first set of attributes begins with the first copy, each further one behind the one before.
+        let in_turn = previous.map_or(first == 0, |previous| first > previous && first < count);
+        if !in_turn || !ACCESS_ORDERS.contains(&order) {
+            return Err(whole(Status::INVALID_VALUE));
+        }
+        previous = Some(first);
+    }
+    for index in 0..count {
+        // SAFETY: arrays of `count` elements by the caller's promise.
+        let (dst, src, len) =
+            unsafe { (dsts.add(index).read(), srcs.add(index).read(), lens.add(index).read()) };
+        // SAFETY: by the caller's promise.
+        unsafe { line(either(dst), either(src), len, stream, false) }.map_err(|status| (index, status))?;
+    }
+    Ok(())
+}
+
+pub unsafe fn cuMemcpyBatchAsync(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    lens: *mut usize,
+    count: usize,
+    attributes: *mut CUmemcpyAttributes,
+    firsts: *mut usize,
+    attribute_count: usize,
+    failed: *mut usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { batch((dsts, srcs, lens), count, (attributes, firsts), attribute_count, stream) }.map_err(
+        |(index, status)| {
+            // SAFETY: the caller passes a pointer to its own variable, or NULL.
+            unsafe { crate::marshal::put(failed, (!failed.is_null()).then_some(index)) };
+            status
+        },
+    )
+}
+
+pub unsafe fn cuMemcpyBatchAsync_v2(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    lens: *mut usize,
+    count: usize,
+    attributes: *mut CUmemcpyAttributes,
+    firsts: *mut usize,
+    attribute_count: usize,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { batch((dsts, srcs, lens), count, (attributes, firsts), attribute_count, stream) }
+        .map_err(|(_, status)| status)
 }

@@ -1,11 +1,12 @@
 #![allow(unsafe_code)]
-//! Memory pool attributes, whose values are `int` or 64 bits wide. Unsafe because they are reached through the caller's pointers.
+//! Memory pools. Attributes are `int` or 64 bits wide. Unsafe because values and results are reached through the caller's pointers.
 
 use core::ffi::c_void;
 
 use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
+use crate::custom::vmm;
 use crate::generated::wire;
 use crate::types::*;
 
@@ -50,4 +51,16 @@ pub unsafe fn cuMemPoolSetAttribute(
         unsafe { value.cast::<u64>().read_unaligned() }
     };
     wire::pool_set_attribute(pool as u64, attribute, given)
+}
+
+pub unsafe fn cuMemPoolCreate(pool: *mut CUmemoryPool, props: *const CUmemPoolProps) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a CUmemPoolProps, or NULL.
+    if let Some(props) = unsafe { props.as_ref() } {
+        vmm::refuse_host("cuMemPoolCreate", &props.location)?;
+    }
+    // SAFETY: the caller passes a pointer to its own variable, or NULL; a handle is an id of 64 bits.
+    let pool = unsafe { pool.cast::<u64>().as_mut() };
+    // SAFETY: the properties as bytes.
+    wire::cuMemPoolCreate(pool, unsafe { props.cast::<[u8; 88]>().as_ref() })
 }

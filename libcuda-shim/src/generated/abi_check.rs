@@ -11,6 +11,38 @@ use crate::types;
 /// Our prototypes are those of the header: the same text, once with cudarc's types.
 #[test]
 fn prototypes_are_those_of_the_header() {
+    let _: unsafe fn(*mut sys::CUarray, *const sys::CUDA_ARRAY_DESCRIPTOR) -> sys::CUresult =
+        sys::cuArrayCreate_v2;
+    let _: unsafe fn(*mut sys::CUarray, *const sys::CUDA_ARRAY3D_DESCRIPTOR) -> sys::CUresult =
+        sys::cuArray3DCreate_v2;
+    let _: unsafe fn(*mut sys::CUDA_ARRAY_DESCRIPTOR, sys::CUarray) -> sys::CUresult =
+        sys::cuArrayGetDescriptor_v2;
+    let _: unsafe fn(*mut sys::CUDA_ARRAY3D_DESCRIPTOR, sys::CUarray) -> sys::CUresult =
+        sys::cuArray3DGetDescriptor_v2;
+    let _: unsafe fn(sys::CUarray) -> sys::CUresult = sys::cuArrayDestroy;
+    let _: unsafe fn(*mut sys::CUDA_ARRAY_MEMORY_REQUIREMENTS, sys::CUarray, sys::CUdevice) -> sys::CUresult =
+        sys::cuArrayGetMemoryRequirements;
+    let _: unsafe fn(*mut sys::CUarray, sys::CUarray, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuArrayGetPlane;
+    let _: unsafe fn(*mut sys::CUDA_ARRAY_SPARSE_PROPERTIES, sys::CUarray) -> sys::CUresult =
+        sys::cuArrayGetSparseProperties;
+    let _: unsafe fn(
+        *mut sys::CUmipmappedArray,
+        *const sys::CUDA_ARRAY3D_DESCRIPTOR,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuMipmappedArrayCreate;
+    let _: unsafe fn(sys::CUmipmappedArray) -> sys::CUresult = sys::cuMipmappedArrayDestroy;
+    let _: unsafe fn(*mut sys::CUarray, sys::CUmipmappedArray, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuMipmappedArrayGetLevel;
+    let _: unsafe fn(
+        *mut sys::CUDA_ARRAY_MEMORY_REQUIREMENTS,
+        sys::CUmipmappedArray,
+        sys::CUdevice,
+    ) -> sys::CUresult = sys::cuMipmappedArrayGetMemoryRequirements;
+    let _: unsafe fn(*mut sys::CUDA_ARRAY_SPARSE_PROPERTIES, sys::CUmipmappedArray) -> sys::CUresult =
+        sys::cuMipmappedArrayGetSparseProperties;
+    let _: unsafe fn(*mut sys::CUarrayMapInfo, ::core::ffi::c_uint, sys::CUstream) -> sys::CUresult =
+        sys::cuMemMapArrayAsync;
     let _: unsafe fn(sys::CUstream, sys::CUstreamCaptureMode) -> sys::CUresult = sys::cuStreamBeginCapture_v2;
     let _: unsafe fn(
         sys::CUstream,
@@ -75,6 +107,10 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*mut ::core::ffi::c_int, *mut ::core::ffi::c_int) -> sys::CUresult =
         sys::cuCtxGetStreamPriorityRange;
     let _: unsafe fn() -> sys::CUresult = sys::cuCtxResetPersistingL2Cache;
+    let _: unsafe fn(*mut sys::CUexecAffinityParam, sys::CUexecAffinityType) -> sys::CUresult =
+        sys::cuCtxGetExecAffinity;
+    let _: unsafe fn(sys::CUcontext, sys::CUevent) -> sys::CUresult = sys::cuCtxRecordEvent;
+    let _: unsafe fn(sys::CUcontext, sys::CUevent) -> sys::CUresult = sys::cuCtxWaitEvent;
     let _: unsafe fn(*mut ::core::ffi::c_int) -> sys::CUresult = sys::cuDeviceGetCount;
     let _: unsafe fn(*mut sys::CUdevice, ::core::ffi::c_int) -> sys::CUresult = sys::cuDeviceGet;
     let _: unsafe fn(*mut ::core::ffi::c_char, ::core::ffi::c_int, sys::CUdevice) -> sys::CUresult =
@@ -94,6 +130,8 @@ fn prototypes_are_those_of_the_header() {
         sys::cuDeviceGetTexture1DLinearMaxWidth;
     let _: unsafe fn(*mut ::core::ffi::c_int, sys::CUexecAffinityType, sys::CUdevice) -> sys::CUresult =
         sys::cuDeviceGetExecAffinitySupport;
+    let _: unsafe fn(*mut ::core::ffi::c_char, *mut ::core::ffi::c_uint, sys::CUdevice) -> sys::CUresult =
+        sys::cuDeviceGetLuid;
     let _: unsafe fn(sys::CUresult, *mut *const ::core::ffi::c_char) -> sys::CUresult = sys::cuGetErrorName;
     let _: unsafe fn(sys::CUresult, *mut *const ::core::ffi::c_char) -> sys::CUresult = sys::cuGetErrorString;
     let _: unsafe fn(*mut sys::CUevent, ::core::ffi::c_uint) -> sys::CUresult = sys::cuEventCreate;
@@ -406,6 +444,12 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*mut *const ::core::ffi::c_void, *const sys::CUuuid) -> sys::CUresult =
         sys::cuGetExportTable;
     let _: unsafe fn(*mut sys::CUmoduleLoadingMode) -> sys::CUresult = sys::cuModuleGetLoadingMode;
+    let _: unsafe fn(*mut sys::CUipcMemHandle, sys::CUdeviceptr) -> sys::CUresult = sys::cuIpcGetMemHandle;
+    let _: unsafe fn(*mut sys::CUdeviceptr, sys::CUipcMemHandle, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuIpcOpenMemHandle_v2;
+    let _: unsafe fn(sys::CUdeviceptr) -> sys::CUresult = sys::cuIpcCloseMemHandle;
+    let _: unsafe fn(*mut sys::CUipcEventHandle, sys::CUevent) -> sys::CUresult = sys::cuIpcGetEventHandle;
+    let _: unsafe fn(*mut sys::CUevent, sys::CUipcEventHandle) -> sys::CUresult = sys::cuIpcOpenEventHandle;
     let _: unsafe fn(
         sys::CUfunction,
         ::core::ffi::c_uint,
@@ -439,6 +483,41 @@ fn prototypes_are_those_of_the_header() {
     ) -> sys::CUresult = sys::cuLaunchCooperativeKernel;
     let _: unsafe fn(sys::CUstream, sys::CUhostFn, *mut ::core::ffi::c_void) -> sys::CUresult =
         sys::cuLaunchHostFunc;
+    let _: unsafe fn(
+        *mut sys::CUDA_LAUNCH_PARAMS,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuLaunchCooperativeKernelMultiDevice;
+    let _: unsafe fn(*mut sys::CUcontext, ::core::ffi::c_uint) -> sys::CUresult = sys::cuCtxAttach;
+    let _: unsafe fn(sys::CUcontext) -> sys::CUresult = sys::cuCtxDetach;
+    let _: unsafe fn(
+        sys::CUfunction,
+        ::core::ffi::c_int,
+        ::core::ffi::c_int,
+        ::core::ffi::c_int,
+    ) -> sys::CUresult = sys::cuFuncSetBlockShape;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_uint) -> sys::CUresult = sys::cuFuncSetSharedSize;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_uint) -> sys::CUresult = sys::cuParamSetSize;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_int, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuParamSeti;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_int, f32) -> sys::CUresult = sys::cuParamSetf;
+    let _: unsafe fn(
+        sys::CUfunction,
+        ::core::ffi::c_int,
+        *mut ::core::ffi::c_void,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuParamSetv;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_int, sys::CUtexref) -> sys::CUresult =
+        sys::cuParamSetTexRef;
+    let _: unsafe fn(sys::CUfunction) -> sys::CUresult = sys::cuLaunch;
+    let _: unsafe fn(sys::CUfunction, ::core::ffi::c_int, ::core::ffi::c_int) -> sys::CUresult =
+        sys::cuLaunchGrid;
+    let _: unsafe fn(
+        sys::CUfunction,
+        ::core::ffi::c_int,
+        ::core::ffi::c_int,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuLaunchGridAsync;
     let _: unsafe fn(
         *mut sys::CUlibrary,
         *const ::core::ffi::c_void,
@@ -525,6 +604,32 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(sys::CUlinkState, *mut *mut ::core::ffi::c_void, *mut usize) -> sys::CUresult =
         sys::cuLinkComplete;
     let _: unsafe fn(sys::CUlinkState) -> sys::CUresult = sys::cuLinkDestroy;
+    let _: unsafe fn(*mut sys::CUlogIterator, ::core::ffi::c_uint) -> sys::CUresult = sys::cuLogsCurrent;
+    let _: unsafe fn(
+        *mut sys::CUlogIterator,
+        *const ::core::ffi::c_char,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuLogsDumpToFile;
+    let _: unsafe fn(
+        *mut sys::CUlogIterator,
+        *mut ::core::ffi::c_char,
+        *mut usize,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuLogsDumpToMemory;
+    let _: unsafe fn(
+        sys::CUlogsCallback,
+        *mut ::core::ffi::c_void,
+        *mut sys::CUlogsCallbackHandle,
+    ) -> sys::CUresult = sys::cuLogsRegisterCallback;
+    let _: unsafe fn(sys::CUlogsCallbackHandle) -> sys::CUresult = sys::cuLogsUnregisterCallback;
+    let _: unsafe fn(
+        sys::CUdevice,
+        sys::CUasyncCallback,
+        *mut ::core::ffi::c_void,
+        *mut sys::CUasyncCallbackHandle,
+    ) -> sys::CUresult = sys::cuDeviceRegisterAsyncNotification;
+    let _: unsafe fn(sys::CUdevice, sys::CUasyncCallbackHandle) -> sys::CUresult =
+        sys::cuDeviceUnregisterAsyncNotification;
     let _: unsafe fn(sys::CUdeviceptr, sys::CUdeviceptr, usize) -> sys::CUresult = sys::cuMemcpy;
     let _: unsafe fn(
         sys::CUdeviceptr,
@@ -562,6 +667,33 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(*const sys::CUDA_MEMCPY3D_PEER) -> sys::CUresult = sys::cuMemcpy3DPeer;
     let _: unsafe fn(*const sys::CUDA_MEMCPY3D_PEER, sys::CUstream) -> sys::CUresult =
         sys::cuMemcpy3DPeerAsync;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        *mut sys::CUdeviceptr,
+        *mut usize,
+        usize,
+        *mut sys::CUmemcpyAttributes,
+        *mut usize,
+        usize,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemcpyBatchAsync_v2;
+    let _: unsafe fn(sys::CUarray, usize, sys::CUarray, usize, usize) -> sys::CUresult = sys::cuMemcpyAtoA_v2;
+    let _: unsafe fn(sys::CUdeviceptr, sys::CUarray, usize, usize) -> sys::CUresult = sys::cuMemcpyAtoD_v2;
+    let _: unsafe fn(sys::CUarray, usize, sys::CUdeviceptr, usize) -> sys::CUresult = sys::cuMemcpyDtoA_v2;
+    let _: unsafe fn(sys::CUarray, usize, *const ::core::ffi::c_void, usize) -> sys::CUresult =
+        sys::cuMemcpyHtoA_v2;
+    let _: unsafe fn(*mut ::core::ffi::c_void, sys::CUarray, usize, usize) -> sys::CUresult =
+        sys::cuMemcpyAtoH_v2;
+    let _: unsafe fn(sys::CUarray, usize, *const ::core::ffi::c_void, usize, sys::CUstream) -> sys::CUresult =
+        sys::cuMemcpyHtoAAsync_v2;
+    let _: unsafe fn(*mut ::core::ffi::c_void, sys::CUarray, usize, usize, sys::CUstream) -> sys::CUresult =
+        sys::cuMemcpyAtoHAsync_v2;
+    let _: unsafe fn(
+        usize,
+        *mut sys::CUDA_MEMCPY3D_BATCH_OP,
+        ::core::ffi::c_ulonglong,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemcpy3DBatchAsync_v2;
     let _: unsafe fn(*mut sys::CUdeviceptr, usize) -> sys::CUresult = sys::cuMemAlloc_v2;
     let _: unsafe fn(*mut sys::CUdeviceptr, *mut usize, usize, usize, ::core::ffi::c_uint) -> sys::CUresult =
         sys::cuMemAllocPitch_v2;
@@ -597,6 +729,40 @@ fn prototypes_are_those_of_the_header() {
     ) -> sys::CUresult = sys::cuMemRangeGetAttributes;
     let _: unsafe fn(*mut sys::CUdeviceptr, usize, sys::CUstream) -> sys::CUresult = sys::cuMemAllocAsync;
     let _: unsafe fn(sys::CUdeviceptr, sys::CUstream) -> sys::CUresult = sys::cuMemFreeAsync;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        *mut usize,
+        usize,
+        *mut sys::CUmemLocation,
+        *mut usize,
+        usize,
+        ::core::ffi::c_ulonglong,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemPrefetchBatchAsync;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        *mut usize,
+        usize,
+        ::core::ffi::c_ulonglong,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemDiscardBatchAsync;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        *mut usize,
+        usize,
+        *mut sys::CUmemLocation,
+        *mut usize,
+        usize,
+        ::core::ffi::c_ulonglong,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemDiscardAndPrefetchBatchAsync;
+    let _: unsafe fn(
+        *mut sys::CUmemDecompressParams,
+        usize,
+        ::core::ffi::c_uint,
+        *mut usize,
+        sys::CUstream,
+    ) -> sys::CUresult = sys::cuMemBatchDecompressAsync;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_uchar, usize) -> sys::CUresult = sys::cuMemsetD8_v2;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_ushort, usize) -> sys::CUresult = sys::cuMemsetD16_v2;
     let _: unsafe fn(sys::CUdeviceptr, ::core::ffi::c_uint, usize) -> sys::CUresult = sys::cuMemsetD32_v2;
@@ -706,6 +872,19 @@ fn prototypes_are_those_of_the_header() {
         sys::CUflushGPUDirectRDMAWritesTarget,
         sys::CUflushGPUDirectRDMAWritesScope,
     ) -> sys::CUresult = sys::cuFlushGPUDirectRDMAWrites;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_uint,
+        *const sys::CUatomicOperation,
+        ::core::ffi::c_uint,
+        sys::CUdevice,
+    ) -> sys::CUresult = sys::cuDeviceGetHostAtomicCapabilities;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_uint,
+        *const sys::CUatomicOperation,
+        ::core::ffi::c_uint,
+        sys::CUdevice,
+        sys::CUdevice,
+    ) -> sys::CUresult = sys::cuDeviceGetP2PAtomicCapabilities;
     let _: unsafe fn(*mut ::core::ffi::c_void, sys::CUpointer_attribute, sys::CUdeviceptr) -> sys::CUresult =
         sys::cuPointerGetAttribute;
     let _: unsafe fn(
@@ -740,12 +919,80 @@ fn prototypes_are_those_of_the_header() {
         *mut sys::CUmemLocation,
     ) -> sys::CUresult = sys::cuMemPoolGetAccess;
     let _: unsafe fn(
+        *mut sys::CUmemoryPool,
+        *mut sys::CUmemLocation,
+        sys::CUmemAllocationType,
+    ) -> sys::CUresult = sys::cuMemGetDefaultMemPool;
+    let _: unsafe fn(
+        *mut sys::CUmemoryPool,
+        *mut sys::CUmemLocation,
+        sys::CUmemAllocationType,
+    ) -> sys::CUresult = sys::cuMemGetMemPool;
+    let _: unsafe fn(*mut sys::CUmemLocation, sys::CUmemAllocationType, sys::CUmemoryPool) -> sys::CUresult =
+        sys::cuMemSetMemPool;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_void,
+        sys::CUmemoryPool,
+        sys::CUmemAllocationHandleType,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemPoolExportToShareableHandle;
+    let _: unsafe fn(
+        *mut sys::CUmemoryPool,
+        *mut ::core::ffi::c_void,
+        sys::CUmemAllocationHandleType,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemPoolImportFromShareableHandle;
+    let _: unsafe fn(*mut sys::CUmemPoolPtrExportData, sys::CUdeviceptr) -> sys::CUresult =
+        sys::cuMemPoolExportPointer;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        sys::CUmemoryPool,
+        *mut sys::CUmemPoolPtrExportData,
+    ) -> sys::CUresult = sys::cuMemPoolImportPointer;
+    let _: unsafe fn(
         *const ::core::ffi::c_char,
         *const ::core::ffi::c_char,
         sys::CUoutput_mode,
     ) -> sys::CUresult = sys::cuProfilerInitialize;
     let _: unsafe fn() -> sys::CUresult = sys::cuProfilerStart;
     let _: unsafe fn() -> sys::CUresult = sys::cuProfilerStop;
+    let _: unsafe fn(sys::CUdevice, *mut sys::CUdevResource, sys::CUdevResourceType) -> sys::CUresult =
+        sys::cuDeviceGetDevResource;
+    let _: unsafe fn(sys::CUcontext, *mut sys::CUdevResource, sys::CUdevResourceType) -> sys::CUresult =
+        sys::cuCtxGetDevResource;
+    let _: unsafe fn(sys::CUgreenCtx, *mut sys::CUdevResource, sys::CUdevResourceType) -> sys::CUresult =
+        sys::cuGreenCtxGetDevResource;
+    let _: unsafe fn(
+        *mut sys::CUdevResource,
+        *mut ::core::ffi::c_uint,
+        *const sys::CUdevResource,
+        *mut sys::CUdevResource,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuDevSmResourceSplitByCount;
+    let _: unsafe fn(
+        *mut sys::CUdevResourceDesc,
+        *mut sys::CUdevResource,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuDevResourceGenerateDesc;
+    let _: unsafe fn(
+        *mut sys::CUgreenCtx,
+        sys::CUdevResourceDesc,
+        sys::CUdevice,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuGreenCtxCreate;
+    let _: unsafe fn(sys::CUgreenCtx) -> sys::CUresult = sys::cuGreenCtxDestroy;
+    let _: unsafe fn(*mut sys::CUcontext, sys::CUgreenCtx) -> sys::CUresult = sys::cuCtxFromGreenCtx;
+    let _: unsafe fn(sys::CUgreenCtx, *mut ::core::ffi::c_ulonglong) -> sys::CUresult = sys::cuGreenCtxGetId;
+    let _: unsafe fn(sys::CUgreenCtx, sys::CUevent) -> sys::CUresult = sys::cuGreenCtxRecordEvent;
+    let _: unsafe fn(sys::CUgreenCtx, sys::CUevent) -> sys::CUresult = sys::cuGreenCtxWaitEvent;
+    let _: unsafe fn(
+        *mut sys::CUstream,
+        sys::CUgreenCtx,
+        ::core::ffi::c_uint,
+        ::core::ffi::c_int,
+    ) -> sys::CUresult = sys::cuGreenCtxStreamCreate;
+    let _: unsafe fn(sys::CUstream, *mut sys::CUgreenCtx) -> sys::CUresult = sys::cuStreamGetGreenCtx;
     let _: unsafe fn(*mut sys::CUstream, ::core::ffi::c_uint) -> sys::CUresult = sys::cuStreamCreate;
     let _: unsafe fn(*mut sys::CUstream, ::core::ffi::c_uint, ::core::ffi::c_int) -> sys::CUresult =
         sys::cuStreamCreateWithPriority;
@@ -774,6 +1021,137 @@ fn prototypes_are_those_of_the_header() {
         sys::cuStreamGetAttribute;
     let _: unsafe fn(sys::CUstream, sys::CUstreamAttrID, *const sys::CUstreamAttrValue) -> sys::CUresult =
         sys::cuStreamSetAttribute;
+    let _: unsafe fn(sys::CUstream, sys::CUdeviceptr, sys::cuuint32_t, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuStreamWaitValue32_v2;
+    let _: unsafe fn(sys::CUstream, sys::CUdeviceptr, sys::cuuint64_t, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuStreamWaitValue64_v2;
+    let _: unsafe fn(sys::CUstream, sys::CUdeviceptr, sys::cuuint32_t, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuStreamWriteValue32_v2;
+    let _: unsafe fn(sys::CUstream, sys::CUdeviceptr, sys::cuuint64_t, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuStreamWriteValue64_v2;
+    let _: unsafe fn(
+        sys::CUstream,
+        ::core::ffi::c_uint,
+        *mut sys::CUstreamBatchMemOpParams,
+        ::core::ffi::c_uint,
+    ) -> sys::CUresult = sys::cuStreamBatchMemOp_v2;
+    let _: unsafe fn(
+        *mut sys::CUtensorMap,
+        sys::CUtensorMapDataType,
+        sys::cuuint32_t,
+        *mut ::core::ffi::c_void,
+        *const sys::cuuint64_t,
+        *const sys::cuuint64_t,
+        *const sys::cuuint32_t,
+        *const sys::cuuint32_t,
+        sys::CUtensorMapInterleave,
+        sys::CUtensorMapSwizzle,
+        sys::CUtensorMapL2promotion,
+        sys::CUtensorMapFloatOOBfill,
+    ) -> sys::CUresult = sys::cuTensorMapEncodeTiled;
+    let _: unsafe fn(
+        *mut sys::CUtensorMap,
+        sys::CUtensorMapDataType,
+        sys::cuuint32_t,
+        *mut ::core::ffi::c_void,
+        *const sys::cuuint64_t,
+        *const sys::cuuint64_t,
+        *const ::core::ffi::c_int,
+        *const ::core::ffi::c_int,
+        sys::cuuint32_t,
+        sys::cuuint32_t,
+        *const sys::cuuint32_t,
+        sys::CUtensorMapInterleave,
+        sys::CUtensorMapSwizzle,
+        sys::CUtensorMapL2promotion,
+        sys::CUtensorMapFloatOOBfill,
+    ) -> sys::CUresult = sys::cuTensorMapEncodeIm2col;
+    let _: unsafe fn(
+        *mut sys::CUtensorMap,
+        sys::CUtensorMapDataType,
+        sys::cuuint32_t,
+        *mut ::core::ffi::c_void,
+        *const sys::cuuint64_t,
+        *const sys::cuuint64_t,
+        ::core::ffi::c_int,
+        ::core::ffi::c_int,
+        sys::cuuint32_t,
+        sys::cuuint32_t,
+        *const sys::cuuint32_t,
+        sys::CUtensorMapInterleave,
+        sys::CUtensorMapIm2ColWideMode,
+        sys::CUtensorMapSwizzle,
+        sys::CUtensorMapL2promotion,
+        sys::CUtensorMapFloatOOBfill,
+    ) -> sys::CUresult = sys::cuTensorMapEncodeIm2colWide;
+    let _: unsafe fn(*mut sys::CUtensorMap, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuTensorMapReplaceAddress;
+    let _: unsafe fn(*mut sys::CUtexref, sys::CUmodule, *const ::core::ffi::c_char) -> sys::CUresult =
+        sys::cuModuleGetTexRef;
+    let _: unsafe fn(*mut sys::CUsurfref, sys::CUmodule, *const ::core::ffi::c_char) -> sys::CUresult =
+        sys::cuModuleGetSurfRef;
+    let _: unsafe fn(*mut sys::CUtexref) -> sys::CUresult = sys::cuTexRefCreate;
+    let _: unsafe fn(sys::CUtexref) -> sys::CUresult = sys::cuTexRefDestroy;
+    let _: unsafe fn(sys::CUtexref, sys::CUarray, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuTexRefSetArray;
+    let _: unsafe fn(sys::CUtexref, sys::CUmipmappedArray, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuTexRefSetMipmappedArray;
+    let _: unsafe fn(*mut usize, sys::CUtexref, sys::CUdeviceptr, usize) -> sys::CUresult =
+        sys::cuTexRefSetAddress_v2;
+    let _: unsafe fn(
+        sys::CUtexref,
+        *const sys::CUDA_ARRAY_DESCRIPTOR,
+        sys::CUdeviceptr,
+        usize,
+    ) -> sys::CUresult = sys::cuTexRefSetAddress2D_v3;
+    let _: unsafe fn(sys::CUtexref, sys::CUarray_format, ::core::ffi::c_int) -> sys::CUresult =
+        sys::cuTexRefSetFormat;
+    let _: unsafe fn(sys::CUtexref, ::core::ffi::c_int, sys::CUaddress_mode) -> sys::CUresult =
+        sys::cuTexRefSetAddressMode;
+    let _: unsafe fn(sys::CUtexref, sys::CUfilter_mode) -> sys::CUresult = sys::cuTexRefSetFilterMode;
+    let _: unsafe fn(sys::CUtexref, sys::CUfilter_mode) -> sys::CUresult = sys::cuTexRefSetMipmapFilterMode;
+    let _: unsafe fn(sys::CUtexref, f32) -> sys::CUresult = sys::cuTexRefSetMipmapLevelBias;
+    let _: unsafe fn(sys::CUtexref, f32, f32) -> sys::CUresult = sys::cuTexRefSetMipmapLevelClamp;
+    let _: unsafe fn(sys::CUtexref, ::core::ffi::c_uint) -> sys::CUresult = sys::cuTexRefSetMaxAnisotropy;
+    let _: unsafe fn(sys::CUtexref, *mut f32) -> sys::CUresult = sys::cuTexRefSetBorderColor;
+    let _: unsafe fn(sys::CUtexref, ::core::ffi::c_uint) -> sys::CUresult = sys::cuTexRefSetFlags;
+    let _: unsafe fn(*mut sys::CUdeviceptr, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetAddress_v2;
+    let _: unsafe fn(*mut sys::CUarray, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetArray;
+    let _: unsafe fn(*mut sys::CUmipmappedArray, sys::CUtexref) -> sys::CUresult =
+        sys::cuTexRefGetMipmappedArray;
+    let _: unsafe fn(*mut sys::CUaddress_mode, sys::CUtexref, ::core::ffi::c_int) -> sys::CUresult =
+        sys::cuTexRefGetAddressMode;
+    let _: unsafe fn(*mut sys::CUfilter_mode, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetFilterMode;
+    let _: unsafe fn(*mut sys::CUarray_format, *mut ::core::ffi::c_int, sys::CUtexref) -> sys::CUresult =
+        sys::cuTexRefGetFormat;
+    let _: unsafe fn(*mut sys::CUfilter_mode, sys::CUtexref) -> sys::CUresult =
+        sys::cuTexRefGetMipmapFilterMode;
+    let _: unsafe fn(*mut f32, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetMipmapLevelBias;
+    let _: unsafe fn(*mut f32, *mut f32, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetMipmapLevelClamp;
+    let _: unsafe fn(*mut ::core::ffi::c_int, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetMaxAnisotropy;
+    let _: unsafe fn(*mut f32, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetBorderColor;
+    let _: unsafe fn(*mut ::core::ffi::c_uint, sys::CUtexref) -> sys::CUresult = sys::cuTexRefGetFlags;
+    let _: unsafe fn(sys::CUsurfref, sys::CUarray, ::core::ffi::c_uint) -> sys::CUresult =
+        sys::cuSurfRefSetArray;
+    let _: unsafe fn(*mut sys::CUarray, sys::CUsurfref) -> sys::CUresult = sys::cuSurfRefGetArray;
+    let _: unsafe fn(
+        *mut sys::CUtexObject,
+        *const sys::CUDA_RESOURCE_DESC,
+        *const sys::CUDA_TEXTURE_DESC,
+        *const sys::CUDA_RESOURCE_VIEW_DESC,
+    ) -> sys::CUresult = sys::cuTexObjectCreate;
+    let _: unsafe fn(sys::CUtexObject) -> sys::CUresult = sys::cuTexObjectDestroy;
+    let _: unsafe fn(*mut sys::CUDA_RESOURCE_DESC, sys::CUtexObject) -> sys::CUresult =
+        sys::cuTexObjectGetResourceDesc;
+    let _: unsafe fn(*mut sys::CUDA_TEXTURE_DESC, sys::CUtexObject) -> sys::CUresult =
+        sys::cuTexObjectGetTextureDesc;
+    let _: unsafe fn(*mut sys::CUDA_RESOURCE_VIEW_DESC, sys::CUtexObject) -> sys::CUresult =
+        sys::cuTexObjectGetResourceViewDesc;
+    let _: unsafe fn(*mut sys::CUsurfObject, *const sys::CUDA_RESOURCE_DESC) -> sys::CUresult =
+        sys::cuSurfObjectCreate;
+    let _: unsafe fn(sys::CUsurfObject) -> sys::CUresult = sys::cuSurfObjectDestroy;
+    let _: unsafe fn(*mut sys::CUDA_RESOURCE_DESC, sys::CUsurfObject) -> sys::CUresult =
+        sys::cuSurfObjectGetResourceDesc;
     let _: unsafe fn(
         *mut sys::CUuserObject,
         *mut ::core::ffi::c_void,
@@ -791,11 +1169,84 @@ fn prototypes_are_those_of_the_header() {
     ) -> sys::CUresult = sys::cuGraphRetainUserObject;
     let _: unsafe fn(sys::CUgraph, sys::CUuserObject, ::core::ffi::c_uint) -> sys::CUresult =
         sys::cuGraphReleaseUserObject;
+    let _: unsafe fn(
+        *mut sys::CUdeviceptr,
+        usize,
+        usize,
+        sys::CUdeviceptr,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemAddressReserve;
+    let _: unsafe fn(sys::CUdeviceptr, usize) -> sys::CUresult = sys::cuMemAddressFree;
+    let _: unsafe fn(
+        *mut sys::CUmemGenericAllocationHandle,
+        usize,
+        *const sys::CUmemAllocationProp,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemCreate;
+    let _: unsafe fn(sys::CUmemGenericAllocationHandle) -> sys::CUresult = sys::cuMemRelease;
+    let _: unsafe fn(
+        sys::CUdeviceptr,
+        usize,
+        usize,
+        sys::CUmemGenericAllocationHandle,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemMap;
+    let _: unsafe fn(sys::CUdeviceptr, usize) -> sys::CUresult = sys::cuMemUnmap;
+    let _: unsafe fn(sys::CUdeviceptr, usize, *const sys::CUmemAccessDesc, usize) -> sys::CUresult =
+        sys::cuMemSetAccess;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_ulonglong,
+        *const sys::CUmemLocation,
+        sys::CUdeviceptr,
+    ) -> sys::CUresult = sys::cuMemGetAccess;
+    let _: unsafe fn(*mut sys::CUmemGenericAllocationHandle, *mut ::core::ffi::c_void) -> sys::CUresult =
+        sys::cuMemRetainAllocationHandle;
+    let _: unsafe fn(
+        *mut usize,
+        *const sys::CUmemAllocationProp,
+        sys::CUmemAllocationGranularity_flags,
+    ) -> sys::CUresult = sys::cuMemGetAllocationGranularity;
+    let _: unsafe fn(*mut sys::CUmemAllocationProp, sys::CUmemGenericAllocationHandle) -> sys::CUresult =
+        sys::cuMemGetAllocationPropertiesFromHandle;
+    let _: unsafe fn(
+        *mut ::core::ffi::c_void,
+        sys::CUmemGenericAllocationHandle,
+        sys::CUmemAllocationHandleType,
+        ::core::ffi::c_ulonglong,
+    ) -> sys::CUresult = sys::cuMemExportToShareableHandle;
+    let _: unsafe fn(
+        *mut sys::CUmemGenericAllocationHandle,
+        *mut ::core::ffi::c_void,
+        sys::CUmemAllocationHandleType,
+    ) -> sys::CUresult = sys::cuMemImportFromShareableHandle;
 }
 
 /// Our types have the sizes of the header's.
 #[test]
 fn types_are_those_of_the_header() {
+    assert_eq!(
+        (size_of::<types::CUDA_ARRAY3D_DESCRIPTOR>(), align_of::<types::CUDA_ARRAY3D_DESCRIPTOR>()),
+        (size_of::<sys::CUDA_ARRAY3D_DESCRIPTOR>(), align_of::<sys::CUDA_ARRAY3D_DESCRIPTOR>()),
+        "CUDA_ARRAY3D_DESCRIPTOR"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_ARRAY_DESCRIPTOR>(), align_of::<types::CUDA_ARRAY_DESCRIPTOR>()),
+        (size_of::<sys::CUDA_ARRAY_DESCRIPTOR>(), align_of::<sys::CUDA_ARRAY_DESCRIPTOR>()),
+        "CUDA_ARRAY_DESCRIPTOR"
+    );
+    assert_eq!(
+        (
+            size_of::<types::CUDA_ARRAY_MEMORY_REQUIREMENTS>(),
+            align_of::<types::CUDA_ARRAY_MEMORY_REQUIREMENTS>()
+        ),
+        (size_of::<sys::CUDA_ARRAY_MEMORY_REQUIREMENTS>(), align_of::<sys::CUDA_ARRAY_MEMORY_REQUIREMENTS>()),
+        "CUDA_ARRAY_MEMORY_REQUIREMENTS"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_ARRAY_SPARSE_PROPERTIES>(), align_of::<types::CUDA_ARRAY_SPARSE_PROPERTIES>()),
+        (size_of::<sys::CUDA_ARRAY_SPARSE_PROPERTIES>(), align_of::<sys::CUDA_ARRAY_SPARSE_PROPERTIES>()),
+        "CUDA_ARRAY_SPARSE_PROPERTIES"
+    );
     assert_eq!(
         (
             size_of::<types::CUDA_BATCH_MEM_OP_NODE_PARAMS>(),
@@ -847,6 +1298,11 @@ fn types_are_those_of_the_header() {
         "CUDA_KERNEL_NODE_PARAMS_v1"
     );
     assert_eq!(
+        (size_of::<types::CUDA_LAUNCH_PARAMS>(), align_of::<types::CUDA_LAUNCH_PARAMS>()),
+        (size_of::<sys::CUDA_LAUNCH_PARAMS>(), align_of::<sys::CUDA_LAUNCH_PARAMS>()),
+        "CUDA_LAUNCH_PARAMS"
+    );
+    assert_eq!(
         (size_of::<types::CUDA_MEMCPY2D>(), align_of::<types::CUDA_MEMCPY2D>()),
         (size_of::<sys::CUDA_MEMCPY2D>(), align_of::<sys::CUDA_MEMCPY2D>()),
         "CUDA_MEMCPY2D"
@@ -855,6 +1311,11 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUDA_MEMCPY3D>(), align_of::<types::CUDA_MEMCPY3D>()),
         (size_of::<sys::CUDA_MEMCPY3D>(), align_of::<sys::CUDA_MEMCPY3D>()),
         "CUDA_MEMCPY3D"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_MEMCPY3D_BATCH_OP>(), align_of::<types::CUDA_MEMCPY3D_BATCH_OP>()),
+        (size_of::<sys::CUDA_MEMCPY3D_BATCH_OP>(), align_of::<sys::CUDA_MEMCPY3D_BATCH_OP>()),
+        "CUDA_MEMCPY3D_BATCH_OP"
     );
     assert_eq!(
         (size_of::<types::CUDA_MEMCPY3D_PEER>(), align_of::<types::CUDA_MEMCPY3D_PEER>()),
@@ -872,9 +1333,54 @@ fn types_are_those_of_the_header() {
         "CUDA_MEM_ALLOC_NODE_PARAMS"
     );
     assert_eq!(
+        (size_of::<types::CUDA_RESOURCE_DESC>(), align_of::<types::CUDA_RESOURCE_DESC>()),
+        (size_of::<sys::CUDA_RESOURCE_DESC>(), align_of::<sys::CUDA_RESOURCE_DESC>()),
+        "CUDA_RESOURCE_DESC"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_RESOURCE_VIEW_DESC>(), align_of::<types::CUDA_RESOURCE_VIEW_DESC>()),
+        (size_of::<sys::CUDA_RESOURCE_VIEW_DESC>(), align_of::<sys::CUDA_RESOURCE_VIEW_DESC>()),
+        "CUDA_RESOURCE_VIEW_DESC"
+    );
+    assert_eq!(
+        (size_of::<types::CUDA_TEXTURE_DESC>(), align_of::<types::CUDA_TEXTURE_DESC>()),
+        (size_of::<sys::CUDA_TEXTURE_DESC>(), align_of::<sys::CUDA_TEXTURE_DESC>()),
+        "CUDA_TEXTURE_DESC"
+    );
+    assert_eq!(
+        (size_of::<types::CUaddress_mode>(), align_of::<types::CUaddress_mode>()),
+        (size_of::<sys::CUaddress_mode>(), align_of::<sys::CUaddress_mode>()),
+        "CUaddress_mode"
+    );
+    assert_eq!(
+        (size_of::<types::CUarray>(), align_of::<types::CUarray>()),
+        (size_of::<sys::CUarray>(), align_of::<sys::CUarray>()),
+        "CUarray"
+    );
+    assert_eq!(
+        (size_of::<types::CUarrayMapInfo>(), align_of::<types::CUarrayMapInfo>()),
+        (size_of::<sys::CUarrayMapInfo>(), align_of::<sys::CUarrayMapInfo>()),
+        "CUarrayMapInfo"
+    );
+    assert_eq!(
         (size_of::<types::CUarray_format>(), align_of::<types::CUarray_format>()),
         (size_of::<sys::CUarray_format>(), align_of::<sys::CUarray_format>()),
         "CUarray_format"
+    );
+    assert_eq!(
+        (size_of::<types::CUasyncCallback>(), align_of::<types::CUasyncCallback>()),
+        (size_of::<sys::CUasyncCallback>(), align_of::<sys::CUasyncCallback>()),
+        "CUasyncCallback"
+    );
+    assert_eq!(
+        (size_of::<types::CUasyncCallbackHandle>(), align_of::<types::CUasyncCallbackHandle>()),
+        (size_of::<sys::CUasyncCallbackHandle>(), align_of::<sys::CUasyncCallbackHandle>()),
+        "CUasyncCallbackHandle"
+    );
+    assert_eq!(
+        (size_of::<types::CUatomicOperation>(), align_of::<types::CUatomicOperation>()),
+        (size_of::<sys::CUatomicOperation>(), align_of::<sys::CUatomicOperation>()),
+        "CUatomicOperation"
     );
     assert_eq!(
         (size_of::<types::CUcontext>(), align_of::<types::CUcontext>()),
@@ -885,6 +1391,21 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUctxCreateParams>(), align_of::<types::CUctxCreateParams>()),
         (size_of::<sys::CUctxCreateParams>(), align_of::<sys::CUctxCreateParams>()),
         "CUctxCreateParams"
+    );
+    assert_eq!(
+        (size_of::<types::CUdevResource>(), align_of::<types::CUdevResource>()),
+        (size_of::<sys::CUdevResource>(), align_of::<sys::CUdevResource>()),
+        "CUdevResource"
+    );
+    assert_eq!(
+        (size_of::<types::CUdevResourceDesc>(), align_of::<types::CUdevResourceDesc>()),
+        (size_of::<sys::CUdevResourceDesc>(), align_of::<sys::CUdevResourceDesc>()),
+        "CUdevResourceDesc"
+    );
+    assert_eq!(
+        (size_of::<types::CUdevResourceType>(), align_of::<types::CUdevResourceType>()),
+        (size_of::<sys::CUdevResourceType>(), align_of::<sys::CUdevResourceType>()),
+        "CUdevResourceType"
     );
     assert_eq!(
         (size_of::<types::CUdevice>(), align_of::<types::CUdevice>()),
@@ -933,6 +1454,11 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUexecAffinityType>(), align_of::<types::CUexecAffinityType>()),
         (size_of::<sys::CUexecAffinityType>(), align_of::<sys::CUexecAffinityType>()),
         "CUexecAffinityType"
+    );
+    assert_eq!(
+        (size_of::<types::CUfilter_mode>(), align_of::<types::CUfilter_mode>()),
+        (size_of::<sys::CUfilter_mode>(), align_of::<sys::CUfilter_mode>()),
+        "CUfilter_mode"
     );
     assert_eq!(
         (
@@ -1037,6 +1563,16 @@ fn types_are_those_of_the_header() {
         "CUhostFn"
     );
     assert_eq!(
+        (size_of::<types::CUipcEventHandle>(), align_of::<types::CUipcEventHandle>()),
+        (size_of::<sys::CUipcEventHandle>(), align_of::<sys::CUipcEventHandle>()),
+        "CUipcEventHandle"
+    );
+    assert_eq!(
+        (size_of::<types::CUipcMemHandle>(), align_of::<types::CUipcMemHandle>()),
+        (size_of::<sys::CUipcMemHandle>(), align_of::<sys::CUipcMemHandle>()),
+        "CUipcMemHandle"
+    );
+    assert_eq!(
         (size_of::<types::CUjitInputType>(), align_of::<types::CUjitInputType>()),
         (size_of::<sys::CUjitInputType>(), align_of::<sys::CUjitInputType>()),
         "CUjitInputType"
@@ -1087,6 +1623,21 @@ fn types_are_those_of_the_header() {
         "CUlinkState"
     );
     assert_eq!(
+        (size_of::<types::CUlogIterator>(), align_of::<types::CUlogIterator>()),
+        (size_of::<sys::CUlogIterator>(), align_of::<sys::CUlogIterator>()),
+        "CUlogIterator"
+    );
+    assert_eq!(
+        (size_of::<types::CUlogsCallback>(), align_of::<types::CUlogsCallback>()),
+        (size_of::<sys::CUlogsCallback>(), align_of::<sys::CUlogsCallback>()),
+        "CUlogsCallback"
+    );
+    assert_eq!(
+        (size_of::<types::CUlogsCallbackHandle>(), align_of::<types::CUlogsCallbackHandle>()),
+        (size_of::<sys::CUlogsCallbackHandle>(), align_of::<sys::CUlogsCallbackHandle>()),
+        "CUlogsCallbackHandle"
+    );
+    assert_eq!(
         (size_of::<types::CUmemAccessDesc>(), align_of::<types::CUmemAccessDesc>()),
         (size_of::<sys::CUmemAccessDesc>(), align_of::<sys::CUmemAccessDesc>()),
         "CUmemAccessDesc"
@@ -1097,6 +1648,42 @@ fn types_are_those_of_the_header() {
         "CUmemAccess_flags"
     );
     assert_eq!(
+        (
+            size_of::<types::CUmemAllocationGranularity_flags>(),
+            align_of::<types::CUmemAllocationGranularity_flags>()
+        ),
+        (
+            size_of::<sys::CUmemAllocationGranularity_flags>(),
+            align_of::<sys::CUmemAllocationGranularity_flags>()
+        ),
+        "CUmemAllocationGranularity_flags"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemAllocationHandleType>(), align_of::<types::CUmemAllocationHandleType>()),
+        (size_of::<sys::CUmemAllocationHandleType>(), align_of::<sys::CUmemAllocationHandleType>()),
+        "CUmemAllocationHandleType"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemAllocationProp>(), align_of::<types::CUmemAllocationProp>()),
+        (size_of::<sys::CUmemAllocationProp>(), align_of::<sys::CUmemAllocationProp>()),
+        "CUmemAllocationProp"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemAllocationType>(), align_of::<types::CUmemAllocationType>()),
+        (size_of::<sys::CUmemAllocationType>(), align_of::<sys::CUmemAllocationType>()),
+        "CUmemAllocationType"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemDecompressParams>(), align_of::<types::CUmemDecompressParams>()),
+        (size_of::<sys::CUmemDecompressParams>(), align_of::<sys::CUmemDecompressParams>()),
+        "CUmemDecompressParams"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemGenericAllocationHandle>(), align_of::<types::CUmemGenericAllocationHandle>()),
+        (size_of::<sys::CUmemGenericAllocationHandle>(), align_of::<sys::CUmemGenericAllocationHandle>()),
+        "CUmemGenericAllocationHandle"
+    );
+    assert_eq!(
         (size_of::<types::CUmemLocation>(), align_of::<types::CUmemLocation>()),
         (size_of::<sys::CUmemLocation>(), align_of::<sys::CUmemLocation>()),
         "CUmemLocation"
@@ -1105,6 +1692,11 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUmemPoolProps>(), align_of::<types::CUmemPoolProps>()),
         (size_of::<sys::CUmemPoolProps>(), align_of::<sys::CUmemPoolProps>()),
         "CUmemPoolProps"
+    );
+    assert_eq!(
+        (size_of::<types::CUmemPoolPtrExportData>(), align_of::<types::CUmemPoolPtrExportData>()),
+        (size_of::<sys::CUmemPoolPtrExportData>(), align_of::<sys::CUmemPoolPtrExportData>()),
+        "CUmemPoolPtrExportData"
     );
     assert_eq!(
         (size_of::<types::CUmemPool_attribute>(), align_of::<types::CUmemPool_attribute>()),
@@ -1130,6 +1722,11 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUmemoryPool>(), align_of::<types::CUmemoryPool>()),
         (size_of::<sys::CUmemoryPool>(), align_of::<sys::CUmemoryPool>()),
         "CUmemoryPool"
+    );
+    assert_eq!(
+        (size_of::<types::CUmipmappedArray>(), align_of::<types::CUmipmappedArray>()),
+        (size_of::<sys::CUmipmappedArray>(), align_of::<sys::CUmipmappedArray>()),
+        "CUmipmappedArray"
     );
     assert_eq!(
         (size_of::<types::CUmodule>(), align_of::<types::CUmodule>()),
@@ -1182,6 +1779,11 @@ fn types_are_those_of_the_header() {
         "CUstreamAttrValue"
     );
     assert_eq!(
+        (size_of::<types::CUstreamBatchMemOpParams>(), align_of::<types::CUstreamBatchMemOpParams>()),
+        (size_of::<sys::CUstreamBatchMemOpParams>(), align_of::<sys::CUstreamBatchMemOpParams>()),
+        "CUstreamBatchMemOpParams"
+    );
+    assert_eq!(
         (size_of::<types::CUstreamCallback>(), align_of::<types::CUstreamCallback>()),
         (size_of::<sys::CUstreamCallback>(), align_of::<sys::CUstreamCallback>()),
         "CUstreamCallback"
@@ -1197,6 +1799,61 @@ fn types_are_those_of_the_header() {
         "CUstreamCaptureStatus"
     );
     assert_eq!(
+        (size_of::<types::CUsurfObject>(), align_of::<types::CUsurfObject>()),
+        (size_of::<sys::CUsurfObject>(), align_of::<sys::CUsurfObject>()),
+        "CUsurfObject"
+    );
+    assert_eq!(
+        (size_of::<types::CUsurfref>(), align_of::<types::CUsurfref>()),
+        (size_of::<sys::CUsurfref>(), align_of::<sys::CUsurfref>()),
+        "CUsurfref"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMap>(), align_of::<types::CUtensorMap>()),
+        (size_of::<sys::CUtensorMap>(), align_of::<sys::CUtensorMap>()),
+        "CUtensorMap"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapDataType>(), align_of::<types::CUtensorMapDataType>()),
+        (size_of::<sys::CUtensorMapDataType>(), align_of::<sys::CUtensorMapDataType>()),
+        "CUtensorMapDataType"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapFloatOOBfill>(), align_of::<types::CUtensorMapFloatOOBfill>()),
+        (size_of::<sys::CUtensorMapFloatOOBfill>(), align_of::<sys::CUtensorMapFloatOOBfill>()),
+        "CUtensorMapFloatOOBfill"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapIm2ColWideMode>(), align_of::<types::CUtensorMapIm2ColWideMode>()),
+        (size_of::<sys::CUtensorMapIm2ColWideMode>(), align_of::<sys::CUtensorMapIm2ColWideMode>()),
+        "CUtensorMapIm2ColWideMode"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapInterleave>(), align_of::<types::CUtensorMapInterleave>()),
+        (size_of::<sys::CUtensorMapInterleave>(), align_of::<sys::CUtensorMapInterleave>()),
+        "CUtensorMapInterleave"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapL2promotion>(), align_of::<types::CUtensorMapL2promotion>()),
+        (size_of::<sys::CUtensorMapL2promotion>(), align_of::<sys::CUtensorMapL2promotion>()),
+        "CUtensorMapL2promotion"
+    );
+    assert_eq!(
+        (size_of::<types::CUtensorMapSwizzle>(), align_of::<types::CUtensorMapSwizzle>()),
+        (size_of::<sys::CUtensorMapSwizzle>(), align_of::<sys::CUtensorMapSwizzle>()),
+        "CUtensorMapSwizzle"
+    );
+    assert_eq!(
+        (size_of::<types::CUtexObject>(), align_of::<types::CUtexObject>()),
+        (size_of::<sys::CUtexObject>(), align_of::<sys::CUtexObject>()),
+        "CUtexObject"
+    );
+    assert_eq!(
+        (size_of::<types::CUtexref>(), align_of::<types::CUtexref>()),
+        (size_of::<sys::CUtexref>(), align_of::<sys::CUtexref>()),
+        "CUtexref"
+    );
+    assert_eq!(
         (size_of::<types::CUuserObject>(), align_of::<types::CUuserObject>()),
         (size_of::<sys::CUuserObject>(), align_of::<sys::CUuserObject>()),
         "CUuserObject"
@@ -1205,6 +1862,11 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUuuid>(), align_of::<types::CUuuid>()),
         (size_of::<sys::CUuuid>(), align_of::<sys::CUuuid>()),
         "CUuuid"
+    );
+    assert_eq!(
+        (size_of::<types::cuuint32_t>(), align_of::<types::cuuint32_t>()),
+        (size_of::<sys::cuuint32_t>(), align_of::<sys::cuuint32_t>()),
+        "cuuint32_t"
     );
     assert_eq!(
         (size_of::<types::cuuint64_t>(), align_of::<types::cuuint64_t>()),
@@ -1290,9 +1952,15 @@ mod unchecked {
     /// an older ABI name, not in the header any more
     pub fn cuMemAllocHost() {}
     /// an older ABI name, not in the header any more
+    pub fn cuMemHostRegister() {}
+    /// an older ABI name, not in the header any more
     pub fn cuGetProcAddress() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuIpcOpenMemHandle() {}
     /// newer than the header level that cudarc is built for
     pub fn cuLaunchHostFunc_v2() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuDeviceTotalMem() {}
     /// newer than the header level that cudarc is built for
     pub fn cuKernelGetParamCount() {}
     /// an older ABI name, not in the header any more
@@ -1304,11 +1972,31 @@ mod unchecked {
     /// newer than the header level that cudarc is built for
     pub fn cuMemcpyWithAttributesAsync() {}
     /// an older ABI name, not in the header any more
+    pub fn cuMemcpyBatchAsync() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuMemcpy3DBatchAsync() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuMemcpy3DWithAttributesAsync() {}
+    /// an older ABI name, not in the header any more
     pub fn cuMemPrefetchAsync() {}
     /// an older ABI name, not in the header any more
     pub fn cuMemAdvise() {}
+    /// newer than the header level that cudarc is built for
+    pub fn cuStreamGetDevResource() {}
     /// an older ABI name, not in the header any more
     pub fn cuStreamDestroy() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamWaitValue32() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamWaitValue64() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamWriteValue32() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamWriteValue64() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuStreamBatchMemOp() {}
+    /// an older ABI name, not in the header any more
+    pub fn cuTexRefSetAddress2D_v2() {}
 }
 
 mod absent {
@@ -1355,15 +2043,28 @@ mod absent {
         cuGraphAddNode();
         cuGraphNodeGetParams();
         cuMemAllocHost();
+        cuMemHostRegister();
         cuGetProcAddress();
+        cuIpcOpenMemHandle();
         cuLaunchHostFunc_v2();
+        cuDeviceTotalMem();
         cuKernelGetParamCount();
         cuLinkCreate();
         cuLinkAddData();
         cuLinkAddFile();
         cuMemcpyWithAttributesAsync();
+        cuMemcpyBatchAsync();
+        cuMemcpy3DBatchAsync();
+        cuMemcpy3DWithAttributesAsync();
         cuMemPrefetchAsync();
         cuMemAdvise();
+        cuStreamGetDevResource();
         cuStreamDestroy();
+        cuStreamWaitValue32();
+        cuStreamWaitValue64();
+        cuStreamWriteValue32();
+        cuStreamWriteValue64();
+        cuStreamBatchMemOp();
+        cuTexRefSetAddress2D_v2();
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! A pointer is read or written here as the driver's documentation of the call allows; NULL is passed on as absent.
 #![allow(non_snake_case, clippy::too_many_arguments, clippy::missing_safety_doc, clippy::redundant_closure)]
+// Some handles are numbers already.
+#![allow(clippy::unnecessary_cast)]
 // Hand-written functions without pointers are safe.
 #![allow(unused_unsafe)]
 
@@ -14,24 +16,369 @@ use protocol::ops::info;
 use super::wire;
 use crate::call::entry;
 use crate::types::{
-    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_EXT_SEM_SIGNAL_NODE_PARAMS,
-    CUDA_EXT_SEM_WAIT_NODE_PARAMS, CUDA_GRAPH_INSTANTIATE_PARAMS, CUDA_HOST_NODE_PARAMS,
-    CUDA_KERNEL_NODE_PARAMS, CUDA_KERNEL_NODE_PARAMS_v1, CUDA_MEM_ALLOC_NODE_PARAMS, CUDA_MEMCPY2D,
-    CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUDA_MEMSET_NODE_PARAMS, CUarray_format, CUcontext, CUctxCreateParams,
-    CUdevice, CUdevice_P2PAttribute, CUdevice_attribute, CUdeviceptr, CUdevprop,
-    CUdriverProcAddressQueryResult, CUevent, CUexecAffinityParam, CUexecAffinityType,
-    CUflushGPUDirectRDMAWritesScope, CUflushGPUDirectRDMAWritesTarget, CUfunc_cache, CUfunction,
-    CUfunction_attribute, CUfunctionLoadingState, CUgraph, CUgraphConditionalHandle, CUgraphEdgeData,
-    CUgraphExec, CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, CUgraphMem_attribute, CUgraphNode,
-    CUgraphNodeParams, CUgraphNodeType, CUgreenCtx, CUhostFn, CUjit_option, CUjitInputType, CUkernel,
+    CU_STREAM_LEGACY, CU_STREAM_PER_THREAD, CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_MEMORY_REQUIREMENTS,
+    CUDA_ARRAY_SPARSE_PROPERTIES, CUDA_ARRAY3D_DESCRIPTOR, CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    CUDA_EXT_SEM_SIGNAL_NODE_PARAMS, CUDA_EXT_SEM_WAIT_NODE_PARAMS, CUDA_GRAPH_INSTANTIATE_PARAMS,
+    CUDA_HOST_NODE_PARAMS, CUDA_KERNEL_NODE_PARAMS, CUDA_KERNEL_NODE_PARAMS_v1, CUDA_LAUNCH_PARAMS,
+    CUDA_MEM_ALLOC_NODE_PARAMS, CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUDA_MEMCPY3D_BATCH_OP, CUDA_MEMCPY3D_PEER,
+    CUDA_MEMSET_NODE_PARAMS, CUDA_RESOURCE_DESC, CUDA_RESOURCE_VIEW_DESC, CUDA_TEXTURE_DESC, CUaddress_mode,
+    CUarray, CUarray_format, CUarrayMapInfo, CUasyncCallback, CUasyncCallbackHandle, CUatomicOperation,
+    CUcontext, CUctxCreateParams, CUdevResource, CUdevResourceDesc, CUdevResourceType, CUdevice,
+    CUdevice_P2PAttribute, CUdevice_attribute, CUdeviceptr, CUdevprop, CUdriverProcAddressQueryResult,
+    CUevent, CUexecAffinityParam, CUexecAffinityType, CUfilter_mode, CUflushGPUDirectRDMAWritesScope,
+    CUflushGPUDirectRDMAWritesTarget, CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState,
+    CUgraph, CUgraphConditionalHandle, CUgraphEdgeData, CUgraphExec, CUgraphExecUpdateResult,
+    CUgraphExecUpdateResultInfo, CUgraphMem_attribute, CUgraphNode, CUgraphNodeParams, CUgraphNodeType,
+    CUgreenCtx, CUhostFn, CUipcEventHandle, CUipcMemHandle, CUjit_option, CUjitInputType, CUkernel,
     CUkernelNodeAttrID, CUkernelNodeAttrValue, CUlaunchConfig, CUlibrary, CUlibraryOption, CUlimit,
-    CUlinkState, CUmem_advise, CUmem_range_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemLocation,
-    CUmemPool_attribute, CUmemPoolProps, CUmemcpyAttributes, CUmemoryPool, CUmodule, CUmoduleLoadingMode,
-    CUoccupancyB2DSize, CUoutput_mode, CUpointer_attribute, CUresult, CUsharedconfig, CUstream,
-    CUstreamAttrID, CUstreamAttrValue, CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus,
-    CUuserObject, CUuuid, cuuint64_t,
+    CUlinkState, CUlogIterator, CUlogsCallback, CUlogsCallbackHandle, CUmem_advise, CUmem_range_attribute,
+    CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags, CUmemAllocationHandleType,
+    CUmemAllocationProp, CUmemAllocationType, CUmemDecompressParams, CUmemGenericAllocationHandle,
+    CUmemLocation, CUmemPool_attribute, CUmemPoolProps, CUmemPoolPtrExportData, CUmemcpyAttributes,
+    CUmemoryPool, CUmipmappedArray, CUmodule, CUmoduleLoadingMode, CUoccupancyB2DSize, CUoutput_mode,
+    CUpointer_attribute, CUresult, CUsharedconfig, CUstream, CUstreamAttrID, CUstreamAttrValue,
+    CUstreamBatchMemOpParams, CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus, CUsurfObject,
+    CUsurfref, CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapIm2ColWideMode,
+    CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapSwizzle, CUtexObject, CUtexref, CUuserObject,
+    CUuuid, cuuint32_t, cuuint64_t,
 };
 use crate::{custom, marshal};
+
+/// Creates a one- or two-dimensional array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayCreate_v2(
+    pHandle: *mut CUarray,
+    pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR,
+) -> CUresult {
+    entry(
+        &info::cuArrayCreate_v2,
+        |t| {
+            t.arg("pHandle", pHandle);
+            t.arg("pAllocateArray", pAllocateArray);
+        },
+        || {
+            let mut pHandle_value = (!pHandle.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pAllocateArray_value = unsafe { marshal::input::<[u8; 24]>(pAllocateArray.cast()) };
+            wire::cuArrayCreate_v2(pHandle_value.as_mut(), pAllocateArray_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates an array of up to three dimensions, layered, cubemap or sparse if asked for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArray3DCreate_v2(
+    pHandle: *mut CUarray,
+    pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR,
+) -> CUresult {
+    entry(
+        &info::cuArray3DCreate_v2,
+        |t| {
+            t.arg("pHandle", pHandle);
+            t.arg("pAllocateArray", pAllocateArray);
+        },
+        || {
+            let mut pHandle_value = (!pHandle.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pAllocateArray_value = unsafe { marshal::input::<[u8; 40]>(pAllocateArray.cast()) };
+            wire::cuArray3DCreate_v2(pHandle_value.as_mut(), pAllocateArray_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Size and format of an array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayGetDescriptor_v2(
+    pArrayDescriptor: *mut CUDA_ARRAY_DESCRIPTOR,
+    hArray: CUarray,
+) -> CUresult {
+    entry(
+        &info::cuArrayGetDescriptor_v2,
+        |t| {
+            t.arg("pArrayDescriptor", pArrayDescriptor);
+            t.arg("hArray", hArray);
+        },
+        || {
+            let mut pArrayDescriptor_value = (!pArrayDescriptor.is_null()).then_some([0u8; 24]);
+            wire::cuArrayGetDescriptor_v2(pArrayDescriptor_value.as_mut(), hArray as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pArrayDescriptor.cast(), pArrayDescriptor_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Size, format and flags of an array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArray3DGetDescriptor_v2(
+    pArrayDescriptor: *mut CUDA_ARRAY3D_DESCRIPTOR,
+    hArray: CUarray,
+) -> CUresult {
+    entry(
+        &info::cuArray3DGetDescriptor_v2,
+        |t| {
+            t.arg("pArrayDescriptor", pArrayDescriptor);
+            t.arg("hArray", hArray);
+        },
+        || {
+            let mut pArrayDescriptor_value = (!pArrayDescriptor.is_null()).then_some([0u8; 40]);
+            wire::cuArray3DGetDescriptor_v2(pArrayDescriptor_value.as_mut(), hArray as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pArrayDescriptor.cast(), pArrayDescriptor_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayDestroy(hArray: CUarray) -> CUresult {
+    entry(
+        &info::cuArrayDestroy,
+        |t| {
+            t.arg("hArray", hArray);
+        },
+        || wire::cuArrayDestroy(hArray as u64),
+    )
+}
+
+/// Memory that a sparse or deferred array needs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayGetMemoryRequirements(
+    memoryRequirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS,
+    array: CUarray,
+    device: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuArrayGetMemoryRequirements,
+        |t| {
+            t.arg("memoryRequirements", memoryRequirements);
+            t.arg("array", array);
+            t.arg("device", device);
+        },
+        || {
+            let mut memoryRequirements_value = (!memoryRequirements.is_null()).then_some([0u8; 32]);
+            wire::cuArrayGetMemoryRequirements(memoryRequirements_value.as_mut(), array as u64, device)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(memoryRequirements.cast(), memoryRequirements_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The array of one plane of a multi-planar array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayGetPlane(
+    pPlaneArray: *mut CUarray,
+    hArray: CUarray,
+    planeIdx: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuArrayGetPlane,
+        |t| {
+            t.arg("pPlaneArray", pPlaneArray);
+            t.arg("hArray", hArray);
+            t.arg("planeIdx", planeIdx);
+        },
+        || {
+            let mut pPlaneArray_value = (!pPlaneArray.is_null()).then_some(0u64);
+            wire::cuArrayGetPlane(pPlaneArray_value.as_mut(), hArray as u64, planeIdx)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pPlaneArray.cast(), pPlaneArray_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Tiles of a sparse array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuArrayGetSparseProperties(
+    sparseProperties: *mut CUDA_ARRAY_SPARSE_PROPERTIES,
+    array: CUarray,
+) -> CUresult {
+    entry(
+        &info::cuArrayGetSparseProperties,
+        |t| {
+            t.arg("sparseProperties", sparseProperties);
+            t.arg("array", array);
+        },
+        || {
+            let mut sparseProperties_value = (!sparseProperties.is_null()).then_some([0u8; 48]);
+            wire::cuArrayGetSparseProperties(sparseProperties_value.as_mut(), array as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(sparseProperties.cast(), sparseProperties_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates an array with mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayCreate(
+    pHandle: *mut CUmipmappedArray,
+    pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR,
+    numMipmapLevels: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuMipmappedArrayCreate,
+        |t| {
+            t.arg("pHandle", pHandle);
+            t.arg("pMipmappedArrayDesc", pMipmappedArrayDesc);
+            t.arg("numMipmapLevels", numMipmapLevels);
+        },
+        || {
+            let mut pHandle_value = (!pHandle.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pMipmappedArrayDesc_value = unsafe { marshal::input::<[u8; 40]>(pMipmappedArrayDesc.cast()) };
+            wire::cuMipmappedArrayCreate(
+                pHandle_value.as_mut(),
+                pMipmappedArrayDesc_value.as_ref(),
+                numMipmapLevels,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an array with mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray) -> CUresult {
+    entry(
+        &info::cuMipmappedArrayDestroy,
+        |t| {
+            t.arg("hMipmappedArray", hMipmappedArray);
+        },
+        || wire::cuMipmappedArrayDestroy(hMipmappedArray as u64),
+    )
+}
+
+/// The array of one mipmap level.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayGetLevel(
+    pLevelArray: *mut CUarray,
+    hMipmappedArray: CUmipmappedArray,
+    level: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuMipmappedArrayGetLevel,
+        |t| {
+            t.arg("pLevelArray", pLevelArray);
+            t.arg("hMipmappedArray", hMipmappedArray);
+            t.arg("level", level);
+        },
+        || {
+            let mut pLevelArray_value = (!pLevelArray.is_null()).then_some(0u64);
+            wire::cuMipmappedArrayGetLevel(pLevelArray_value.as_mut(), hMipmappedArray as u64, level)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pLevelArray.cast(), pLevelArray_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Memory that a sparse or deferred array with mipmap levels needs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayGetMemoryRequirements(
+    memoryRequirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS,
+    mipmap: CUmipmappedArray,
+    device: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuMipmappedArrayGetMemoryRequirements,
+        |t| {
+            t.arg("memoryRequirements", memoryRequirements);
+            t.arg("mipmap", mipmap);
+            t.arg("device", device);
+        },
+        || {
+            let mut memoryRequirements_value = (!memoryRequirements.is_null()).then_some([0u8; 32]);
+            wire::cuMipmappedArrayGetMemoryRequirements(
+                memoryRequirements_value.as_mut(),
+                mipmap as u64,
+                device,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(memoryRequirements.cast(), memoryRequirements_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Tiles and mip tail of a sparse array with mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMipmappedArrayGetSparseProperties(
+    sparseProperties: *mut CUDA_ARRAY_SPARSE_PROPERTIES,
+    mipmap: CUmipmappedArray,
+) -> CUresult {
+    entry(
+        &info::cuMipmappedArrayGetSparseProperties,
+        |t| {
+            t.arg("sparseProperties", sparseProperties);
+            t.arg("mipmap", mipmap);
+        },
+        || {
+            let mut sparseProperties_value = (!sparseProperties.is_null()).then_some([0u8; 48]);
+            wire::cuMipmappedArrayGetSparseProperties(sparseProperties_value.as_mut(), mipmap as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(sparseProperties.cast(), sparseProperties_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Maps memory to parts of sparse arrays, and unmaps it, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync(
+    mapInfoList: *mut CUarrayMapInfo,
+    count: c_uint,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemMapArrayAsync,
+        |t| {
+            t.arg("mapInfoList", mapInfoList);
+            t.arg("count", count);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let mapInfoList_len = marshal::length(count as i64 as usize, 96)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let mapInfoList_value = unsafe { marshal::data_in(mapInfoList.cast(), mapInfoList_len) };
+            wire::cuMemMapArrayAsync(mapInfoList_value, count, hStream as u64)
+        },
+    )
+}
+
+/// Maps memory to parts of sparse arrays, and unmaps it, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMapArrayAsync_ptsz(
+    mapInfoList: *mut CUarrayMapInfo,
+    count: c_uint,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemMapArrayAsync_ptsz,
+        |t| {
+            t.arg("mapInfoList", mapInfoList);
+            t.arg("count", count);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let mapInfoList_len = marshal::length(count as i64 as usize, 96)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let mapInfoList_value = unsafe { marshal::data_in(mapInfoList.cast(), mapInfoList_len) };
+            wire::cuMemMapArrayAsync(mapInfoList_value, count, marshal::per_thread(hStream) as u64)
+        },
+    )
+}
 
 /// First version of cuStreamBeginCapture_v2, with the global mode.
 #[unsafe(no_mangle)]
@@ -1160,6 +1507,54 @@ pub unsafe extern "C" fn cuCtxResetPersistingL2Cache() -> CUresult {
     entry(&info::cuCtxResetPersistingL2Cache, |_| {}, || wire::cuCtxResetPersistingL2Cache())
 }
 
+/// How much of its device a context may use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxGetExecAffinity(
+    pExecAffinity: *mut CUexecAffinityParam,
+    type_: CUexecAffinityType,
+) -> CUresult {
+    entry(
+        &info::cuCtxGetExecAffinity,
+        |t| {
+            t.arg("pExecAffinity", pExecAffinity);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut pExecAffinity_value = (!pExecAffinity.is_null()).then_some([0u8; 8]);
+            wire::cuCtxGetExecAffinity(pExecAffinity_value.as_mut(), type_)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pExecAffinity.cast(), pExecAffinity_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Records an event after all work of a context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxRecordEvent(hCtx: CUcontext, hEvent: CUevent) -> CUresult {
+    entry(
+        &info::cuCtxRecordEvent,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("hEvent", hEvent);
+        },
+        || wire::cuCtxRecordEvent(hCtx as u64, hEvent as u64),
+    )
+}
+
+/// All later work of a context waits for an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxWaitEvent(hCtx: CUcontext, hEvent: CUevent) -> CUresult {
+    entry(
+        &info::cuCtxWaitEvent,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("hEvent", hEvent);
+        },
+        || wire::cuCtxWaitEvent(hCtx as u64, hEvent as u64),
+    )
+}
+
 /// Number of devices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
@@ -1440,6 +1835,27 @@ pub unsafe extern "C" fn cuDeviceGetExecAffinitySupport(
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pi.cast(), pi_value) };
             Ok(())
+        },
+    )
+}
+
+/// Locally unique id and node mask of a device: what Windows knows devices by, and other systems do not have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetLuid(
+    luid: *mut c_char,
+    deviceNodeMask: *mut c_uint,
+    dev: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuDeviceGetLuid,
+        |t| {
+            t.arg("luid", luid);
+            t.arg("deviceNodeMask", deviceNodeMask);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::device::cuDeviceGetLuid(luid, deviceNodeMask, dev) }
         },
     )
 }
@@ -4222,6 +4638,23 @@ pub unsafe extern "C" fn cuMemHostGetFlags(pFlags: *mut c_uint, p: *mut c_void) 
     )
 }
 
+/// First version of cuMemHostRegister_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostRegister(p: *mut c_void, bytesize: usize, Flags: c_uint) -> CUresult {
+    entry(
+        &info::cuMemHostRegister,
+        |t| {
+            t.arg("p", p);
+            t.arg("bytesize", bytesize);
+            t.arg("Flags", Flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::host_memory::cuMemHostRegister_v2(p, bytesize, Flags) }
+        },
+    )
+}
+
 /// Registers host memory of the program.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemHostRegister_v2(p: *mut c_void, bytesize: usize, Flags: c_uint) -> CUresult {
@@ -4364,6 +4797,129 @@ pub unsafe extern "C" fn cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode) 
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::init::cuModuleGetLoadingMode(mode) }
+        },
+    )
+}
+
+/// A handle of device memory for other programs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcGetMemHandle(pHandle: *mut CUipcMemHandle, dptr: CUdeviceptr) -> CUresult {
+    entry(
+        &info::cuIpcGetMemHandle,
+        |t| {
+            t.arg("pHandle", pHandle);
+            t.arg("dptr", dptr);
+        },
+        || {
+            let mut pHandle_value = (!pHandle.is_null()).then_some([0u8; 64]);
+            wire::cuIpcGetMemHandle(pHandle_value.as_mut(), dptr)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// First version of cuIpcOpenMemHandle_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcOpenMemHandle(
+    pdptr: *mut CUdeviceptr,
+    handle: CUipcMemHandle,
+    Flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuIpcOpenMemHandle,
+        |t| {
+            t.arg("pdptr", pdptr);
+            t.arg("handle", &raw const handle);
+            t.arg("Flags", Flags);
+        },
+        || {
+            let mut pdptr_value = (!pdptr.is_null()).then_some(0u64);
+            // SAFETY: the structure is 64 bytes without padding.
+            let handle_value = unsafe { (&raw const handle).cast::<[u8; 64]>().read() };
+            wire::cuIpcOpenMemHandle_v2(pdptr_value.as_mut(), handle_value, Flags)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pdptr.cast(), pdptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Maps device memory of another program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcOpenMemHandle_v2(
+    pdptr: *mut CUdeviceptr,
+    handle: CUipcMemHandle,
+    Flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuIpcOpenMemHandle_v2,
+        |t| {
+            t.arg("pdptr", pdptr);
+            t.arg("handle", &raw const handle);
+            t.arg("Flags", Flags);
+        },
+        || {
+            let mut pdptr_value = (!pdptr.is_null()).then_some(0u64);
+            // SAFETY: the structure is 64 bytes without padding.
+            let handle_value = unsafe { (&raw const handle).cast::<[u8; 64]>().read() };
+            wire::cuIpcOpenMemHandle_v2(pdptr_value.as_mut(), handle_value, Flags)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pdptr.cast(), pdptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Ends such a mapping.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcCloseMemHandle(dptr: CUdeviceptr) -> CUresult {
+    entry(
+        &info::cuIpcCloseMemHandle,
+        |t| {
+            t.arg("dptr", dptr);
+        },
+        || wire::cuIpcCloseMemHandle(dptr),
+    )
+}
+
+/// A handle of an event for other programs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcGetEventHandle(pHandle: *mut CUipcEventHandle, event: CUevent) -> CUresult {
+    entry(
+        &info::cuIpcGetEventHandle,
+        |t| {
+            t.arg("pHandle", pHandle);
+            t.arg("event", event);
+        },
+        || {
+            let mut pHandle_value = (!pHandle.is_null()).then_some([0u8; 64]);
+            wire::cuIpcGetEventHandle(pHandle_value.as_mut(), event as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// An event of another program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuIpcOpenEventHandle(phEvent: *mut CUevent, handle: CUipcEventHandle) -> CUresult {
+    entry(
+        &info::cuIpcOpenEventHandle,
+        |t| {
+            t.arg("phEvent", phEvent);
+            t.arg("handle", &raw const handle);
+        },
+        || {
+            let mut phEvent_value = (!phEvent.is_null()).then_some(0u64);
+            // SAFETY: the structure is 64 bytes without padding.
+            let handle_value = unsafe { (&raw const handle).cast::<[u8; 64]>().read() };
+            wire::cuIpcOpenEventHandle(phEvent_value.as_mut(), handle_value)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phEvent.cast(), phEvent_value) };
+            Ok(())
         },
     )
 }
@@ -4698,6 +5254,255 @@ pub unsafe extern "C" fn cuLaunchHostFunc_v2_ptsz(
             unsafe {
                 custom::launch::cuLaunchHostFunc_v2(marshal::per_thread(hStream), fn_, userData, syncMode)
             }
+        },
+    )
+}
+
+/// Launches a cooperative kernel on several devices.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunchCooperativeKernelMultiDevice(
+    launchParamsList: *mut CUDA_LAUNCH_PARAMS,
+    numDevices: c_uint,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuLaunchCooperativeKernelMultiDevice,
+        |t| {
+            t.arg("launchParamsList", launchParamsList);
+            t.arg("numDevices", numDevices);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::launch::cuLaunchCooperativeKernelMultiDevice(launchParamsList, numDevices, flags)
+            }
+        },
+    )
+}
+
+/// Adds a reference to the current context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxAttach(pctx: *mut CUcontext, flags: c_uint) -> CUresult {
+    entry(
+        &info::cuCtxAttach,
+        |t| {
+            t.arg("pctx", pctx);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuCtxAttach(pctx, flags) }
+        },
+    )
+}
+
+/// Takes a reference back, and destroys the context with the last one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxDetach(ctx: CUcontext) -> CUresult {
+    entry(
+        &info::cuCtxDetach,
+        |t| {
+            t.arg("ctx", ctx);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuCtxDetach(ctx) }
+        },
+    )
+}
+
+/// Bytes of a device's memory, as many as 32 bits can say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceTotalMem(bytes: *mut c_uint, dev: CUdevice) -> CUresult {
+    entry(
+        &info::cuDeviceTotalMem,
+        |t| {
+            t.arg("bytes", bytes);
+            t.arg("dev", dev);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuDeviceTotalMem(bytes, dev) }
+        },
+    )
+}
+
+/// Block of the next `cuLaunch` of a function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuFuncSetBlockShape(hfunc: CUfunction, x: c_int, y: c_int, z: c_int) -> CUresult {
+    entry(
+        &info::cuFuncSetBlockShape,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("x", x);
+            t.arg("y", y);
+            t.arg("z", z);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuFuncSetBlockShape(hfunc, x, y, z) }
+        },
+    )
+}
+
+/// Dynamic shared memory of the next `cuLaunch` of a function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuFuncSetSharedSize(hfunc: CUfunction, bytes: c_uint) -> CUresult {
+    entry(
+        &info::cuFuncSetSharedSize,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("bytes", bytes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuFuncSetSharedSize(hfunc, bytes) }
+        },
+    )
+}
+
+/// Size of the parameters of the next `cuLaunch` of a function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuParamSetSize(hfunc: CUfunction, numbytes: c_uint) -> CUresult {
+    entry(
+        &info::cuParamSetSize,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("numbytes", numbytes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuParamSetSize(hfunc, numbytes) }
+        },
+    )
+}
+
+/// An integer parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuParamSeti(hfunc: CUfunction, offset: c_int, value: c_uint) -> CUresult {
+    entry(
+        &info::cuParamSeti,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("offset", offset);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuParamSeti(hfunc, offset, value) }
+        },
+    )
+}
+
+/// A floating-point parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuParamSetf(hfunc: CUfunction, offset: c_int, value: f32) -> CUresult {
+    entry(
+        &info::cuParamSetf,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("offset", offset);
+            t.arg("value", value);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuParamSetf(hfunc, offset, value) }
+        },
+    )
+}
+
+/// Any parameter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuParamSetv(
+    hfunc: CUfunction,
+    offset: c_int,
+    ptr: *mut c_void,
+    numbytes: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuParamSetv,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("offset", offset);
+            t.arg("ptr", ptr);
+            t.arg("numbytes", numbytes);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuParamSetv(hfunc, offset, ptr, numbytes) }
+        },
+    )
+}
+
+/// A texture reference as a parameter: functions find theirs by name, so that nothing is to be done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuParamSetTexRef(hfunc: CUfunction, texunit: c_int, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuParamSetTexRef,
+        |t| {
+            t.arg("hfunc", hfunc);
+            t.arg("texunit", texunit);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuParamSetTexRef(hfunc, texunit, hTexRef) }
+        },
+    )
+}
+
+/// Launches one block.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunch(f: CUfunction) -> CUresult {
+    entry(
+        &info::cuLaunch,
+        |t| {
+            t.arg("f", f);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuLaunch(f) }
+        },
+    )
+}
+
+/// Launches a grid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunchGrid(f: CUfunction, grid_width: c_int, grid_height: c_int) -> CUresult {
+    entry(
+        &info::cuLaunchGrid,
+        |t| {
+            t.arg("f", f);
+            t.arg("grid_width", grid_width);
+            t.arg("grid_height", grid_height);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuLaunchGrid(f, grid_width, grid_height) }
+        },
+    )
+}
+
+/// Launches a grid in a stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLaunchGridAsync(
+    f: CUfunction,
+    grid_width: c_int,
+    grid_height: c_int,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuLaunchGridAsync,
+        |t| {
+            t.arg("f", f);
+            t.arg("grid_width", grid_width);
+            t.arg("grid_height", grid_height);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::legacy::cuLaunchGridAsync(f, grid_width, grid_height, hStream) }
         },
     )
 }
@@ -5299,6 +6104,149 @@ pub unsafe extern "C" fn cuLinkDestroy(state: CUlinkState) -> CUresult {
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::link::cuLinkDestroy(state) }
+        },
+    )
+}
+
+/// The end of the log.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLogsCurrent(iterator_out: *mut CUlogIterator, flags: c_uint) -> CUresult {
+    entry(
+        &info::cuLogsCurrent,
+        |t| {
+            t.arg("iterator_out", iterator_out);
+            t.arg("flags", flags);
+        },
+        || {
+            let mut iterator_out_value = (!iterator_out.is_null()).then_some(0u32);
+            wire::cuLogsCurrent(iterator_out_value.as_mut(), flags)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(iterator_out.cast(), iterator_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Writes the log to a file of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLogsDumpToFile(
+    iterator: *mut CUlogIterator,
+    pathToFile: *const c_char,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuLogsDumpToFile,
+        |t| {
+            t.arg("iterator", iterator);
+            t.arg("pathToFile", pathToFile);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::logs::cuLogsDumpToFile(iterator, pathToFile, flags) }
+        },
+    )
+}
+
+/// Writes the log to memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLogsDumpToMemory(
+    iterator: *mut CUlogIterator,
+    buffer: *mut c_char,
+    size: *mut usize,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuLogsDumpToMemory,
+        |t| {
+            t.arg("iterator", iterator);
+            t.arg("buffer", buffer);
+            t.arg("size", size);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::logs::cuLogsDumpToMemory(iterator, buffer, size, flags) }
+        },
+    )
+}
+
+/// Registers a function for log messages. It is not called: messages are on the host, and can be fetched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLogsRegisterCallback(
+    callbackFunc: CUlogsCallback,
+    userData: *mut c_void,
+    callback_out: *mut CUlogsCallbackHandle,
+) -> CUresult {
+    entry(
+        &info::cuLogsRegisterCallback,
+        |t| {
+            t.arg("callbackFunc", callbackFunc);
+            t.arg("userData", userData);
+            t.arg("callback_out", callback_out);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::logs::cuLogsRegisterCallback(callbackFunc, userData, callback_out) }
+        },
+    )
+}
+
+/// Takes such a registration back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuLogsUnregisterCallback(callback: CUlogsCallbackHandle) -> CUresult {
+    entry(
+        &info::cuLogsUnregisterCallback,
+        |t| {
+            t.arg("callback", callback);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::logs::cuLogsUnregisterCallback(callback) }
+        },
+    )
+}
+
+/// Registers a function for notifications of a device. It is not called: the memory budget that it tells of is not set here.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceRegisterAsyncNotification(
+    device: CUdevice,
+    callbackFunc: CUasyncCallback,
+    userData: *mut c_void,
+    callback: *mut CUasyncCallbackHandle,
+) -> CUresult {
+    entry(
+        &info::cuDeviceRegisterAsyncNotification,
+        |t| {
+            t.arg("device", device);
+            t.arg("callbackFunc", callbackFunc);
+            t.arg("userData", userData);
+            t.arg("callback", callback);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::logs::cuDeviceRegisterAsyncNotification(device, callbackFunc, userData, callback)
+            }
+        },
+    )
+}
+
+/// Takes such a registration back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceUnregisterAsyncNotification(
+    device: CUdevice,
+    callback: CUasyncCallbackHandle,
+) -> CUresult {
+    entry(
+        &info::cuDeviceUnregisterAsyncNotification,
+        |t| {
+            t.arg("device", device);
+            t.arg("callback", callback);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::logs::cuDeviceUnregisterAsyncNotification(device, callback) }
         },
     )
 }
@@ -6083,6 +7031,694 @@ pub unsafe extern "C" fn cuMemcpyWithAttributesAsync_ptsz(
     )
 }
 
+/// First version of cuMemcpyBatchAsync_v2, which says where it failed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyBatchAsync(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
+    failIdx: *mut usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyBatchAsync,
+        |t| {
+            t.arg("dsts", dsts);
+            t.arg("srcs", srcs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("attrs", attrs);
+            t.arg("attrsIdxs", attrsIdxs);
+            t.arg("numAttrs", numAttrs);
+            t.arg("failIdx", failIdx);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy::cuMemcpyBatchAsync(
+                    dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, failIdx, hStream,
+                )
+            }
+        },
+    )
+}
+
+/// First version of cuMemcpyBatchAsync_v2, which says where it failed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyBatchAsync_ptsz(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
+    failIdx: *mut usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyBatchAsync_ptsz,
+        |t| {
+            t.arg("dsts", dsts);
+            t.arg("srcs", srcs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("attrs", attrs);
+            t.arg("attrsIdxs", attrsIdxs);
+            t.arg("numAttrs", numAttrs);
+            t.arg("failIdx", failIdx);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy::cuMemcpyBatchAsync(
+                    dsts,
+                    srcs,
+                    sizes,
+                    count,
+                    attrs,
+                    attrsIdxs,
+                    numAttrs,
+                    failIdx,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// Several copies, in any order among themselves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyBatchAsync_v2(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyBatchAsync_v2,
+        |t| {
+            t.arg("dsts", dsts);
+            t.arg("srcs", srcs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("attrs", attrs);
+            t.arg("attrsIdxs", attrsIdxs);
+            t.arg("numAttrs", numAttrs);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy::cuMemcpyBatchAsync_v2(
+                    dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, hStream,
+                )
+            }
+        },
+    )
+}
+
+/// Several copies, in any order among themselves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyBatchAsync_v2_ptsz(
+    dsts: *mut CUdeviceptr,
+    srcs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    attrs: *mut CUmemcpyAttributes,
+    attrsIdxs: *mut usize,
+    numAttrs: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyBatchAsync_v2_ptsz,
+        |t| {
+            t.arg("dsts", dsts);
+            t.arg("srcs", srcs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("attrs", attrs);
+            t.arg("attrsIdxs", attrsIdxs);
+            t.arg("numAttrs", numAttrs);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy::cuMemcpyBatchAsync_v2(
+                    dsts,
+                    srcs,
+                    sizes,
+                    count,
+                    attrs,
+                    attrsIdxs,
+                    numAttrs,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// Copies between arrays of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoA_v2(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoA_v2,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            wire::cuMemcpyAtoA_v2(
+                dstArray as u64,
+                dstOffset as u64,
+                srcArray as u64,
+                srcOffset as u64,
+                ByteCount as u64,
+                1,
+            )
+        },
+    )
+}
+
+/// Copies between arrays of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoA_v2_ptds(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoA_v2_ptds,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            wire::cuMemcpyAtoA_v2(
+                dstArray as u64,
+                dstOffset as u64,
+                srcArray as u64,
+                srcOffset as u64,
+                ByteCount as u64,
+                2,
+            )
+        },
+    )
+}
+
+/// Copies from an array of one dimension to the device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoD_v2,
+        |t| {
+            t.arg("dstDevice", dstDevice);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || wire::cuMemcpyAtoD_v2(dstDevice, srcArray as u64, srcOffset as u64, ByteCount as u64, 1),
+    )
+}
+
+/// Copies from an array of one dimension to the device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoD_v2_ptds(
+    dstDevice: CUdeviceptr,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoD_v2_ptds,
+        |t| {
+            t.arg("dstDevice", dstDevice);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || wire::cuMemcpyAtoD_v2(dstDevice, srcArray as u64, srcOffset as u64, ByteCount as u64, 2),
+    )
+}
+
+/// Copies from the device to an array of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyDtoA_v2(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyDtoA_v2,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcDevice", srcDevice);
+            t.arg("ByteCount", ByteCount);
+        },
+        || wire::cuMemcpyDtoA_v2(dstArray as u64, dstOffset as u64, srcDevice, ByteCount as u64, 1),
+    )
+}
+
+/// Copies from the device to an array of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyDtoA_v2_ptds(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyDtoA_v2_ptds,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcDevice", srcDevice);
+            t.arg("ByteCount", ByteCount);
+        },
+        || wire::cuMemcpyDtoA_v2(dstArray as u64, dstOffset as u64, srcDevice, ByteCount as u64, 2),
+    )
+}
+
+/// Copies from the host to an array of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyHtoA_v2(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyHtoA_v2,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcHost", srcHost);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyHtoA_v2(dstArray, dstOffset, srcHost, ByteCount, CU_STREAM_LEGACY)
+            }
+        },
+    )
+}
+
+/// Copies from the host to an array of one dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyHtoA_v2_ptds(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyHtoA_v2_ptds,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcHost", srcHost);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyHtoA_v2(
+                    dstArray,
+                    dstOffset,
+                    srcHost,
+                    ByteCount,
+                    CU_STREAM_PER_THREAD,
+                )
+            }
+        },
+    )
+}
+
+/// Copies from an array of one dimension to the host.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoH_v2(
+    dstHost: *mut c_void,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoH_v2,
+        |t| {
+            t.arg("dstHost", dstHost);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyAtoH_v2(dstHost, srcArray, srcOffset, ByteCount, CU_STREAM_LEGACY)
+            }
+        },
+    )
+}
+
+/// Copies from an array of one dimension to the host.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoH_v2_ptds(
+    dstHost: *mut c_void,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoH_v2_ptds,
+        |t| {
+            t.arg("dstHost", dstHost);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyAtoH_v2(
+                    dstHost,
+                    srcArray,
+                    srcOffset,
+                    ByteCount,
+                    CU_STREAM_PER_THREAD,
+                )
+            }
+        },
+    )
+}
+
+/// Copies from the host to an array of one dimension, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyHtoAAsync_v2(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyHtoAAsync_v2,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcHost", srcHost);
+            t.arg("ByteCount", ByteCount);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyHtoAAsync_v2(dstArray, dstOffset, srcHost, ByteCount, hStream)
+            }
+        },
+    )
+}
+
+/// Copies from the host to an array of one dimension, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyHtoAAsync_v2_ptsz(
+    dstArray: CUarray,
+    dstOffset: usize,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyHtoAAsync_v2_ptsz,
+        |t| {
+            t.arg("dstArray", dstArray);
+            t.arg("dstOffset", dstOffset);
+            t.arg("srcHost", srcHost);
+            t.arg("ByteCount", ByteCount);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyHtoAAsync_v2(
+                    dstArray,
+                    dstOffset,
+                    srcHost,
+                    ByteCount,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// Copies from an array of one dimension to the host, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoHAsync_v2(
+    dstHost: *mut c_void,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoHAsync_v2,
+        |t| {
+            t.arg("dstHost", dstHost);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyAtoHAsync_v2(dstHost, srcArray, srcOffset, ByteCount, hStream)
+            }
+        },
+    )
+}
+
+/// Copies from an array of one dimension to the host, in stream order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyAtoHAsync_v2_ptsz(
+    dstHost: *mut c_void,
+    srcArray: CUarray,
+    srcOffset: usize,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpyAtoHAsync_v2_ptsz,
+        |t| {
+            t.arg("dstHost", dstHost);
+            t.arg("srcArray", srcArray);
+            t.arg("srcOffset", srcOffset);
+            t.arg("ByteCount", ByteCount);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpyAtoHAsync_v2(
+                    dstHost,
+                    srcArray,
+                    srcOffset,
+                    ByteCount,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// First version of cuMemcpy3DBatchAsync_v2, which says where it failed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DBatchAsync(
+    numOps: usize,
+    opList: *mut CUDA_MEMCPY3D_BATCH_OP,
+    failIdx: *mut usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DBatchAsync,
+        |t| {
+            t.arg("numOps", numOps);
+            t.arg("opList", opList);
+            t.arg("failIdx", failIdx);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memcpy_box::cuMemcpy3DBatchAsync(numOps, opList, failIdx, flags, hStream) }
+        },
+    )
+}
+
+/// First version of cuMemcpy3DBatchAsync_v2, which says where it failed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DBatchAsync_ptsz(
+    numOps: usize,
+    opList: *mut CUDA_MEMCPY3D_BATCH_OP,
+    failIdx: *mut usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DBatchAsync_ptsz,
+        |t| {
+            t.arg("numOps", numOps);
+            t.arg("opList", opList);
+            t.arg("failIdx", failIdx);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpy3DBatchAsync(
+                    numOps,
+                    opList,
+                    failIdx,
+                    flags,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// Several copies of boxes, in any order among themselves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DBatchAsync_v2(
+    numOps: usize,
+    opList: *mut CUDA_MEMCPY3D_BATCH_OP,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DBatchAsync_v2,
+        |t| {
+            t.arg("numOps", numOps);
+            t.arg("opList", opList);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memcpy_box::cuMemcpy3DBatchAsync_v2(numOps, opList, flags, hStream) }
+        },
+    )
+}
+
+/// Several copies of boxes, in any order among themselves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DBatchAsync_v2_ptsz(
+    numOps: usize,
+    opList: *mut CUDA_MEMCPY3D_BATCH_OP,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DBatchAsync_v2_ptsz,
+        |t| {
+            t.arg("numOps", numOps);
+            t.arg("opList", opList);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpy3DBatchAsync_v2(
+                    numOps,
+                    opList,
+                    flags,
+                    marshal::per_thread(hStream),
+                )
+            }
+        },
+    )
+}
+
+/// Copies a box, with hints.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DWithAttributesAsync(
+    op: *mut CUDA_MEMCPY3D_BATCH_OP,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DWithAttributesAsync,
+        |t| {
+            t.arg("op", op);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memcpy_box::cuMemcpy3DWithAttributesAsync(op, flags, hStream) }
+        },
+    )
+}
+
+/// Copies a box, with hints.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy3DWithAttributesAsync_ptsz(
+    op: *mut CUDA_MEMCPY3D_BATCH_OP,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemcpy3DWithAttributesAsync_ptsz,
+        |t| {
+            t.arg("op", op);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memcpy_box::cuMemcpy3DWithAttributesAsync(op, flags, marshal::per_thread(hStream))
+            }
+        },
+    )
+}
+
 /// Allocates device memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
@@ -6500,6 +8136,354 @@ pub unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstrea
             t.arg("hStream", hStream);
         },
         || wire::cuMemFreeAsync(dptr, marshal::per_thread(hStream) as u64),
+    )
+}
+
+/// Moves ranges of managed memory to locations: a hint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPrefetchBatchAsync(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    prefetchLocs: *mut CUmemLocation,
+    prefetchLocIdxs: *mut usize,
+    numPrefetchLocs: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemPrefetchBatchAsync,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("prefetchLocs", prefetchLocs);
+            t.arg("prefetchLocIdxs", prefetchLocIdxs);
+            t.arg("numPrefetchLocs", numPrefetchLocs);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            let prefetchLocs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocs_value = unsafe { marshal::data_in(prefetchLocs.cast(), prefetchLocs_len) };
+            let prefetchLocIdxs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocIdxs_value =
+                unsafe { marshal::data_in(prefetchLocIdxs.cast(), prefetchLocIdxs_len) };
+            wire::cuMemPrefetchBatchAsync(
+                dptrs_value,
+                sizes_value,
+                count as u64,
+                prefetchLocs_value,
+                prefetchLocIdxs_value,
+                numPrefetchLocs as u64,
+                flags,
+                hStream as u64,
+            )
+        },
+    )
+}
+
+/// Moves ranges of managed memory to locations: a hint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPrefetchBatchAsync_ptsz(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    prefetchLocs: *mut CUmemLocation,
+    prefetchLocIdxs: *mut usize,
+    numPrefetchLocs: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemPrefetchBatchAsync_ptsz,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("prefetchLocs", prefetchLocs);
+            t.arg("prefetchLocIdxs", prefetchLocIdxs);
+            t.arg("numPrefetchLocs", numPrefetchLocs);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            let prefetchLocs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocs_value = unsafe { marshal::data_in(prefetchLocs.cast(), prefetchLocs_len) };
+            let prefetchLocIdxs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocIdxs_value =
+                unsafe { marshal::data_in(prefetchLocIdxs.cast(), prefetchLocIdxs_len) };
+            wire::cuMemPrefetchBatchAsync(
+                dptrs_value,
+                sizes_value,
+                count as u64,
+                prefetchLocs_value,
+                prefetchLocIdxs_value,
+                numPrefetchLocs as u64,
+                flags,
+                marshal::per_thread(hStream) as u64,
+            )
+        },
+    )
+}
+
+/// Lets ranges of managed memory lose their contents.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemDiscardBatchAsync(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemDiscardBatchAsync,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            wire::cuMemDiscardBatchAsync(dptrs_value, sizes_value, count as u64, flags, hStream as u64)
+        },
+    )
+}
+
+/// Lets ranges of managed memory lose their contents.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemDiscardBatchAsync_ptsz(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemDiscardBatchAsync_ptsz,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            wire::cuMemDiscardBatchAsync(
+                dptrs_value,
+                sizes_value,
+                count as u64,
+                flags,
+                marshal::per_thread(hStream) as u64,
+            )
+        },
+    )
+}
+
+/// Lets ranges of managed memory lose their contents, and moves them to locations.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemDiscardAndPrefetchBatchAsync(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    prefetchLocs: *mut CUmemLocation,
+    prefetchLocIdxs: *mut usize,
+    numPrefetchLocs: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemDiscardAndPrefetchBatchAsync,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("prefetchLocs", prefetchLocs);
+            t.arg("prefetchLocIdxs", prefetchLocIdxs);
+            t.arg("numPrefetchLocs", numPrefetchLocs);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            let prefetchLocs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocs_value = unsafe { marshal::data_in(prefetchLocs.cast(), prefetchLocs_len) };
+            let prefetchLocIdxs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocIdxs_value =
+                unsafe { marshal::data_in(prefetchLocIdxs.cast(), prefetchLocIdxs_len) };
+            wire::cuMemDiscardAndPrefetchBatchAsync(
+                dptrs_value,
+                sizes_value,
+                count as u64,
+                prefetchLocs_value,
+                prefetchLocIdxs_value,
+                numPrefetchLocs as u64,
+                flags,
+                hStream as u64,
+            )
+        },
+    )
+}
+
+/// Lets ranges of managed memory lose their contents, and moves them to locations.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemDiscardAndPrefetchBatchAsync_ptsz(
+    dptrs: *mut CUdeviceptr,
+    sizes: *mut usize,
+    count: usize,
+    prefetchLocs: *mut CUmemLocation,
+    prefetchLocIdxs: *mut usize,
+    numPrefetchLocs: usize,
+    flags: c_ulonglong,
+    hStream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemDiscardAndPrefetchBatchAsync_ptsz,
+        |t| {
+            t.arg("dptrs", dptrs);
+            t.arg("sizes", sizes);
+            t.arg("count", count);
+            t.arg("prefetchLocs", prefetchLocs);
+            t.arg("prefetchLocIdxs", prefetchLocIdxs);
+            t.arg("numPrefetchLocs", numPrefetchLocs);
+            t.arg("flags", flags);
+            t.arg("hStream", hStream);
+        },
+        || {
+            let dptrs_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let dptrs_value = unsafe { marshal::data_in(dptrs.cast(), dptrs_len) };
+            let sizes_len = marshal::length(count, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let sizes_value = unsafe { marshal::data_in(sizes.cast(), sizes_len) };
+            let prefetchLocs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocs_value = unsafe { marshal::data_in(prefetchLocs.cast(), prefetchLocs_len) };
+            let prefetchLocIdxs_len = marshal::length(numPrefetchLocs, 8)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let prefetchLocIdxs_value =
+                unsafe { marshal::data_in(prefetchLocIdxs.cast(), prefetchLocIdxs_len) };
+            wire::cuMemDiscardAndPrefetchBatchAsync(
+                dptrs_value,
+                sizes_value,
+                count as u64,
+                prefetchLocs_value,
+                prefetchLocIdxs_value,
+                numPrefetchLocs as u64,
+                flags,
+                marshal::per_thread(hStream) as u64,
+            )
+        },
+    )
+}
+
+/// Decompresses several buffers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemBatchDecompressAsync(
+    paramsArray: *mut CUmemDecompressParams,
+    count: usize,
+    flags: c_uint,
+    errorIndex: *mut usize,
+    stream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemBatchDecompressAsync,
+        |t| {
+            t.arg("paramsArray", paramsArray);
+            t.arg("count", count);
+            t.arg("flags", flags);
+            t.arg("errorIndex", errorIndex);
+            t.arg("stream", stream);
+        },
+        || {
+            let paramsArray_len = marshal::length(count, 64)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramsArray_value = unsafe { marshal::data_in(paramsArray.cast(), paramsArray_len) };
+            let mut errorIndex_value = (!errorIndex.is_null()).then_some(0u64);
+            wire::cuMemBatchDecompressAsync(
+                paramsArray_value,
+                count as u64,
+                flags,
+                errorIndex_value.as_mut(),
+                stream as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(errorIndex.cast(), errorIndex_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Decompresses several buffers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemBatchDecompressAsync_ptsz(
+    paramsArray: *mut CUmemDecompressParams,
+    count: usize,
+    flags: c_uint,
+    errorIndex: *mut usize,
+    stream: CUstream,
+) -> CUresult {
+    entry(
+        &info::cuMemBatchDecompressAsync_ptsz,
+        |t| {
+            t.arg("paramsArray", paramsArray);
+            t.arg("count", count);
+            t.arg("flags", flags);
+            t.arg("errorIndex", errorIndex);
+            t.arg("stream", stream);
+        },
+        || {
+            let paramsArray_len = marshal::length(count, 64)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramsArray_value = unsafe { marshal::data_in(paramsArray.cast(), paramsArray_len) };
+            let mut errorIndex_value = (!errorIndex.is_null()).then_some(0u64);
+            wire::cuMemBatchDecompressAsync(
+                paramsArray_value,
+                count as u64,
+                flags,
+                errorIndex_value.as_mut(),
+                marshal::per_thread(stream) as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(errorIndex.cast(), errorIndex_value) };
+            Ok(())
+        },
     )
 }
 
@@ -7510,6 +9494,70 @@ pub unsafe extern "C" fn cuFlushGPUDirectRDMAWrites(
     )
 }
 
+/// Which atomic operations between device and host are native.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetHostAtomicCapabilities(
+    capabilities: *mut c_uint,
+    operations: *const CUatomicOperation,
+    count: c_uint,
+    dev: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuDeviceGetHostAtomicCapabilities,
+        |t| {
+            t.arg("capabilities", capabilities);
+            t.arg("operations", operations);
+            t.arg("count", count);
+            t.arg("dev", dev);
+        },
+        || {
+            let capabilities_len = marshal::length(count as i64 as usize, 4)?;
+            // SAFETY: NULL or, by the call's contract, that many writable bytes.
+            let capabilities_value = unsafe { marshal::data_out(capabilities.cast(), capabilities_len) };
+            let operations_len = marshal::length(count as i64 as usize, 4)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let operations_value = unsafe { marshal::data_in(operations.cast(), operations_len) };
+            wire::cuDeviceGetHostAtomicCapabilities(capabilities_value, operations_value, count, dev)
+        },
+    )
+}
+
+/// Which atomic operations between two devices are native.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetP2PAtomicCapabilities(
+    capabilities: *mut c_uint,
+    operations: *const CUatomicOperation,
+    count: c_uint,
+    srcDevice: CUdevice,
+    dstDevice: CUdevice,
+) -> CUresult {
+    entry(
+        &info::cuDeviceGetP2PAtomicCapabilities,
+        |t| {
+            t.arg("capabilities", capabilities);
+            t.arg("operations", operations);
+            t.arg("count", count);
+            t.arg("srcDevice", srcDevice);
+            t.arg("dstDevice", dstDevice);
+        },
+        || {
+            let capabilities_len = marshal::length(count as i64 as usize, 4)?;
+            // SAFETY: NULL or, by the call's contract, that many writable bytes.
+            let capabilities_value = unsafe { marshal::data_out(capabilities.cast(), capabilities_len) };
+            let operations_len = marshal::length(count as i64 as usize, 4)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let operations_value = unsafe { marshal::data_in(operations.cast(), operations_len) };
+            wire::cuDeviceGetP2PAtomicCapabilities(
+                capabilities_value,
+                operations_value,
+                count,
+                srcDevice,
+                dstDevice,
+            )
+        },
+    )
+}
+
 /// An attribute of an address.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuPointerGetAttribute(
@@ -7683,7 +9731,7 @@ pub unsafe extern "C" fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -
     )
 }
 
-/// Creates a pool.
+/// Creates a pool. Memory of the host is refused: the program would not see it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemPoolCreate(
     pool: *mut CUmemoryPool,
@@ -7696,13 +9744,8 @@ pub unsafe extern "C" fn cuMemPoolCreate(
             t.arg("poolProps", poolProps);
         },
         || {
-            let mut pool_value = (!pool.is_null()).then_some(0u64);
-            // SAFETY: NULL or, by the call's contract, a structure of that size.
-            let poolProps_value = unsafe { marshal::input::<[u8; 88]>(poolProps.cast()) };
-            wire::cuMemPoolCreate(pool_value.as_mut(), poolProps_value.as_ref())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pool.cast(), pool_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool::cuMemPoolCreate(pool, poolProps) }
         },
     )
 }
@@ -7823,6 +9866,168 @@ pub unsafe extern "C" fn cuMemPoolGetAccess(
     )
 }
 
+/// The default pool of a location.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetDefaultMemPool(
+    pool_out: *mut CUmemoryPool,
+    location: *mut CUmemLocation,
+    type_: CUmemAllocationType,
+) -> CUresult {
+    entry(
+        &info::cuMemGetDefaultMemPool,
+        |t| {
+            t.arg("pool_out", pool_out);
+            t.arg("location", location);
+            t.arg("type_", type_);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool_sharing::cuMemGetDefaultMemPool(pool_out, location, type_) }
+        },
+    )
+}
+
+/// The current pool of a location.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetMemPool(
+    pool: *mut CUmemoryPool,
+    location: *mut CUmemLocation,
+    type_: CUmemAllocationType,
+) -> CUresult {
+    entry(
+        &info::cuMemGetMemPool,
+        |t| {
+            t.arg("pool", pool);
+            t.arg("location", location);
+            t.arg("type_", type_);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool_sharing::cuMemGetMemPool(pool, location, type_) }
+        },
+    )
+}
+
+/// Sets the current pool of a location.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemSetMemPool(
+    location: *mut CUmemLocation,
+    type_: CUmemAllocationType,
+    pool: CUmemoryPool,
+) -> CUresult {
+    entry(
+        &info::cuMemSetMemPool,
+        |t| {
+            t.arg("location", location);
+            t.arg("type_", type_);
+            t.arg("pool", pool);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let location_value = unsafe { marshal::input::<[u8; 8]>(location.cast()) };
+            wire::cuMemSetMemPool(location_value.as_ref(), type_, pool as u64)
+        },
+    )
+}
+
+/// A handle of a pool for other programs: a file descriptor, or a fabric handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolExportToShareableHandle(
+    handle_out: *mut c_void,
+    pool: CUmemoryPool,
+    handleType: CUmemAllocationHandleType,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolExportToShareableHandle,
+        |t| {
+            t.arg("handle_out", handle_out);
+            t.arg("pool", pool);
+            t.arg("handleType", handleType);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::pool_sharing::cuMemPoolExportToShareableHandle(handle_out, pool, handleType, flags)
+            }
+        },
+    )
+}
+
+/// A pool of another program, by such a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolImportFromShareableHandle(
+    pool_out: *mut CUmemoryPool,
+    handle: *mut c_void,
+    handleType: CUmemAllocationHandleType,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolImportFromShareableHandle,
+        |t| {
+            t.arg("pool_out", pool_out);
+            t.arg("handle", handle);
+            t.arg("handleType", handleType);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::pool_sharing::cuMemPoolImportFromShareableHandle(pool_out, handle, handleType, flags)
+            }
+        },
+    )
+}
+
+/// What another program needs to find an allocation in an imported pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolExportPointer(
+    shareData_out: *mut CUmemPoolPtrExportData,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolExportPointer,
+        |t| {
+            t.arg("shareData_out", shareData_out);
+            t.arg("ptr", ptr);
+        },
+        || {
+            let mut shareData_out_value = (!shareData_out.is_null()).then_some([0u8; 64]);
+            wire::cuMemPoolExportPointer(shareData_out_value.as_mut(), ptr)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(shareData_out.cast(), shareData_out_value) };
+            Ok(())
+        },
+    )
+}
+
+/// An allocation of another program in an imported pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemPoolImportPointer(
+    ptr_out: *mut CUdeviceptr,
+    pool: CUmemoryPool,
+    shareData: *mut CUmemPoolPtrExportData,
+) -> CUresult {
+    entry(
+        &info::cuMemPoolImportPointer,
+        |t| {
+            t.arg("ptr_out", ptr_out);
+            t.arg("pool", pool);
+            t.arg("shareData", shareData);
+        },
+        || {
+            let mut ptr_out_value = (!ptr_out.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let shareData_value = unsafe { marshal::input::<[u8; 64]>(shareData.cast()) };
+            wire::cuMemPoolImportPointer(ptr_out_value.as_mut(), pool as u64, shareData_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(ptr_out.cast(), ptr_out_value) };
+            Ok(())
+        },
+    )
+}
+
 /// Deprecated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuProfilerInitialize(
@@ -7868,6 +10073,332 @@ pub unsafe extern "C" fn cuProfilerStop() -> CUresult {
         || {
             // SAFETY: the arguments are the caller's, unchanged.
             unsafe { custom::profiler::cuProfilerStop() }
+        },
+    )
+}
+
+/// A resource of a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetDevResource(
+    device: CUdevice,
+    resource: *mut CUdevResource,
+    type_: CUdevResourceType,
+) -> CUresult {
+    entry(
+        &info::cuDeviceGetDevResource,
+        |t| {
+            t.arg("device", device);
+            t.arg("resource", resource);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut resource_value = (!resource.is_null()).then_some([0u8; 144]);
+            wire::cuDeviceGetDevResource(device, resource_value.as_mut(), type_)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(resource.cast(), resource_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a context has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxGetDevResource(
+    hCtx: CUcontext,
+    resource: *mut CUdevResource,
+    type_: CUdevResourceType,
+) -> CUresult {
+    entry(
+        &info::cuCtxGetDevResource,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("resource", resource);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut resource_value = (!resource.is_null()).then_some([0u8; 144]);
+            wire::cuCtxGetDevResource(hCtx as u64, resource_value.as_mut(), type_)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(resource.cast(), resource_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a green context has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxGetDevResource(
+    hCtx: CUgreenCtx,
+    resource: *mut CUdevResource,
+    type_: CUdevResourceType,
+) -> CUresult {
+    entry(
+        &info::cuGreenCtxGetDevResource,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("resource", resource);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut resource_value = (!resource.is_null()).then_some([0u8; 144]);
+            wire::cuGreenCtxGetDevResource(hCtx as u64, resource_value.as_mut(), type_)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(resource.cast(), resource_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a stream has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetDevResource(
+    hStream: CUstream,
+    resource: *mut CUdevResource,
+    type_: CUdevResourceType,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetDevResource,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("resource", resource);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut resource_value = (!resource.is_null()).then_some([0u8; 144]);
+            wire::cuStreamGetDevResource(hStream as u64, resource_value.as_mut(), type_)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(resource.cast(), resource_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a stream has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetDevResource_ptsz(
+    hStream: CUstream,
+    resource: *mut CUdevResource,
+    type_: CUdevResourceType,
+) -> CUresult {
+    entry(
+        &info::cuStreamGetDevResource_ptsz,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("resource", resource);
+            t.arg("type_", type_);
+        },
+        || {
+            let mut resource_value = (!resource.is_null()).then_some([0u8; 144]);
+            wire::cuStreamGetDevResource(
+                marshal::per_thread(hStream) as u64,
+                resource_value.as_mut(),
+                type_,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(resource.cast(), resource_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Splits multiprocessors into groups of at least a size; `nbGroups` is the most that are wanted, then how many there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevSmResourceSplitByCount(
+    result: *mut CUdevResource,
+    nbGroups: *mut c_uint,
+    input: *const CUdevResource,
+    remaining: *mut CUdevResource,
+    useFlags: c_uint,
+    minCount: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuDevSmResourceSplitByCount,
+        |t| {
+            t.arg("result", result);
+            t.arg("nbGroups", nbGroups);
+            t.arg("input", input);
+            t.arg("remaining", remaining);
+            t.arg("useFlags", useFlags);
+            t.arg("minCount", minCount);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::resource::cuDevSmResourceSplitByCount(
+                    result, nbGroups, input, remaining, useFlags, minCount,
+                )
+            }
+        },
+    )
+}
+
+/// A descriptor of resources, to create a context with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevResourceGenerateDesc(
+    phDesc: *mut CUdevResourceDesc,
+    resources: *mut CUdevResource,
+    nbResources: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuDevResourceGenerateDesc,
+        |t| {
+            t.arg("phDesc", phDesc);
+            t.arg("resources", resources);
+            t.arg("nbResources", nbResources);
+        },
+        || {
+            let mut phDesc_value = (!phDesc.is_null()).then_some(0u64);
+            let resources_len = marshal::length(nbResources as i64 as usize, 144)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let resources_value = unsafe { marshal::data_in(resources.cast(), resources_len) };
+            wire::cuDevResourceGenerateDesc(phDesc_value.as_mut(), resources_value, nbResources)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phDesc.cast(), phDesc_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates a context that is confined to resources.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxCreate(
+    phCtx: *mut CUgreenCtx,
+    desc: CUdevResourceDesc,
+    dev: CUdevice,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuGreenCtxCreate,
+        |t| {
+            t.arg("phCtx", phCtx);
+            t.arg("desc", desc);
+            t.arg("dev", dev);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::resource::cuGreenCtxCreate(phCtx, desc, dev, flags) }
+        },
+    )
+}
+
+/// Destroys a green context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxDestroy(hCtx: CUgreenCtx) -> CUresult {
+    entry(
+        &info::cuGreenCtxDestroy,
+        |t| {
+            t.arg("hCtx", hCtx);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::resource::cuGreenCtxDestroy(hCtx) }
+        },
+    )
+}
+
+/// The green context as a context that can be made current.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxFromGreenCtx(pContext: *mut CUcontext, hCtx: CUgreenCtx) -> CUresult {
+    entry(
+        &info::cuCtxFromGreenCtx,
+        |t| {
+            t.arg("pContext", pContext);
+            t.arg("hCtx", hCtx);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::resource::cuCtxFromGreenCtx(pContext, hCtx) }
+        },
+    )
+}
+
+/// Number of a green context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxGetId(greenCtx: CUgreenCtx, greenCtxId: *mut c_ulonglong) -> CUresult {
+    entry(
+        &info::cuGreenCtxGetId,
+        |t| {
+            t.arg("greenCtx", greenCtx);
+            t.arg("greenCtxId", greenCtxId);
+        },
+        || {
+            let mut greenCtxId_value = (!greenCtxId.is_null()).then_some(0u64);
+            wire::cuGreenCtxGetId(greenCtx as u64, greenCtxId_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(greenCtxId.cast(), greenCtxId_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Records an event after all work of a green context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxRecordEvent(hCtx: CUgreenCtx, hEvent: CUevent) -> CUresult {
+    entry(
+        &info::cuGreenCtxRecordEvent,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("hEvent", hEvent);
+        },
+        || wire::cuGreenCtxRecordEvent(hCtx as u64, hEvent as u64),
+    )
+}
+
+/// All later work of a green context waits for an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxWaitEvent(hCtx: CUgreenCtx, hEvent: CUevent) -> CUresult {
+    entry(
+        &info::cuGreenCtxWaitEvent,
+        |t| {
+            t.arg("hCtx", hCtx);
+            t.arg("hEvent", hEvent);
+        },
+        || wire::cuGreenCtxWaitEvent(hCtx as u64, hEvent as u64),
+    )
+}
+
+/// Creates a stream in a green context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxStreamCreate(
+    phStream: *mut CUstream,
+    greenCtx: CUgreenCtx,
+    flags: c_uint,
+    priority: c_int,
+) -> CUresult {
+    entry(
+        &info::cuGreenCtxStreamCreate,
+        |t| {
+            t.arg("phStream", phStream);
+            t.arg("greenCtx", greenCtx);
+            t.arg("flags", flags);
+            t.arg("priority", priority);
+        },
+        || {
+            let mut phStream_value = (!phStream.is_null()).then_some(0u64);
+            wire::cuGreenCtxStreamCreate(phStream_value.as_mut(), greenCtx as u64, flags, priority)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phStream.cast(), phStream_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The green context of a stream, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetGreenCtx(hStream: CUstream, phCtx: *mut CUgreenCtx) -> CUresult {
+    entry(
+        &info::cuStreamGetGreenCtx,
+        |t| {
+            t.arg("hStream", hStream);
+            t.arg("phCtx", phCtx);
+        },
+        || {
+            let mut phCtx_value = (!phCtx.is_null()).then_some(0u64);
+            wire::cuStreamGetGreenCtx(hStream as u64, phCtx_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phCtx.cast(), phCtx_value) };
+            Ok(())
         },
     )
 }
@@ -8497,6 +11028,1412 @@ pub unsafe extern "C" fn cuStreamSetAttribute_ptsz(
     )
 }
 
+/// First version of cuStreamWaitValue32_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue32(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue32,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue32(stream as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWaitValue32_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue32_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue32_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue32(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// The stream waits for a value of 32 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue32_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue32_v2,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue32_v2(stream as u64, addr, value, flags),
+    )
+}
+
+/// The stream waits for a value of 32 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue32_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue32_v2_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue32_v2(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWaitValue64_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue64(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue64,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue64(stream as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWaitValue64_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue64_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue64_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue64(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// The stream waits for a value of 64 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue64_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue64_v2,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue64_v2(stream as u64, addr, value, flags),
+    )
+}
+
+/// The stream waits for a value of 64 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue64_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWaitValue64_v2_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWaitValue64_v2(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWriteValue32_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue32(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue32,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue32(stream as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWriteValue32_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue32_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue32_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue32(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// Writes a value of 32 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue32_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue32_v2,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue32_v2(stream as u64, addr, value, flags),
+    )
+}
+
+/// Writes a value of 32 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue32_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue32_v2_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue32_v2(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWriteValue64_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue64(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue64,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue64(stream as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamWriteValue64_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue64_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue64_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue64(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// Writes a value of 64 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue64_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue64_v2,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue64_v2(stream as u64, addr, value, flags),
+    )
+}
+
+/// Writes a value of 64 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWriteValue64_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamWriteValue64_v2_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("addr", addr);
+            t.arg("value", value);
+            t.arg("flags", flags);
+        },
+        || wire::cuStreamWriteValue64_v2(marshal::per_thread(stream) as u64, addr, value, flags),
+    )
+}
+
+/// First version of cuStreamBatchMemOp_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBatchMemOp(
+    stream: CUstream,
+    count: c_uint,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamBatchMemOp,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("count", count);
+            t.arg("paramArray", paramArray);
+            t.arg("flags", flags);
+        },
+        || {
+            let paramArray_len = marshal::length(count as i64 as usize, 48)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramArray_value = unsafe { marshal::data_in(paramArray.cast(), paramArray_len) };
+            wire::cuStreamBatchMemOp(stream as u64, count, paramArray_value, flags)
+        },
+    )
+}
+
+/// First version of cuStreamBatchMemOp_v2.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBatchMemOp_ptsz(
+    stream: CUstream,
+    count: c_uint,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamBatchMemOp_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("count", count);
+            t.arg("paramArray", paramArray);
+            t.arg("flags", flags);
+        },
+        || {
+            let paramArray_len = marshal::length(count as i64 as usize, 48)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramArray_value = unsafe { marshal::data_in(paramArray.cast(), paramArray_len) };
+            wire::cuStreamBatchMemOp(marshal::per_thread(stream) as u64, count, paramArray_value, flags)
+        },
+    )
+}
+
+/// Several waits, writes and barriers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBatchMemOp_v2(
+    stream: CUstream,
+    count: c_uint,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamBatchMemOp_v2,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("count", count);
+            t.arg("paramArray", paramArray);
+            t.arg("flags", flags);
+        },
+        || {
+            let paramArray_len = marshal::length(count as i64 as usize, 48)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramArray_value = unsafe { marshal::data_in(paramArray.cast(), paramArray_len) };
+            wire::cuStreamBatchMemOp_v2(stream as u64, count, paramArray_value, flags)
+        },
+    )
+}
+
+/// Several waits, writes and barriers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBatchMemOp_v2_ptsz(
+    stream: CUstream,
+    count: c_uint,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuStreamBatchMemOp_v2_ptsz,
+        |t| {
+            t.arg("stream", stream);
+            t.arg("count", count);
+            t.arg("paramArray", paramArray);
+            t.arg("flags", flags);
+        },
+        || {
+            let paramArray_len = marshal::length(count as i64 as usize, 48)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let paramArray_value = unsafe { marshal::data_in(paramArray.cast(), paramArray_len) };
+            wire::cuStreamBatchMemOp_v2(marshal::per_thread(stream) as u64, count, paramArray_value, flags)
+        },
+    )
+}
+
+/// Encodes a tensor that is copied in boxes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTensorMapEncodeTiled(
+    tensorMap: *mut CUtensorMap,
+    tensorDataType: CUtensorMapDataType,
+    tensorRank: cuuint32_t,
+    globalAddress: *mut c_void,
+    globalDim: *const cuuint64_t,
+    globalStrides: *const cuuint64_t,
+    boxDim: *const cuuint32_t,
+    elementStrides: *const cuuint32_t,
+    interleave: CUtensorMapInterleave,
+    swizzle: CUtensorMapSwizzle,
+    l2Promotion: CUtensorMapL2promotion,
+    oobFill: CUtensorMapFloatOOBfill,
+) -> CUresult {
+    entry(
+        &info::cuTensorMapEncodeTiled,
+        |t| {
+            t.arg("tensorMap", tensorMap);
+            t.arg("tensorDataType", tensorDataType);
+            t.arg("tensorRank", tensorRank);
+            t.arg("globalAddress", globalAddress);
+            t.arg("globalDim", globalDim);
+            t.arg("globalStrides", globalStrides);
+            t.arg("boxDim", boxDim);
+            t.arg("elementStrides", elementStrides);
+            t.arg("interleave", interleave);
+            t.arg("swizzle", swizzle);
+            t.arg("l2Promotion", l2Promotion);
+            t.arg("oobFill", oobFill);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::tensor_map::cuTensorMapEncodeTiled(
+                    tensorMap,
+                    tensorDataType,
+                    tensorRank,
+                    globalAddress,
+                    globalDim,
+                    globalStrides,
+                    boxDim,
+                    elementStrides,
+                    interleave,
+                    swizzle,
+                    l2Promotion,
+                    oobFill,
+                )
+            }
+        },
+    )
+}
+
+/// Encodes a tensor that is copied in columns of pixels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTensorMapEncodeIm2col(
+    tensorMap: *mut CUtensorMap,
+    tensorDataType: CUtensorMapDataType,
+    tensorRank: cuuint32_t,
+    globalAddress: *mut c_void,
+    globalDim: *const cuuint64_t,
+    globalStrides: *const cuuint64_t,
+    pixelBoxLowerCorner: *const c_int,
+    pixelBoxUpperCorner: *const c_int,
+    channelsPerPixel: cuuint32_t,
+    pixelsPerColumn: cuuint32_t,
+    elementStrides: *const cuuint32_t,
+    interleave: CUtensorMapInterleave,
+    swizzle: CUtensorMapSwizzle,
+    l2Promotion: CUtensorMapL2promotion,
+    oobFill: CUtensorMapFloatOOBfill,
+) -> CUresult {
+    entry(
+        &info::cuTensorMapEncodeIm2col,
+        |t| {
+            t.arg("tensorMap", tensorMap);
+            t.arg("tensorDataType", tensorDataType);
+            t.arg("tensorRank", tensorRank);
+            t.arg("globalAddress", globalAddress);
+            t.arg("globalDim", globalDim);
+            t.arg("globalStrides", globalStrides);
+            t.arg("pixelBoxLowerCorner", pixelBoxLowerCorner);
+            t.arg("pixelBoxUpperCorner", pixelBoxUpperCorner);
+            t.arg("channelsPerPixel", channelsPerPixel);
+            t.arg("pixelsPerColumn", pixelsPerColumn);
+            t.arg("elementStrides", elementStrides);
+            t.arg("interleave", interleave);
+            t.arg("swizzle", swizzle);
+            t.arg("l2Promotion", l2Promotion);
+            t.arg("oobFill", oobFill);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::tensor_map::cuTensorMapEncodeIm2col(
+                    tensorMap,
+                    tensorDataType,
+                    tensorRank,
+                    globalAddress,
+                    globalDim,
+                    globalStrides,
+                    pixelBoxLowerCorner,
+                    pixelBoxUpperCorner,
+                    channelsPerPixel,
+                    pixelsPerColumn,
+                    elementStrides,
+                    interleave,
+                    swizzle,
+                    l2Promotion,
+                    oobFill,
+                )
+            }
+        },
+    )
+}
+
+/// Encodes a tensor that is copied in columns of pixels along its width.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTensorMapEncodeIm2colWide(
+    tensorMap: *mut CUtensorMap,
+    tensorDataType: CUtensorMapDataType,
+    tensorRank: cuuint32_t,
+    globalAddress: *mut c_void,
+    globalDim: *const cuuint64_t,
+    globalStrides: *const cuuint64_t,
+    pixelBoxLowerCornerWidth: c_int,
+    pixelBoxUpperCornerWidth: c_int,
+    channelsPerPixel: cuuint32_t,
+    pixelsPerColumn: cuuint32_t,
+    elementStrides: *const cuuint32_t,
+    interleave: CUtensorMapInterleave,
+    mode: CUtensorMapIm2ColWideMode,
+    swizzle: CUtensorMapSwizzle,
+    l2Promotion: CUtensorMapL2promotion,
+    oobFill: CUtensorMapFloatOOBfill,
+) -> CUresult {
+    entry(
+        &info::cuTensorMapEncodeIm2colWide,
+        |t| {
+            t.arg("tensorMap", tensorMap);
+            t.arg("tensorDataType", tensorDataType);
+            t.arg("tensorRank", tensorRank);
+            t.arg("globalAddress", globalAddress);
+            t.arg("globalDim", globalDim);
+            t.arg("globalStrides", globalStrides);
+            t.arg("pixelBoxLowerCornerWidth", pixelBoxLowerCornerWidth);
+            t.arg("pixelBoxUpperCornerWidth", pixelBoxUpperCornerWidth);
+            t.arg("channelsPerPixel", channelsPerPixel);
+            t.arg("pixelsPerColumn", pixelsPerColumn);
+            t.arg("elementStrides", elementStrides);
+            t.arg("interleave", interleave);
+            t.arg("mode", mode);
+            t.arg("swizzle", swizzle);
+            t.arg("l2Promotion", l2Promotion);
+            t.arg("oobFill", oobFill);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::tensor_map::cuTensorMapEncodeIm2colWide(
+                    tensorMap,
+                    tensorDataType,
+                    tensorRank,
+                    globalAddress,
+                    globalDim,
+                    globalStrides,
+                    pixelBoxLowerCornerWidth,
+                    pixelBoxUpperCornerWidth,
+                    channelsPerPixel,
+                    pixelsPerColumn,
+                    elementStrides,
+                    interleave,
+                    mode,
+                    swizzle,
+                    l2Promotion,
+                    oobFill,
+                )
+            }
+        },
+    )
+}
+
+/// Puts another address into an encoded tensor map.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTensorMapReplaceAddress(
+    tensorMap: *mut CUtensorMap,
+    globalAddress: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuTensorMapReplaceAddress,
+        |t| {
+            t.arg("tensorMap", tensorMap);
+            t.arg("globalAddress", globalAddress);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::tensor_map::cuTensorMapReplaceAddress(tensorMap, globalAddress) }
+        },
+    )
+}
+
+/// A texture reference of a module, by name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuModuleGetTexRef(
+    pTexRef: *mut CUtexref,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    entry(
+        &info::cuModuleGetTexRef,
+        |t| {
+            t.arg("pTexRef", pTexRef);
+            t.arg("hmod", hmod);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
+        },
+        || {
+            let mut pTexRef_value = (!pTexRef.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            let name_value = unsafe { marshal::cstr(name) };
+            wire::cuModuleGetTexRef(pTexRef_value.as_mut(), hmod as u64, name_value)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pTexRef.cast(), pTexRef_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A surface reference of a module, by name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuModuleGetSurfRef(
+    pSurfRef: *mut CUsurfref,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    entry(
+        &info::cuModuleGetSurfRef,
+        |t| {
+            t.arg("pSurfRef", pSurfRef);
+            t.arg("hmod", hmod);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            t.arg("name", unsafe { marshal::text(name) });
+        },
+        || {
+            let mut pSurfRef_value = (!pSurfRef.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a C string.
+            let name_value = unsafe { marshal::cstr(name) };
+            wire::cuModuleGetSurfRef(pSurfRef_value.as_mut(), hmod as u64, name_value)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pSurfRef.cast(), pSurfRef_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates a texture reference that no module has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefCreate(pTexRef: *mut CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefCreate,
+        |t| {
+            t.arg("pTexRef", pTexRef);
+        },
+        || {
+            let mut pTexRef_value = (!pTexRef.is_null()).then_some(0u64);
+            wire::cuTexRefCreate(pTexRef_value.as_mut())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pTexRef.cast(), pTexRef_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a texture reference that was created.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefDestroy(hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefDestroy,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+        },
+        || wire::cuTexRefDestroy(hTexRef as u64),
+    )
+}
+
+/// Binds an array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetArray(hTexRef: CUtexref, hArray: CUarray, Flags: c_uint) -> CUresult {
+    entry(
+        &info::cuTexRefSetArray,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("hArray", hArray);
+            t.arg("Flags", Flags);
+        },
+        || wire::cuTexRefSetArray(hTexRef as u64, hArray as u64, Flags),
+    )
+}
+
+/// Binds an array with mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetMipmappedArray(
+    hTexRef: CUtexref,
+    hMipmappedArray: CUmipmappedArray,
+    Flags: c_uint,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetMipmappedArray,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("hMipmappedArray", hMipmappedArray);
+            t.arg("Flags", Flags);
+        },
+        || wire::cuTexRefSetMipmappedArray(hTexRef as u64, hMipmappedArray as u64, Flags),
+    )
+}
+
+/// Binds linear memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetAddress_v2(
+    ByteOffset: *mut usize,
+    hTexRef: CUtexref,
+    dptr: CUdeviceptr,
+    bytes: usize,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetAddress_v2,
+        |t| {
+            t.arg("ByteOffset", ByteOffset);
+            t.arg("hTexRef", hTexRef);
+            t.arg("dptr", dptr);
+            t.arg("bytes", bytes);
+        },
+        || {
+            let mut ByteOffset_value = (!ByteOffset.is_null()).then_some(0u64);
+            wire::cuTexRefSetAddress_v2(ByteOffset_value.as_mut(), hTexRef as u64, dptr, bytes as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(ByteOffset.cast(), ByteOffset_value) };
+            Ok(())
+        },
+    )
+}
+
+/// First version of cuTexRefSetAddress2D_v3 with addresses of 64 bits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetAddress2D_v2(
+    hTexRef: CUtexref,
+    desc: *const CUDA_ARRAY_DESCRIPTOR,
+    dptr: CUdeviceptr,
+    Pitch: usize,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetAddress2D_v2,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("desc", desc);
+            t.arg("dptr", dptr);
+            t.arg("Pitch", Pitch);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let desc_value = unsafe { marshal::input::<[u8; 24]>(desc.cast()) };
+            wire::cuTexRefSetAddress2D_v3(hTexRef as u64, desc_value.as_ref(), dptr, Pitch as u64)
+        },
+    )
+}
+
+/// Binds rows of linear memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetAddress2D_v3(
+    hTexRef: CUtexref,
+    desc: *const CUDA_ARRAY_DESCRIPTOR,
+    dptr: CUdeviceptr,
+    Pitch: usize,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetAddress2D_v3,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("desc", desc);
+            t.arg("dptr", dptr);
+            t.arg("Pitch", Pitch);
+        },
+        || {
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let desc_value = unsafe { marshal::input::<[u8; 24]>(desc.cast()) };
+            wire::cuTexRefSetAddress2D_v3(hTexRef as u64, desc_value.as_ref(), dptr, Pitch as u64)
+        },
+    )
+}
+
+/// Sets the format of what is bound.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetFormat(
+    hTexRef: CUtexref,
+    fmt: CUarray_format,
+    NumPackedComponents: c_int,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetFormat,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("fmt", fmt);
+            t.arg("NumPackedComponents", NumPackedComponents);
+        },
+        || wire::cuTexRefSetFormat(hTexRef as u64, fmt, NumPackedComponents),
+    )
+}
+
+/// Sets what happens outside of a dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetAddressMode(
+    hTexRef: CUtexref,
+    dim: c_int,
+    am: CUaddress_mode,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetAddressMode,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("dim", dim);
+            t.arg("am", am);
+        },
+        || wire::cuTexRefSetAddressMode(hTexRef as u64, dim, am),
+    )
+}
+
+/// Sets the filter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetFilterMode(hTexRef: CUtexref, fm: CUfilter_mode) -> CUresult {
+    entry(
+        &info::cuTexRefSetFilterMode,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("fm", fm);
+        },
+        || wire::cuTexRefSetFilterMode(hTexRef as u64, fm),
+    )
+}
+
+/// Sets the filter between mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetMipmapFilterMode(hTexRef: CUtexref, fm: CUfilter_mode) -> CUresult {
+    entry(
+        &info::cuTexRefSetMipmapFilterMode,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("fm", fm);
+        },
+        || wire::cuTexRefSetMipmapFilterMode(hTexRef as u64, fm),
+    )
+}
+
+/// Sets an offset to the mipmap level.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetMipmapLevelBias(hTexRef: CUtexref, bias: f32) -> CUresult {
+    entry(
+        &info::cuTexRefSetMipmapLevelBias,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("bias", bias);
+        },
+        || wire::cuTexRefSetMipmapLevelBias(hTexRef as u64, bias),
+    )
+}
+
+/// Sets the range of mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetMipmapLevelClamp(
+    hTexRef: CUtexref,
+    minMipmapLevelClamp: f32,
+    maxMipmapLevelClamp: f32,
+) -> CUresult {
+    entry(
+        &info::cuTexRefSetMipmapLevelClamp,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("minMipmapLevelClamp", minMipmapLevelClamp);
+            t.arg("maxMipmapLevelClamp", maxMipmapLevelClamp);
+        },
+        || wire::cuTexRefSetMipmapLevelClamp(hTexRef as u64, minMipmapLevelClamp, maxMipmapLevelClamp),
+    )
+}
+
+/// Sets the limit of anisotropic filtering.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetMaxAnisotropy(hTexRef: CUtexref, maxAniso: c_uint) -> CUresult {
+    entry(
+        &info::cuTexRefSetMaxAnisotropy,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("maxAniso", maxAniso);
+        },
+        || wire::cuTexRefSetMaxAnisotropy(hTexRef as u64, maxAniso),
+    )
+}
+
+/// Sets the four components of the border colour.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetBorderColor(hTexRef: CUtexref, pBorderColor: *mut f32) -> CUresult {
+    entry(
+        &info::cuTexRefSetBorderColor,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("pBorderColor", pBorderColor);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::texref::cuTexRefSetBorderColor(hTexRef, pBorderColor) }
+        },
+    )
+}
+
+/// Sets flags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefSetFlags(hTexRef: CUtexref, Flags: c_uint) -> CUresult {
+    entry(
+        &info::cuTexRefSetFlags,
+        |t| {
+            t.arg("hTexRef", hTexRef);
+            t.arg("Flags", Flags);
+        },
+        || wire::cuTexRefSetFlags(hTexRef as u64, Flags),
+    )
+}
+
+/// Bound address.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetAddress_v2(pdptr: *mut CUdeviceptr, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetAddress_v2,
+        |t| {
+            t.arg("pdptr", pdptr);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pdptr_value = (!pdptr.is_null()).then_some(0u64);
+            wire::cuTexRefGetAddress_v2(pdptr_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pdptr.cast(), pdptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Bound array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetArray(phArray: *mut CUarray, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetArray,
+        |t| {
+            t.arg("phArray", phArray);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut phArray_value = (!phArray.is_null()).then_some(0u64);
+            wire::cuTexRefGetArray(phArray_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phArray.cast(), phArray_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Bound array with mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetMipmappedArray(
+    phMipmappedArray: *mut CUmipmappedArray,
+    hTexRef: CUtexref,
+) -> CUresult {
+    entry(
+        &info::cuTexRefGetMipmappedArray,
+        |t| {
+            t.arg("phMipmappedArray", phMipmappedArray);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut phMipmappedArray_value = (!phMipmappedArray.is_null()).then_some(0u64);
+            wire::cuTexRefGetMipmappedArray(phMipmappedArray_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phMipmappedArray.cast(), phMipmappedArray_value) };
+            Ok(())
+        },
+    )
+}
+
+/// What happens outside of a dimension.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetAddressMode(
+    pam: *mut CUaddress_mode,
+    hTexRef: CUtexref,
+    dim: c_int,
+) -> CUresult {
+    entry(
+        &info::cuTexRefGetAddressMode,
+        |t| {
+            t.arg("pam", pam);
+            t.arg("hTexRef", hTexRef);
+            t.arg("dim", dim);
+        },
+        || {
+            let mut pam_value = (!pam.is_null()).then_some(0u32);
+            wire::cuTexRefGetAddressMode(pam_value.as_mut(), hTexRef as u64, dim)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pam.cast(), pam_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The filter.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetFilterMode(pfm: *mut CUfilter_mode, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetFilterMode,
+        |t| {
+            t.arg("pfm", pfm);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pfm_value = (!pfm.is_null()).then_some(0u32);
+            wire::cuTexRefGetFilterMode(pfm_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pfm.cast(), pfm_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Format of what is bound.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetFormat(
+    pFormat: *mut CUarray_format,
+    pNumChannels: *mut c_int,
+    hTexRef: CUtexref,
+) -> CUresult {
+    entry(
+        &info::cuTexRefGetFormat,
+        |t| {
+            t.arg("pFormat", pFormat);
+            t.arg("pNumChannels", pNumChannels);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pFormat_value = (!pFormat.is_null()).then_some(0u32);
+            let mut pNumChannels_value = (!pNumChannels.is_null()).then_some(0i32);
+            wire::cuTexRefGetFormat(pFormat_value.as_mut(), pNumChannels_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pFormat.cast(), pFormat_value) };
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pNumChannels.cast(), pNumChannels_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The filter between mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetMipmapFilterMode(pfm: *mut CUfilter_mode, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetMipmapFilterMode,
+        |t| {
+            t.arg("pfm", pfm);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pfm_value = (!pfm.is_null()).then_some(0u32);
+            wire::cuTexRefGetMipmapFilterMode(pfm_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pfm.cast(), pfm_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The offset to the mipmap level.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetMipmapLevelBias(pbias: *mut f32, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetMipmapLevelBias,
+        |t| {
+            t.arg("pbias", pbias);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pbias_value = (!pbias.is_null()).then_some(0f32);
+            wire::cuTexRefGetMipmapLevelBias(pbias_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pbias.cast(), pbias_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The range of mipmap levels.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetMipmapLevelClamp(
+    pminMipmapLevelClamp: *mut f32,
+    pmaxMipmapLevelClamp: *mut f32,
+    hTexRef: CUtexref,
+) -> CUresult {
+    entry(
+        &info::cuTexRefGetMipmapLevelClamp,
+        |t| {
+            t.arg("pminMipmapLevelClamp", pminMipmapLevelClamp);
+            t.arg("pmaxMipmapLevelClamp", pmaxMipmapLevelClamp);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pminMipmapLevelClamp_value = (!pminMipmapLevelClamp.is_null()).then_some(0f32);
+            let mut pmaxMipmapLevelClamp_value = (!pmaxMipmapLevelClamp.is_null()).then_some(0f32);
+            wire::cuTexRefGetMipmapLevelClamp(
+                pminMipmapLevelClamp_value.as_mut(),
+                pmaxMipmapLevelClamp_value.as_mut(),
+                hTexRef as u64,
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pminMipmapLevelClamp.cast(), pminMipmapLevelClamp_value) };
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pmaxMipmapLevelClamp.cast(), pmaxMipmapLevelClamp_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The limit of anisotropic filtering.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetMaxAnisotropy(pmaxAniso: *mut c_int, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetMaxAnisotropy,
+        |t| {
+            t.arg("pmaxAniso", pmaxAniso);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pmaxAniso_value = (!pmaxAniso.is_null()).then_some(0i32);
+            wire::cuTexRefGetMaxAnisotropy(pmaxAniso_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pmaxAniso.cast(), pmaxAniso_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The four components of the border colour.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetBorderColor(pBorderColor: *mut f32, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetBorderColor,
+        |t| {
+            t.arg("pBorderColor", pBorderColor);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::texref::cuTexRefGetBorderColor(pBorderColor, hTexRef) }
+        },
+    )
+}
+
+/// The flags.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexRefGetFlags(pFlags: *mut c_uint, hTexRef: CUtexref) -> CUresult {
+    entry(
+        &info::cuTexRefGetFlags,
+        |t| {
+            t.arg("pFlags", pFlags);
+            t.arg("hTexRef", hTexRef);
+        },
+        || {
+            let mut pFlags_value = (!pFlags.is_null()).then_some(0u32);
+            wire::cuTexRefGetFlags(pFlags_value.as_mut(), hTexRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pFlags.cast(), pFlags_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Binds an array to a surface reference.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuSurfRefSetArray(hSurfRef: CUsurfref, hArray: CUarray, Flags: c_uint) -> CUresult {
+    entry(
+        &info::cuSurfRefSetArray,
+        |t| {
+            t.arg("hSurfRef", hSurfRef);
+            t.arg("hArray", hArray);
+            t.arg("Flags", Flags);
+        },
+        || wire::cuSurfRefSetArray(hSurfRef as u64, hArray as u64, Flags),
+    )
+}
+
+/// The array of a surface reference.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuSurfRefGetArray(phArray: *mut CUarray, hSurfRef: CUsurfref) -> CUresult {
+    entry(
+        &info::cuSurfRefGetArray,
+        |t| {
+            t.arg("phArray", phArray);
+            t.arg("hSurfRef", hSurfRef);
+        },
+        || {
+            let mut phArray_value = (!phArray.is_null()).then_some(0u64);
+            wire::cuSurfRefGetArray(phArray_value.as_mut(), hSurfRef as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(phArray.cast(), phArray_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates a texture object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexObjectCreate(
+    pTexObject: *mut CUtexObject,
+    pResDesc: *const CUDA_RESOURCE_DESC,
+    pTexDesc: *const CUDA_TEXTURE_DESC,
+    pResViewDesc: *const CUDA_RESOURCE_VIEW_DESC,
+) -> CUresult {
+    entry(
+        &info::cuTexObjectCreate,
+        |t| {
+            t.arg("pTexObject", pTexObject);
+            t.arg("pResDesc", pResDesc);
+            t.arg("pTexDesc", pTexDesc);
+            t.arg("pResViewDesc", pResViewDesc);
+        },
+        || {
+            let mut pTexObject_value = (!pTexObject.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pResDesc_value = unsafe { marshal::input::<[u8; 144]>(pResDesc.cast()) };
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pTexDesc_value = unsafe { marshal::input::<[u8; 104]>(pTexDesc.cast()) };
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pResViewDesc_value = unsafe { marshal::input::<[u8; 112]>(pResViewDesc.cast()) };
+            wire::cuTexObjectCreate(
+                pTexObject_value.as_mut(),
+                pResDesc_value.as_ref(),
+                pTexDesc_value.as_ref(),
+                pResViewDesc_value.as_ref(),
+            )?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pTexObject.cast(), pTexObject_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a texture object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexObjectDestroy(texObject: CUtexObject) -> CUresult {
+    entry(
+        &info::cuTexObjectDestroy,
+        |t| {
+            t.arg("texObject", texObject);
+        },
+        || wire::cuTexObjectDestroy(texObject),
+    )
+}
+
+/// What a texture object reads.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexObjectGetResourceDesc(
+    pResDesc: *mut CUDA_RESOURCE_DESC,
+    texObject: CUtexObject,
+) -> CUresult {
+    entry(
+        &info::cuTexObjectGetResourceDesc,
+        |t| {
+            t.arg("pResDesc", pResDesc);
+            t.arg("texObject", texObject);
+        },
+        || {
+            let mut pResDesc_value = (!pResDesc.is_null()).then_some([0u8; 144]);
+            wire::cuTexObjectGetResourceDesc(pResDesc_value.as_mut(), texObject)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pResDesc.cast(), pResDesc_value) };
+            Ok(())
+        },
+    )
+}
+
+/// How a texture object reads.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexObjectGetTextureDesc(
+    pTexDesc: *mut CUDA_TEXTURE_DESC,
+    texObject: CUtexObject,
+) -> CUresult {
+    entry(
+        &info::cuTexObjectGetTextureDesc,
+        |t| {
+            t.arg("pTexDesc", pTexDesc);
+            t.arg("texObject", texObject);
+        },
+        || {
+            let mut pTexDesc_value = (!pTexDesc.is_null()).then_some([0u8; 104]);
+            wire::cuTexObjectGetTextureDesc(pTexDesc_value.as_mut(), texObject)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pTexDesc.cast(), pTexDesc_value) };
+            Ok(())
+        },
+    )
+}
+
+/// As which format and part a texture object sees its array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuTexObjectGetResourceViewDesc(
+    pResViewDesc: *mut CUDA_RESOURCE_VIEW_DESC,
+    texObject: CUtexObject,
+) -> CUresult {
+    entry(
+        &info::cuTexObjectGetResourceViewDesc,
+        |t| {
+            t.arg("pResViewDesc", pResViewDesc);
+            t.arg("texObject", texObject);
+        },
+        || {
+            let mut pResViewDesc_value = (!pResViewDesc.is_null()).then_some([0u8; 112]);
+            wire::cuTexObjectGetResourceViewDesc(pResViewDesc_value.as_mut(), texObject)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pResViewDesc.cast(), pResViewDesc_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Creates a surface object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuSurfObjectCreate(
+    pSurfObject: *mut CUsurfObject,
+    pResDesc: *const CUDA_RESOURCE_DESC,
+) -> CUresult {
+    entry(
+        &info::cuSurfObjectCreate,
+        |t| {
+            t.arg("pSurfObject", pSurfObject);
+            t.arg("pResDesc", pResDesc);
+        },
+        || {
+            let mut pSurfObject_value = (!pSurfObject.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let pResDesc_value = unsafe { marshal::input::<[u8; 144]>(pResDesc.cast()) };
+            wire::cuSurfObjectCreate(pSurfObject_value.as_mut(), pResDesc_value.as_ref())?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pSurfObject.cast(), pSurfObject_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a surface object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuSurfObjectDestroy(surfObject: CUsurfObject) -> CUresult {
+    entry(
+        &info::cuSurfObjectDestroy,
+        |t| {
+            t.arg("surfObject", surfObject);
+        },
+        || wire::cuSurfObjectDestroy(surfObject),
+    )
+}
+
+/// What a surface object writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuSurfObjectGetResourceDesc(
+    pResDesc: *mut CUDA_RESOURCE_DESC,
+    surfObject: CUsurfObject,
+) -> CUresult {
+    entry(
+        &info::cuSurfObjectGetResourceDesc,
+        |t| {
+            t.arg("pResDesc", pResDesc);
+            t.arg("surfObject", surfObject);
+        },
+        || {
+            let mut pResDesc_value = (!pResDesc.is_null()).then_some([0u8; 144]);
+            wire::cuSurfObjectGetResourceDesc(pResDesc_value.as_mut(), surfObject)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(pResDesc.cast(), pResDesc_value) };
+            Ok(())
+        },
+    )
+}
+
 /// Makes an object with a function of the program that is called when nothing holds it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuUserObjectCreate(
@@ -8585,5 +12522,281 @@ pub unsafe extern "C" fn cuGraphReleaseUserObject(
             t.arg("count", count);
         },
         || wire::cuGraphReleaseUserObject(graph as u64, object as u64, count),
+    )
+}
+
+/// Reserves a range of addresses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAddressReserve(
+    ptr: *mut CUdeviceptr,
+    size: usize,
+    alignment: usize,
+    addr: CUdeviceptr,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemAddressReserve,
+        |t| {
+            t.arg("ptr", ptr);
+            t.arg("size", size);
+            t.arg("alignment", alignment);
+            t.arg("addr", addr);
+            t.arg("flags", flags);
+        },
+        || {
+            let mut ptr_value = (!ptr.is_null()).then_some(0u64);
+            wire::cuMemAddressReserve(ptr_value.as_mut(), size as u64, alignment as u64, addr, flags)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(ptr.cast(), ptr_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Gives a range of addresses back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAddressFree(ptr: CUdeviceptr, size: usize) -> CUresult {
+    entry(
+        &info::cuMemAddressFree,
+        |t| {
+            t.arg("ptr", ptr);
+            t.arg("size", size);
+        },
+        || wire::cuMemAddressFree(ptr, size as u64),
+    )
+}
+
+/// Allocates memory without an address. Memory of the host is refused: the program would not see it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemCreate(
+    handle: *mut CUmemGenericAllocationHandle,
+    size: usize,
+    prop: *const CUmemAllocationProp,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemCreate,
+        |t| {
+            t.arg("handle", handle);
+            t.arg("size", size);
+            t.arg("prop", prop);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::vmm::cuMemCreate(handle, size, prop, flags) }
+        },
+    )
+}
+
+/// Gives memory back that has no address any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
+    entry(
+        &info::cuMemRelease,
+        |t| {
+            t.arg("handle", handle);
+        },
+        || wire::cuMemRelease(handle as u64),
+    )
+}
+
+/// Maps memory to reserved addresses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemMap(
+    ptr: CUdeviceptr,
+    size: usize,
+    offset: usize,
+    handle: CUmemGenericAllocationHandle,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemMap,
+        |t| {
+            t.arg("ptr", ptr);
+            t.arg("size", size);
+            t.arg("offset", offset);
+            t.arg("handle", handle);
+            t.arg("flags", flags);
+        },
+        || wire::cuMemMap(ptr, size as u64, offset as u64, handle as u64, flags),
+    )
+}
+
+/// Ends a mapping.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
+    entry(
+        &info::cuMemUnmap,
+        |t| {
+            t.arg("ptr", ptr);
+            t.arg("size", size);
+        },
+        || wire::cuMemUnmap(ptr, size as u64),
+    )
+}
+
+/// Sets who may access mapped addresses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemSetAccess(
+    ptr: CUdeviceptr,
+    size: usize,
+    desc: *const CUmemAccessDesc,
+    count: usize,
+) -> CUresult {
+    entry(
+        &info::cuMemSetAccess,
+        |t| {
+            t.arg("ptr", ptr);
+            t.arg("size", size);
+            t.arg("desc", desc);
+            t.arg("count", count);
+        },
+        || {
+            let desc_len = marshal::length(count, 12)?;
+            // SAFETY: NULL or, by the call's contract, that many readable bytes.
+            let desc_value = unsafe { marshal::data_in(desc.cast(), desc_len) };
+            wire::cuMemSetAccess(ptr, size as u64, desc_value, count as u64)
+        },
+    )
+}
+
+/// Who may access a mapped address.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetAccess(
+    flags: *mut c_ulonglong,
+    location: *const CUmemLocation,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    entry(
+        &info::cuMemGetAccess,
+        |t| {
+            t.arg("flags", flags);
+            t.arg("location", location);
+            t.arg("ptr", ptr);
+        },
+        || {
+            let mut flags_value = (!flags.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let location_value = unsafe { marshal::input::<[u8; 8]>(location.cast()) };
+            wire::cuMemGetAccess(flags_value.as_mut(), location_value.as_ref(), ptr)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(flags.cast(), flags_value) };
+            Ok(())
+        },
+    )
+}
+
+/// The memory behind a mapped address, once more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemRetainAllocationHandle(
+    handle: *mut CUmemGenericAllocationHandle,
+    addr: *mut c_void,
+) -> CUresult {
+    entry(
+        &info::cuMemRetainAllocationHandle,
+        |t| {
+            t.arg("handle", handle);
+            t.arg("addr", addr);
+        },
+        || {
+            let mut handle_value = (!handle.is_null()).then_some(0u64);
+            wire::cuMemRetainAllocationHandle(handle_value.as_mut(), addr as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(handle.cast(), handle_value) };
+            Ok(())
+        },
+    )
+}
+
+/// Alignment that sizes and addresses need.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetAllocationGranularity(
+    granularity: *mut usize,
+    prop: *const CUmemAllocationProp,
+    option: CUmemAllocationGranularity_flags,
+) -> CUresult {
+    entry(
+        &info::cuMemGetAllocationGranularity,
+        |t| {
+            t.arg("granularity", granularity);
+            t.arg("prop", prop);
+            t.arg("option", option);
+        },
+        || {
+            let mut granularity_value = (!granularity.is_null()).then_some(0u64);
+            // SAFETY: NULL or, by the call's contract, a structure of that size.
+            let prop_value = unsafe { marshal::input::<[u8; 32]>(prop.cast()) };
+            wire::cuMemGetAllocationGranularity(granularity_value.as_mut(), prop_value.as_ref(), option)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(granularity.cast(), granularity_value) };
+            Ok(())
+        },
+    )
+}
+
+/// What memory was created with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetAllocationPropertiesFromHandle(
+    prop: *mut CUmemAllocationProp,
+    handle: CUmemGenericAllocationHandle,
+) -> CUresult {
+    entry(
+        &info::cuMemGetAllocationPropertiesFromHandle,
+        |t| {
+            t.arg("prop", prop);
+            t.arg("handle", handle);
+        },
+        || {
+            let mut prop_value = (!prop.is_null()).then_some([0u8; 32]);
+            wire::cuMemGetAllocationPropertiesFromHandle(prop_value.as_mut(), handle as u64)?;
+            // SAFETY: not NULL, so by the call's contract it points to room for the value.
+            unsafe { marshal::put(prop.cast(), prop_value) };
+            Ok(())
+        },
+    )
+}
+
+/// A handle of memory for other programs: a file descriptor, or a fabric handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemExportToShareableHandle(
+    shareableHandle: *mut c_void,
+    handle: CUmemGenericAllocationHandle,
+    handleType: CUmemAllocationHandleType,
+    flags: c_ulonglong,
+) -> CUresult {
+    entry(
+        &info::cuMemExportToShareableHandle,
+        |t| {
+            t.arg("shareableHandle", shareableHandle);
+            t.arg("handle", handle);
+            t.arg("handleType", handleType);
+            t.arg("flags", flags);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::vmm::cuMemExportToShareableHandle(shareableHandle, handle, handleType, flags) }
+        },
+    )
+}
+
+/// Memory of another program, by such a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemImportFromShareableHandle(
+    handle: *mut CUmemGenericAllocationHandle,
+    osHandle: *mut c_void,
+    shHandleType: CUmemAllocationHandleType,
+) -> CUresult {
+    entry(
+        &info::cuMemImportFromShareableHandle,
+        |t| {
+            t.arg("handle", handle);
+            t.arg("osHandle", osHandle);
+            t.arg("shHandleType", shHandleType);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::vmm::cuMemImportFromShareableHandle(handle, osHandle, shHandleType) }
+        },
     )
 }

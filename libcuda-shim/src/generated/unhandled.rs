@@ -11,1991 +11,1193 @@ use crate::types::CUresult;
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuArray3DCreate() -> CUresult {
-    unhandled("cuArray3DCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArray3DCreate_v2() -> CUresult {
-    unhandled("cuArray3DCreate_v2")
+    unhandled("cuArray3DCreate", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuArray3DGetDescriptor() -> CUresult {
-    unhandled("cuArray3DGetDescriptor")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArray3DGetDescriptor_v2() -> CUresult {
-    unhandled("cuArray3DGetDescriptor_v2")
+    unhandled("cuArray3DGetDescriptor", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuArrayCreate() -> CUresult {
-    unhandled("cuArrayCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayCreate_v2() -> CUresult {
-    unhandled("cuArrayCreate_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayDestroy() -> CUresult {
-    unhandled("cuArrayDestroy")
+    unhandled("cuArrayCreate", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuArrayGetDescriptor() -> CUresult {
-    unhandled("cuArrayGetDescriptor")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayGetDescriptor_v2() -> CUresult {
-    unhandled("cuArrayGetDescriptor_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayGetMemoryRequirements() -> CUresult {
-    unhandled("cuArrayGetMemoryRequirements")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayGetPlane() -> CUresult {
-    unhandled("cuArrayGetPlane")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuArrayGetSparseProperties() -> CUresult {
-    unhandled("cuArrayGetSparseProperties")
+    unhandled("cuArrayGetDescriptor", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessCheckpoint() -> CUresult {
-    unhandled("cuCheckpointProcessCheckpoint")
+    unhandled(
+        "cuCheckpointProcessCheckpoint",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessGetRestoreThreadId() -> CUresult {
-    unhandled("cuCheckpointProcessGetRestoreThreadId")
+    unhandled(
+        "cuCheckpointProcessGetRestoreThreadId",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessGetState() -> CUresult {
-    unhandled("cuCheckpointProcessGetState")
+    unhandled(
+        "cuCheckpointProcessGetState",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessLock() -> CUresult {
-    unhandled("cuCheckpointProcessLock")
+    unhandled(
+        "cuCheckpointProcessLock",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessRestore() -> CUresult {
-    unhandled("cuCheckpointProcessRestore")
+    unhandled(
+        "cuCheckpointProcessRestore",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCheckpointProcessUnlock() -> CUresult {
-    unhandled("cuCheckpointProcessUnlock")
+    unhandled(
+        "cuCheckpointProcessUnlock",
+        "checkpoints: processes are named by number, and the state to be saved is that of another process than the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCoredumpGetAttribute() -> CUresult {
-    unhandled("cuCoredumpGetAttribute")
+    unhandled(
+        "cuCoredumpGetAttribute",
+        "core dumps: they would be files of the host, at paths that the program names",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCoredumpGetAttributeGlobal() -> CUresult {
-    unhandled("cuCoredumpGetAttributeGlobal")
+    unhandled(
+        "cuCoredumpGetAttributeGlobal",
+        "core dumps: they would be files of the host, at paths that the program names",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCoredumpSetAttribute() -> CUresult {
-    unhandled("cuCoredumpSetAttribute")
+    unhandled(
+        "cuCoredumpSetAttribute",
+        "core dumps: they would be files of the host, at paths that the program names",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCoredumpSetAttributeGlobal() -> CUresult {
-    unhandled("cuCoredumpSetAttributeGlobal")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxAttach() -> CUresult {
-    unhandled("cuCtxAttach")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxDetach() -> CUresult {
-    unhandled("cuCtxDetach")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxFromGreenCtx() -> CUresult {
-    unhandled("cuCtxFromGreenCtx")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxGetDevResource() -> CUresult {
-    unhandled("cuCtxGetDevResource")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxGetExecAffinity() -> CUresult {
-    unhandled("cuCtxGetExecAffinity")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxRecordEvent() -> CUresult {
-    unhandled("cuCtxRecordEvent")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuCtxWaitEvent() -> CUresult {
-    unhandled("cuCtxWaitEvent")
+    unhandled(
+        "cuCoredumpSetAttributeGlobal",
+        "core dumps: they would be files of the host, at paths that the program names",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDestroyExternalMemory() -> CUresult {
-    unhandled("cuDestroyExternalMemory")
+    unhandled(
+        "cuDestroyExternalMemory",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDestroyExternalSemaphore() -> CUresult {
-    unhandled("cuDestroyExternalSemaphore")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevResourceGenerateDesc() -> CUresult {
-    unhandled("cuDevResourceGenerateDesc")
+    unhandled(
+        "cuDestroyExternalSemaphore",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevSmResourceSplit() -> CUresult {
-    unhandled("cuDevSmResourceSplit")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDevSmResourceSplitByCount() -> CUresult {
-    unhandled("cuDevSmResourceSplitByCount")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceGetDevResource() -> CUresult {
-    unhandled("cuDeviceGetDevResource")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceGetHostAtomicCapabilities() -> CUresult {
-    unhandled("cuDeviceGetHostAtomicCapabilities")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceGetLuid() -> CUresult {
-    unhandled("cuDeviceGetLuid")
+    unhandled("cuDevSmResourceSplit", "not yet")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDeviceGetNvSciSyncAttributes() -> CUresult {
-    unhandled("cuDeviceGetNvSciSyncAttributes")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceGetP2PAtomicCapabilities() -> CUresult {
-    unhandled("cuDeviceGetP2PAtomicCapabilities")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceRegisterAsyncNotification() -> CUresult {
-    unhandled("cuDeviceRegisterAsyncNotification")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceTotalMem() -> CUresult {
-    unhandled("cuDeviceTotalMem")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDeviceUnregisterAsyncNotification() -> CUresult {
-    unhandled("cuDeviceUnregisterAsyncNotification")
+    unhandled("cuDeviceGetNvSciSyncAttributes", "NvSci: found on embedded systems only")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLApiInit() -> CUresult {
-    unhandled("cuEGLApiInit")
+    unhandled("cuEGLApiInit", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamConsumerAcquireFrame() -> CUresult {
-    unhandled("cuEGLStreamConsumerAcquireFrame")
+    unhandled(
+        "cuEGLStreamConsumerAcquireFrame",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamConsumerConnect() -> CUresult {
-    unhandled("cuEGLStreamConsumerConnect")
+    unhandled(
+        "cuEGLStreamConsumerConnect",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamConsumerConnectWithFlags() -> CUresult {
-    unhandled("cuEGLStreamConsumerConnectWithFlags")
+    unhandled(
+        "cuEGLStreamConsumerConnectWithFlags",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamConsumerDisconnect() -> CUresult {
-    unhandled("cuEGLStreamConsumerDisconnect")
+    unhandled(
+        "cuEGLStreamConsumerDisconnect",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamConsumerReleaseFrame() -> CUresult {
-    unhandled("cuEGLStreamConsumerReleaseFrame")
+    unhandled(
+        "cuEGLStreamConsumerReleaseFrame",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamProducerConnect() -> CUresult {
-    unhandled("cuEGLStreamProducerConnect")
+    unhandled(
+        "cuEGLStreamProducerConnect",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamProducerDisconnect() -> CUresult {
-    unhandled("cuEGLStreamProducerDisconnect")
+    unhandled(
+        "cuEGLStreamProducerDisconnect",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamProducerPresentFrame() -> CUresult {
-    unhandled("cuEGLStreamProducerPresentFrame")
+    unhandled(
+        "cuEGLStreamProducerPresentFrame",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEGLStreamProducerReturnFrame() -> CUresult {
-    unhandled("cuEGLStreamProducerReturnFrame")
+    unhandled(
+        "cuEGLStreamProducerReturnFrame",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuExternalMemoryGetMappedBuffer() -> CUresult {
-    unhandled("cuExternalMemoryGetMappedBuffer")
+    unhandled(
+        "cuExternalMemoryGetMappedBuffer",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuExternalMemoryGetMappedMipmappedArray() -> CUresult {
-    unhandled("cuExternalMemoryGetMappedMipmappedArray")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuFuncSetBlockShape() -> CUresult {
-    unhandled("cuFuncSetBlockShape")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuFuncSetSharedSize() -> CUresult {
-    unhandled("cuFuncSetSharedSize")
+    unhandled(
+        "cuExternalMemoryGetMappedMipmappedArray",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLCtxCreate() -> CUresult {
-    unhandled("cuGLCtxCreate")
+    unhandled("cuGLCtxCreate", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLCtxCreate_v2() -> CUresult {
-    unhandled("cuGLCtxCreate_v2")
+    unhandled("cuGLCtxCreate_v2", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLGetDevices() -> CUresult {
-    unhandled("cuGLGetDevices")
+    unhandled("cuGLGetDevices", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLGetDevices_v2() -> CUresult {
-    unhandled("cuGLGetDevices_v2")
+    unhandled("cuGLGetDevices_v2", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLInit() -> CUresult {
-    unhandled("cuGLInit")
+    unhandled("cuGLInit", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObject() -> CUresult {
-    unhandled("cuGLMapBufferObject")
+    unhandled("cuGLMapBufferObject", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObjectAsync() -> CUresult {
-    unhandled("cuGLMapBufferObjectAsync")
+    unhandled(
+        "cuGLMapBufferObjectAsync",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObjectAsync_v2() -> CUresult {
-    unhandled("cuGLMapBufferObjectAsync_v2")
+    unhandled(
+        "cuGLMapBufferObjectAsync_v2",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObjectAsync_v2_ptsz() -> CUresult {
-    unhandled("cuGLMapBufferObjectAsync_v2_ptsz")
+    unhandled(
+        "cuGLMapBufferObjectAsync_v2_ptsz",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObject_v2() -> CUresult {
-    unhandled("cuGLMapBufferObject_v2")
+    unhandled(
+        "cuGLMapBufferObject_v2",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLMapBufferObject_v2_ptds() -> CUresult {
-    unhandled("cuGLMapBufferObject_v2_ptds")
+    unhandled(
+        "cuGLMapBufferObject_v2_ptds",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLRegisterBufferObject() -> CUresult {
-    unhandled("cuGLRegisterBufferObject")
+    unhandled(
+        "cuGLRegisterBufferObject",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLSetBufferObjectMapFlags() -> CUresult {
-    unhandled("cuGLSetBufferObjectMapFlags")
+    unhandled(
+        "cuGLSetBufferObjectMapFlags",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLUnmapBufferObject() -> CUresult {
-    unhandled("cuGLUnmapBufferObject")
+    unhandled("cuGLUnmapBufferObject", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLUnmapBufferObjectAsync() -> CUresult {
-    unhandled("cuGLUnmapBufferObjectAsync")
+    unhandled(
+        "cuGLUnmapBufferObjectAsync",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGLUnregisterBufferObject() -> CUresult {
-    unhandled("cuGLUnregisterBufferObject")
+    unhandled(
+        "cuGLUnregisterBufferObject",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsEGLRegisterImage() -> CUresult {
-    unhandled("cuGraphicsEGLRegisterImage")
+    unhandled(
+        "cuGraphicsEGLRegisterImage",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsGLRegisterBuffer() -> CUresult {
-    unhandled("cuGraphicsGLRegisterBuffer")
+    unhandled(
+        "cuGraphicsGLRegisterBuffer",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsGLRegisterImage() -> CUresult {
-    unhandled("cuGraphicsGLRegisterImage")
+    unhandled(
+        "cuGraphicsGLRegisterImage",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsMapResources() -> CUresult {
-    unhandled("cuGraphicsMapResources")
+    unhandled(
+        "cuGraphicsMapResources",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsMapResources_ptsz() -> CUresult {
-    unhandled("cuGraphicsMapResources_ptsz")
+    unhandled(
+        "cuGraphicsMapResources_ptsz",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceGetMappedEglFrame() -> CUresult {
-    unhandled("cuGraphicsResourceGetMappedEglFrame")
+    unhandled(
+        "cuGraphicsResourceGetMappedEglFrame",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceGetMappedMipmappedArray() -> CUresult {
-    unhandled("cuGraphicsResourceGetMappedMipmappedArray")
+    unhandled(
+        "cuGraphicsResourceGetMappedMipmappedArray",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceGetMappedPointer() -> CUresult {
-    unhandled("cuGraphicsResourceGetMappedPointer")
+    unhandled(
+        "cuGraphicsResourceGetMappedPointer",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceGetMappedPointer_v2() -> CUresult {
-    unhandled("cuGraphicsResourceGetMappedPointer_v2")
+    unhandled(
+        "cuGraphicsResourceGetMappedPointer_v2",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceSetMapFlags() -> CUresult {
-    unhandled("cuGraphicsResourceSetMapFlags")
+    unhandled(
+        "cuGraphicsResourceSetMapFlags",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsResourceSetMapFlags_v2() -> CUresult {
-    unhandled("cuGraphicsResourceSetMapFlags_v2")
+    unhandled(
+        "cuGraphicsResourceSetMapFlags_v2",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsSubResourceGetMappedArray() -> CUresult {
-    unhandled("cuGraphicsSubResourceGetMappedArray")
+    unhandled(
+        "cuGraphicsSubResourceGetMappedArray",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsUnmapResources() -> CUresult {
-    unhandled("cuGraphicsUnmapResources")
+    unhandled(
+        "cuGraphicsUnmapResources",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsUnmapResources_ptsz() -> CUresult {
-    unhandled("cuGraphicsUnmapResources_ptsz")
+    unhandled(
+        "cuGraphicsUnmapResources_ptsz",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsUnregisterResource() -> CUresult {
-    unhandled("cuGraphicsUnregisterResource")
+    unhandled(
+        "cuGraphicsUnregisterResource",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsVDPAURegisterOutputSurface() -> CUresult {
-    unhandled("cuGraphicsVDPAURegisterOutputSurface")
+    unhandled(
+        "cuGraphicsVDPAURegisterOutputSurface",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGraphicsVDPAURegisterVideoSurface() -> CUresult {
-    unhandled("cuGraphicsVDPAURegisterVideoSurface")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxCreate() -> CUresult {
-    unhandled("cuGreenCtxCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxDestroy() -> CUresult {
-    unhandled("cuGreenCtxDestroy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxGetDevResource() -> CUresult {
-    unhandled("cuGreenCtxGetDevResource")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxGetId() -> CUresult {
-    unhandled("cuGreenCtxGetId")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxRecordEvent() -> CUresult {
-    unhandled("cuGreenCtxRecordEvent")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxStreamCreate() -> CUresult {
-    unhandled("cuGreenCtxStreamCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuGreenCtxWaitEvent() -> CUresult {
-    unhandled("cuGreenCtxWaitEvent")
+    unhandled(
+        "cuGraphicsVDPAURegisterVideoSurface",
+        "graphics interoperation: the program's machine has no display driver",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuImportExternalMemory() -> CUresult {
-    unhandled("cuImportExternalMemory")
+    unhandled(
+        "cuImportExternalMemory",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuImportExternalSemaphore() -> CUresult {
-    unhandled("cuImportExternalSemaphore")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcCloseMemHandle() -> CUresult {
-    unhandled("cuIpcCloseMemHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcGetEventHandle() -> CUresult {
-    unhandled("cuIpcGetEventHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcGetMemHandle() -> CUresult {
-    unhandled("cuIpcGetMemHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcOpenEventHandle() -> CUresult {
-    unhandled("cuIpcOpenEventHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcOpenMemHandle() -> CUresult {
-    unhandled("cuIpcOpenMemHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuIpcOpenMemHandle_v2() -> CUresult {
-    unhandled("cuIpcOpenMemHandle_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLaunch() -> CUresult {
-    unhandled("cuLaunch")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLaunchCooperativeKernelMultiDevice() -> CUresult {
-    unhandled("cuLaunchCooperativeKernelMultiDevice")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLaunchGrid() -> CUresult {
-    unhandled("cuLaunchGrid")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLaunchGridAsync() -> CUresult {
-    unhandled("cuLaunchGridAsync")
+    unhandled(
+        "cuImportExternalSemaphore",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuLibraryGetUnifiedFunction() -> CUresult {
-    unhandled("cuLibraryGetUnifiedFunction")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLogsCurrent() -> CUresult {
-    unhandled("cuLogsCurrent")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLogsDumpToFile() -> CUresult {
-    unhandled("cuLogsDumpToFile")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLogsDumpToMemory() -> CUresult {
-    unhandled("cuLogsDumpToMemory")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLogsRegisterCallback() -> CUresult {
-    unhandled("cuLogsRegisterCallback")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuLogsUnregisterCallback() -> CUresult {
-    unhandled("cuLogsUnregisterCallback")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemAddressFree() -> CUresult {
-    unhandled("cuMemAddressFree")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemAddressReserve() -> CUresult {
-    unhandled("cuMemAddressReserve")
+    unhandled("cuLibraryGetUnifiedFunction", "unified functions: GPU and program do not share page tables")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAlloc() -> CUresult {
-    unhandled("cuMemAlloc")
+    unhandled("cuMemAlloc", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemAllocPitch() -> CUresult {
-    unhandled("cuMemAllocPitch")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemBatchDecompressAsync() -> CUresult {
-    unhandled("cuMemBatchDecompressAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemBatchDecompressAsync_ptsz() -> CUresult {
-    unhandled("cuMemBatchDecompressAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemCreate() -> CUresult {
-    unhandled("cuMemCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemDiscardAndPrefetchBatchAsync() -> CUresult {
-    unhandled("cuMemDiscardAndPrefetchBatchAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemDiscardAndPrefetchBatchAsync_ptsz() -> CUresult {
-    unhandled("cuMemDiscardAndPrefetchBatchAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemDiscardBatchAsync() -> CUresult {
-    unhandled("cuMemDiscardBatchAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemDiscardBatchAsync_ptsz() -> CUresult {
-    unhandled("cuMemDiscardBatchAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemExportToShareableHandle() -> CUresult {
-    unhandled("cuMemExportToShareableHandle")
+    unhandled("cuMemAllocPitch", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFree() -> CUresult {
-    unhandled("cuMemFree")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemGetAccess() -> CUresult {
-    unhandled("cuMemGetAccess")
+    unhandled("cuMemFree", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetAddressRange() -> CUresult {
-    unhandled("cuMemGetAddressRange")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemGetAllocationGranularity() -> CUresult {
-    unhandled("cuMemGetAllocationGranularity")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemGetAllocationPropertiesFromHandle() -> CUresult {
-    unhandled("cuMemGetAllocationPropertiesFromHandle")
+    unhandled("cuMemGetAddressRange", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetAttribute() -> CUresult {
-    unhandled("cuMemGetAttribute")
+    unhandled("cuMemGetAttribute", "no public prototype")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetAttribute_v2() -> CUresult {
-    unhandled("cuMemGetAttribute_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemGetDefaultMemPool() -> CUresult {
-    unhandled("cuMemGetDefaultMemPool")
+    unhandled("cuMemGetAttribute_v2", "no public prototype")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetHandleForAddressRange() -> CUresult {
-    unhandled("cuMemGetHandleForAddressRange")
+    unhandled(
+        "cuMemGetHandleForAddressRange",
+        "dma-buf: a descriptor for other devices of the program's machine, which cannot reach the GPU's memory; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetInfo() -> CUresult {
-    unhandled("cuMemGetInfo")
+    unhandled("cuMemGetInfo", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemGetLocationInfo() -> CUresult {
-    unhandled("cuMemGetLocationInfo")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemGetMemPool() -> CUresult {
-    unhandled("cuMemGetMemPool")
+    unhandled("cuMemGetLocationInfo", "no public prototype")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemHostGetDevicePointer() -> CUresult {
-    unhandled("cuMemHostGetDevicePointer")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemHostRegister() -> CUresult {
-    unhandled("cuMemHostRegister")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemImportFromShareableHandle() -> CUresult {
-    unhandled("cuMemImportFromShareableHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemMap() -> CUresult {
-    unhandled("cuMemMap")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemMapArrayAsync() -> CUresult {
-    unhandled("cuMemMapArrayAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemMapArrayAsync_ptsz() -> CUresult {
-    unhandled("cuMemMapArrayAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPoolExportPointer() -> CUresult {
-    unhandled("cuMemPoolExportPointer")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPoolExportToShareableHandle() -> CUresult {
-    unhandled("cuMemPoolExportToShareableHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPoolImportFromShareableHandle() -> CUresult {
-    unhandled("cuMemPoolImportFromShareableHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPoolImportPointer() -> CUresult {
-    unhandled("cuMemPoolImportPointer")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPrefetchBatchAsync() -> CUresult {
-    unhandled("cuMemPrefetchBatchAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemPrefetchBatchAsync_ptsz() -> CUresult {
-    unhandled("cuMemPrefetchBatchAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemRelease() -> CUresult {
-    unhandled("cuMemRelease")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemRetainAllocationHandle() -> CUresult {
-    unhandled("cuMemRetainAllocationHandle")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemSetAccess() -> CUresult {
-    unhandled("cuMemSetAccess")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemSetMemPool() -> CUresult {
-    unhandled("cuMemSetMemPool")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemUnmap() -> CUresult {
-    unhandled("cuMemUnmap")
+    unhandled("cuMemHostGetDevicePointer", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy2D() -> CUresult {
-    unhandled("cuMemcpy2D")
+    unhandled("cuMemcpy2D", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy2DAsync() -> CUresult {
-    unhandled("cuMemcpy2DAsync")
+    unhandled("cuMemcpy2DAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy2DUnaligned() -> CUresult {
-    unhandled("cuMemcpy2DUnaligned")
+    unhandled("cuMemcpy2DUnaligned", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy3D() -> CUresult {
-    unhandled("cuMemcpy3D")
+    unhandled("cuMemcpy3D", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpy3DAsync() -> CUresult {
-    unhandled("cuMemcpy3DAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DBatchAsync() -> CUresult {
-    unhandled("cuMemcpy3DBatchAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DBatchAsync_ptsz() -> CUresult {
-    unhandled("cuMemcpy3DBatchAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DBatchAsync_v2() -> CUresult {
-    unhandled("cuMemcpy3DBatchAsync_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DBatchAsync_v2_ptsz() -> CUresult {
-    unhandled("cuMemcpy3DBatchAsync_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DWithAttributesAsync() -> CUresult {
-    unhandled("cuMemcpy3DWithAttributesAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpy3DWithAttributesAsync_ptsz() -> CUresult {
-    unhandled("cuMemcpy3DWithAttributesAsync_ptsz")
+    unhandled("cuMemcpy3DAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyAtoA() -> CUresult {
-    unhandled("cuMemcpyAtoA")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoA_v2() -> CUresult {
-    unhandled("cuMemcpyAtoA_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoA_v2_ptds() -> CUresult {
-    unhandled("cuMemcpyAtoA_v2_ptds")
+    unhandled("cuMemcpyAtoA", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyAtoD() -> CUresult {
-    unhandled("cuMemcpyAtoD")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoD_v2() -> CUresult {
-    unhandled("cuMemcpyAtoD_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoD_v2_ptds() -> CUresult {
-    unhandled("cuMemcpyAtoD_v2_ptds")
+    unhandled("cuMemcpyAtoD", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyAtoH() -> CUresult {
-    unhandled("cuMemcpyAtoH")
+    unhandled("cuMemcpyAtoH", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyAtoHAsync() -> CUresult {
-    unhandled("cuMemcpyAtoHAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoHAsync_v2() -> CUresult {
-    unhandled("cuMemcpyAtoHAsync_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoHAsync_v2_ptsz() -> CUresult {
-    unhandled("cuMemcpyAtoHAsync_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoH_v2() -> CUresult {
-    unhandled("cuMemcpyAtoH_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyAtoH_v2_ptds() -> CUresult {
-    unhandled("cuMemcpyAtoH_v2_ptds")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyBatchAsync() -> CUresult {
-    unhandled("cuMemcpyBatchAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyBatchAsync_ptsz() -> CUresult {
-    unhandled("cuMemcpyBatchAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyBatchAsync_v2() -> CUresult {
-    unhandled("cuMemcpyBatchAsync_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyBatchAsync_v2_ptsz() -> CUresult {
-    unhandled("cuMemcpyBatchAsync_v2_ptsz")
+    unhandled("cuMemcpyAtoHAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoA() -> CUresult {
-    unhandled("cuMemcpyDtoA")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyDtoA_v2() -> CUresult {
-    unhandled("cuMemcpyDtoA_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyDtoA_v2_ptds() -> CUresult {
-    unhandled("cuMemcpyDtoA_v2_ptds")
+    unhandled("cuMemcpyDtoA", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoD() -> CUresult {
-    unhandled("cuMemcpyDtoD")
+    unhandled("cuMemcpyDtoD", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoDAsync() -> CUresult {
-    unhandled("cuMemcpyDtoDAsync")
+    unhandled("cuMemcpyDtoDAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoH() -> CUresult {
-    unhandled("cuMemcpyDtoH")
+    unhandled("cuMemcpyDtoH", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoHAsync() -> CUresult {
-    unhandled("cuMemcpyDtoHAsync")
+    unhandled("cuMemcpyDtoHAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoA() -> CUresult {
-    unhandled("cuMemcpyHtoA")
+    unhandled("cuMemcpyHtoA", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoAAsync() -> CUresult {
-    unhandled("cuMemcpyHtoAAsync")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyHtoAAsync_v2() -> CUresult {
-    unhandled("cuMemcpyHtoAAsync_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyHtoAAsync_v2_ptsz() -> CUresult {
-    unhandled("cuMemcpyHtoAAsync_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyHtoA_v2() -> CUresult {
-    unhandled("cuMemcpyHtoA_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMemcpyHtoA_v2_ptds() -> CUresult {
-    unhandled("cuMemcpyHtoA_v2_ptds")
+    unhandled("cuMemcpyHtoAAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoD() -> CUresult {
-    unhandled("cuMemcpyHtoD")
+    unhandled("cuMemcpyHtoD", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoDAsync() -> CUresult {
-    unhandled("cuMemcpyHtoDAsync")
+    unhandled("cuMemcpyHtoDAsync", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD16() -> CUresult {
-    unhandled("cuMemsetD16")
+    unhandled("cuMemsetD16", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD2D16() -> CUresult {
-    unhandled("cuMemsetD2D16")
+    unhandled("cuMemsetD2D16", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD2D32() -> CUresult {
-    unhandled("cuMemsetD2D32")
+    unhandled("cuMemsetD2D32", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD2D8() -> CUresult {
-    unhandled("cuMemsetD2D8")
+    unhandled("cuMemsetD2D8", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD32() -> CUresult {
-    unhandled("cuMemsetD32")
+    unhandled("cuMemsetD32", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemsetD8() -> CUresult {
-    unhandled("cuMemsetD8")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMipmappedArrayCreate() -> CUresult {
-    unhandled("cuMipmappedArrayCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMipmappedArrayDestroy() -> CUresult {
-    unhandled("cuMipmappedArrayDestroy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMipmappedArrayGetLevel() -> CUresult {
-    unhandled("cuMipmappedArrayGetLevel")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMipmappedArrayGetMemoryRequirements() -> CUresult {
-    unhandled("cuMipmappedArrayGetMemoryRequirements")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuMipmappedArrayGetSparseProperties() -> CUresult {
-    unhandled("cuMipmappedArrayGetSparseProperties")
+    unhandled("cuMemsetD8", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuModuleGetGlobal() -> CUresult {
-    unhandled("cuModuleGetGlobal")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuModuleGetSurfRef() -> CUresult {
-    unhandled("cuModuleGetSurfRef")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuModuleGetTexRef() -> CUresult {
-    unhandled("cuModuleGetTexRef")
+    unhandled("cuModuleGetGlobal", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastAddDevice() -> CUresult {
-    unhandled("cuMulticastAddDevice")
+    unhandled(
+        "cuMulticastAddDevice",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastBindAddr() -> CUresult {
-    unhandled("cuMulticastBindAddr")
+    unhandled(
+        "cuMulticastBindAddr",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastBindMem() -> CUresult {
-    unhandled("cuMulticastBindMem")
+    unhandled(
+        "cuMulticastBindMem",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastCreate() -> CUresult {
-    unhandled("cuMulticastCreate")
+    unhandled(
+        "cuMulticastCreate",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastGetGranularity() -> CUresult {
-    unhandled("cuMulticastGetGranularity")
+    unhandled(
+        "cuMulticastGetGranularity",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMulticastUnbind() -> CUresult {
-    unhandled("cuMulticastUnbind")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuParamSetSize() -> CUresult {
-    unhandled("cuParamSetSize")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuParamSetTexRef() -> CUresult {
-    unhandled("cuParamSetTexRef")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuParamSetf() -> CUresult {
-    unhandled("cuParamSetf")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuParamSeti() -> CUresult {
-    unhandled("cuParamSeti")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuParamSetv() -> CUresult {
-    unhandled("cuParamSetv")
+    unhandled(
+        "cuMulticastUnbind",
+        "multicast: objects that span the memory of several GPUs; devices say that they do not support it",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuSignalExternalSemaphoresAsync() -> CUresult {
-    unhandled("cuSignalExternalSemaphoresAsync")
+    unhandled(
+        "cuSignalExternalSemaphoresAsync",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuSignalExternalSemaphoresAsync_ptsz() -> CUresult {
-    unhandled("cuSignalExternalSemaphoresAsync_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamBatchMemOp() -> CUresult {
-    unhandled("cuStreamBatchMemOp")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamBatchMemOp_ptsz() -> CUresult {
-    unhandled("cuStreamBatchMemOp_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamBatchMemOp_v2() -> CUresult {
-    unhandled("cuStreamBatchMemOp_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamBatchMemOp_v2_ptsz() -> CUresult {
-    unhandled("cuStreamBatchMemOp_v2_ptsz")
+    unhandled(
+        "cuSignalExternalSemaphoresAsync_ptsz",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamBeginRecaptureToGraph() -> CUresult {
-    unhandled("cuStreamBeginRecaptureToGraph")
+    unhandled("cuStreamBeginRecaptureToGraph", "not yet")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamBeginRecaptureToGraph_ptsz() -> CUresult {
-    unhandled("cuStreamBeginRecaptureToGraph_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamGetDevResource() -> CUresult {
-    unhandled("cuStreamGetDevResource")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamGetDevResource_ptsz() -> CUresult {
-    unhandled("cuStreamGetDevResource_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamGetGreenCtx() -> CUresult {
-    unhandled("cuStreamGetGreenCtx")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue32() -> CUresult {
-    unhandled("cuStreamWaitValue32")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue32_ptsz() -> CUresult {
-    unhandled("cuStreamWaitValue32_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue32_v2() -> CUresult {
-    unhandled("cuStreamWaitValue32_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue32_v2_ptsz() -> CUresult {
-    unhandled("cuStreamWaitValue32_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue64() -> CUresult {
-    unhandled("cuStreamWaitValue64")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue64_ptsz() -> CUresult {
-    unhandled("cuStreamWaitValue64_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue64_v2() -> CUresult {
-    unhandled("cuStreamWaitValue64_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWaitValue64_v2_ptsz() -> CUresult {
-    unhandled("cuStreamWaitValue64_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue32() -> CUresult {
-    unhandled("cuStreamWriteValue32")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue32_ptsz() -> CUresult {
-    unhandled("cuStreamWriteValue32_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue32_v2() -> CUresult {
-    unhandled("cuStreamWriteValue32_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue32_v2_ptsz() -> CUresult {
-    unhandled("cuStreamWriteValue32_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue64() -> CUresult {
-    unhandled("cuStreamWriteValue64")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue64_ptsz() -> CUresult {
-    unhandled("cuStreamWriteValue64_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue64_v2() -> CUresult {
-    unhandled("cuStreamWriteValue64_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuStreamWriteValue64_v2_ptsz() -> CUresult {
-    unhandled("cuStreamWriteValue64_v2_ptsz")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuSurfObjectCreate() -> CUresult {
-    unhandled("cuSurfObjectCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuSurfObjectDestroy() -> CUresult {
-    unhandled("cuSurfObjectDestroy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuSurfObjectGetResourceDesc() -> CUresult {
-    unhandled("cuSurfObjectGetResourceDesc")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuSurfRefGetArray() -> CUresult {
-    unhandled("cuSurfRefGetArray")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuSurfRefSetArray() -> CUresult {
-    unhandled("cuSurfRefSetArray")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTensorMapEncodeIm2col() -> CUresult {
-    unhandled("cuTensorMapEncodeIm2col")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTensorMapEncodeIm2colWide() -> CUresult {
-    unhandled("cuTensorMapEncodeIm2colWide")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTensorMapEncodeTiled() -> CUresult {
-    unhandled("cuTensorMapEncodeTiled")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTensorMapReplaceAddress() -> CUresult {
-    unhandled("cuTensorMapReplaceAddress")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexObjectCreate() -> CUresult {
-    unhandled("cuTexObjectCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexObjectDestroy() -> CUresult {
-    unhandled("cuTexObjectDestroy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexObjectGetResourceDesc() -> CUresult {
-    unhandled("cuTexObjectGetResourceDesc")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexObjectGetResourceViewDesc() -> CUresult {
-    unhandled("cuTexObjectGetResourceViewDesc")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexObjectGetTextureDesc() -> CUresult {
-    unhandled("cuTexObjectGetTextureDesc")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefCreate() -> CUresult {
-    unhandled("cuTexRefCreate")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefDestroy() -> CUresult {
-    unhandled("cuTexRefDestroy")
+    unhandled("cuStreamBeginRecaptureToGraph_ptsz", "not yet")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuTexRefGetAddress() -> CUresult {
-    unhandled("cuTexRefGetAddress")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetAddressMode() -> CUresult {
-    unhandled("cuTexRefGetAddressMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetAddress_v2() -> CUresult {
-    unhandled("cuTexRefGetAddress_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetArray() -> CUresult {
-    unhandled("cuTexRefGetArray")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetBorderColor() -> CUresult {
-    unhandled("cuTexRefGetBorderColor")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetFilterMode() -> CUresult {
-    unhandled("cuTexRefGetFilterMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetFlags() -> CUresult {
-    unhandled("cuTexRefGetFlags")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetFormat() -> CUresult {
-    unhandled("cuTexRefGetFormat")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetMaxAnisotropy() -> CUresult {
-    unhandled("cuTexRefGetMaxAnisotropy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetMipmapFilterMode() -> CUresult {
-    unhandled("cuTexRefGetMipmapFilterMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetMipmapLevelBias() -> CUresult {
-    unhandled("cuTexRefGetMipmapLevelBias")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetMipmapLevelClamp() -> CUresult {
-    unhandled("cuTexRefGetMipmapLevelClamp")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefGetMipmappedArray() -> CUresult {
-    unhandled("cuTexRefGetMipmappedArray")
+    unhandled("cuTexRefGetAddress", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuTexRefSetAddress() -> CUresult {
-    unhandled("cuTexRefSetAddress")
+    unhandled("cuTexRefSetAddress", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuTexRefSetAddress2D() -> CUresult {
-    unhandled("cuTexRefSetAddress2D")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetAddress2D_v2() -> CUresult {
-    unhandled("cuTexRefSetAddress2D_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetAddress2D_v3() -> CUresult {
-    unhandled("cuTexRefSetAddress2D_v3")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetAddressMode() -> CUresult {
-    unhandled("cuTexRefSetAddressMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetAddress_v2() -> CUresult {
-    unhandled("cuTexRefSetAddress_v2")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetArray() -> CUresult {
-    unhandled("cuTexRefSetArray")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetBorderColor() -> CUresult {
-    unhandled("cuTexRefSetBorderColor")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetFilterMode() -> CUresult {
-    unhandled("cuTexRefSetFilterMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetFlags() -> CUresult {
-    unhandled("cuTexRefSetFlags")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetFormat() -> CUresult {
-    unhandled("cuTexRefSetFormat")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetMaxAnisotropy() -> CUresult {
-    unhandled("cuTexRefSetMaxAnisotropy")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetMipmapFilterMode() -> CUresult {
-    unhandled("cuTexRefSetMipmapFilterMode")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetMipmapLevelBias() -> CUresult {
-    unhandled("cuTexRefSetMipmapLevelBias")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetMipmapLevelClamp() -> CUresult {
-    unhandled("cuTexRefSetMipmapLevelClamp")
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuTexRefSetMipmappedArray() -> CUresult {
-    unhandled("cuTexRefSetMipmappedArray")
+    unhandled("cuTexRefSetAddress2D", "CUDA 3.1 and before: device addresses and sizes of 32 bits")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuVDPAUCtxCreate() -> CUresult {
-    unhandled("cuVDPAUCtxCreate")
+    unhandled("cuVDPAUCtxCreate", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuVDPAUCtxCreate_v2() -> CUresult {
-    unhandled("cuVDPAUCtxCreate_v2")
+    unhandled("cuVDPAUCtxCreate_v2", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuVDPAUGetDevice() -> CUresult {
-    unhandled("cuVDPAUGetDevice")
+    unhandled("cuVDPAUGetDevice", "graphics interoperation: the program's machine has no display driver")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuWaitExternalSemaphoresAsync() -> CUresult {
-    unhandled("cuWaitExternalSemaphoresAsync")
+    unhandled(
+        "cuWaitExternalSemaphoresAsync",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuWaitExternalSemaphoresAsync_ptsz() -> CUresult {
-    unhandled("cuWaitExternalSemaphoresAsync_ptsz")
+    unhandled(
+        "cuWaitExternalSemaphoresAsync_ptsz",
+        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgApiAttach() -> CUresult {
-    unhandled("cudbgApiAttach")
+    unhandled(
+        "cudbgApiAttach",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgApiClientPid() -> CUresult {
-    unhandled("cudbgApiClientPid")
+    unhandled(
+        "cudbgApiClientPid",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgApiClientRevision() -> CUresult {
-    unhandled("cudbgApiClientRevision")
+    unhandled(
+        "cudbgApiClientRevision",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgApiDetach() -> CUresult {
-    unhandled("cudbgApiDetach")
+    unhandled(
+        "cudbgApiDetach",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgApiInit() -> CUresult {
-    unhandled("cudbgApiInit")
+    unhandled(
+        "cudbgApiInit",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgAttachHandlerAvailable() -> CUresult {
-    unhandled("cudbgAttachHandlerAvailable")
+    unhandled(
+        "cudbgAttachHandlerAvailable",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgDebuggerCapabilities() -> CUresult {
-    unhandled("cudbgDebuggerCapabilities")
+    unhandled(
+        "cudbgDebuggerCapabilities",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgDebuggerInitialized() -> CUresult {
-    unhandled("cudbgDebuggerInitialized")
+    unhandled(
+        "cudbgDebuggerInitialized",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgDetachSuspendedDevicesMask() -> CUresult {
-    unhandled("cudbgDetachSuspendedDevicesMask")
+    unhandled(
+        "cudbgDetachSuspendedDevicesMask",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgEnableIntegratedMemcheck() -> CUresult {
-    unhandled("cudbgEnableIntegratedMemcheck")
+    unhandled(
+        "cudbgEnableIntegratedMemcheck",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgEnableLaunchBlocking() -> CUresult {
-    unhandled("cudbgEnableLaunchBlocking")
+    unhandled(
+        "cudbgEnableLaunchBlocking",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgEnablePreemptionDebugging() -> CUresult {
-    unhandled("cudbgEnablePreemptionDebugging")
+    unhandled(
+        "cudbgEnablePreemptionDebugging",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgGetAPI() -> CUresult {
-    unhandled("cudbgGetAPI")
+    unhandled(
+        "cudbgGetAPI",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgGetAPIVersion() -> CUresult {
-    unhandled("cudbgGetAPIVersion")
+    unhandled(
+        "cudbgGetAPIVersion",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgInjectionPath() -> CUresult {
-    unhandled("cudbgInjectionPath")
+    unhandled(
+        "cudbgInjectionPath",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgIpcFlag() -> CUresult {
-    unhandled("cudbgIpcFlag")
+    unhandled(
+        "cudbgIpcFlag",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgMain() -> CUresult {
-    unhandled("cudbgMain")
+    unhandled("cudbgMain", "debugger: it attaches to the process that has the GPU, which is not the program")
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportDriverApiError() -> CUresult {
-    unhandled("cudbgReportDriverApiError")
+    unhandled(
+        "cudbgReportDriverApiError",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportDriverApiErrorFlags() -> CUresult {
-    unhandled("cudbgReportDriverApiErrorFlags")
+    unhandled(
+        "cudbgReportDriverApiErrorFlags",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportDriverInternalError() -> CUresult {
-    unhandled("cudbgReportDriverInternalError")
+    unhandled(
+        "cudbgReportDriverInternalError",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorCode() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorCode")
+    unhandled(
+        "cudbgReportedDriverApiErrorCode",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorFuncNameAddr() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorFuncNameAddr")
+    unhandled(
+        "cudbgReportedDriverApiErrorFuncNameAddr",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorFuncNameSize() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorFuncNameSize")
+    unhandled(
+        "cudbgReportedDriverApiErrorFuncNameSize",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorNameAddr() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorNameAddr")
+    unhandled(
+        "cudbgReportedDriverApiErrorNameAddr",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorNameSize() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorNameSize")
+    unhandled(
+        "cudbgReportedDriverApiErrorNameSize",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorSource() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorSource")
+    unhandled(
+        "cudbgReportedDriverApiErrorSource",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorStringAddr() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorStringAddr")
+    unhandled(
+        "cudbgReportedDriverApiErrorStringAddr",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverApiErrorStringSize() -> CUresult {
-    unhandled("cudbgReportedDriverApiErrorStringSize")
+    unhandled(
+        "cudbgReportedDriverApiErrorStringSize",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgReportedDriverInternalErrorCode() -> CUresult {
-    unhandled("cudbgReportedDriverInternalErrorCode")
+    unhandled(
+        "cudbgReportedDriverInternalErrorCode",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgResumeForAttachDetach() -> CUresult {
-    unhandled("cudbgResumeForAttachDetach")
+    unhandled(
+        "cudbgResumeForAttachDetach",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgRpcEnabled() -> CUresult {
-    unhandled("cudbgRpcEnabled")
+    unhandled(
+        "cudbgRpcEnabled",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgSessionId() -> CUresult {
-    unhandled("cudbgSessionId")
+    unhandled(
+        "cudbgSessionId",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }
 
 /// Not handled.
 #[unsafe(no_mangle)]
 pub extern "C" fn cudbgUseExternalDebugger() -> CUresult {
-    unhandled("cudbgUseExternalDebugger")
+    unhandled(
+        "cudbgUseExternalDebugger",
+        "debugger: it attaches to the process that has the GPU, which is not the program",
+    )
 }

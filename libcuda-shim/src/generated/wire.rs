@@ -11,6 +11,256 @@ use protocol::status::CuResult;
 
 use crate::call::{cached, posted, sync};
 
+/// Creates a one- or two-dimensional array.
+pub fn cuArrayCreate_v2(pHandle: Option<&mut u64>, pAllocateArray: Option<&[u8; 24]>) -> CuResult {
+    let pHandle_present = pHandle.is_some();
+    sync(
+        ops::cuArrayCreate_v2,
+        |w| {
+            w.present(pHandle_present);
+            w.bytes(pAllocateArray.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = pHandle {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates an array of up to three dimensions, layered, cubemap or sparse if asked for.
+pub fn cuArray3DCreate_v2(pHandle: Option<&mut u64>, pAllocateArray: Option<&[u8; 40]>) -> CuResult {
+    let pHandle_present = pHandle.is_some();
+    sync(
+        ops::cuArray3DCreate_v2,
+        |w| {
+            w.present(pHandle_present);
+            w.bytes(pAllocateArray.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = pHandle {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Size and format of an array.
+pub fn cuArrayGetDescriptor_v2(pArrayDescriptor: Option<&mut [u8; 24]>, hArray: u64) -> CuResult {
+    let pArrayDescriptor_present = pArrayDescriptor.is_some();
+    sync(
+        ops::cuArrayGetDescriptor_v2,
+        |w| {
+            w.present(pArrayDescriptor_present);
+            w.u64(hArray);
+        },
+        |r| {
+            if let Some(value) = pArrayDescriptor {
+                value.copy_from_slice(r.fixed(24)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Size, format and flags of an array.
+pub fn cuArray3DGetDescriptor_v2(pArrayDescriptor: Option<&mut [u8; 40]>, hArray: u64) -> CuResult {
+    let pArrayDescriptor_present = pArrayDescriptor.is_some();
+    sync(
+        ops::cuArray3DGetDescriptor_v2,
+        |w| {
+            w.present(pArrayDescriptor_present);
+            w.u64(hArray);
+        },
+        |r| {
+            if let Some(value) = pArrayDescriptor {
+                value.copy_from_slice(r.fixed(40)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an array.
+pub fn cuArrayDestroy(hArray: u64) -> CuResult {
+    sync(
+        ops::cuArrayDestroy,
+        |w| {
+            w.u64(hArray);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Memory that a sparse or deferred array needs.
+pub fn cuArrayGetMemoryRequirements(
+    memoryRequirements: Option<&mut [u8; 32]>,
+    array: u64,
+    device: i32,
+) -> CuResult {
+    let memoryRequirements_present = memoryRequirements.is_some();
+    sync(
+        ops::cuArrayGetMemoryRequirements,
+        |w| {
+            w.present(memoryRequirements_present);
+            w.u64(array);
+            w.i32(device);
+        },
+        |r| {
+            if let Some(value) = memoryRequirements {
+                value.copy_from_slice(r.fixed(32)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The array of one plane of a multi-planar array.
+pub fn cuArrayGetPlane(pPlaneArray: Option<&mut u64>, hArray: u64, planeIdx: u32) -> CuResult {
+    let pPlaneArray_present = pPlaneArray.is_some();
+    sync(
+        ops::cuArrayGetPlane,
+        |w| {
+            w.present(pPlaneArray_present);
+            w.u64(hArray);
+            w.u32(planeIdx);
+        },
+        |r| {
+            if let Some(value) = pPlaneArray {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Tiles of a sparse array.
+pub fn cuArrayGetSparseProperties(sparseProperties: Option<&mut [u8; 48]>, array: u64) -> CuResult {
+    let sparseProperties_present = sparseProperties.is_some();
+    sync(
+        ops::cuArrayGetSparseProperties,
+        |w| {
+            w.present(sparseProperties_present);
+            w.u64(array);
+        },
+        |r| {
+            if let Some(value) = sparseProperties {
+                value.copy_from_slice(r.fixed(48)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates an array with mipmap levels.
+pub fn cuMipmappedArrayCreate(
+    pHandle: Option<&mut u64>,
+    pMipmappedArrayDesc: Option<&[u8; 40]>,
+    numMipmapLevels: u32,
+) -> CuResult {
+    let pHandle_present = pHandle.is_some();
+    sync(
+        ops::cuMipmappedArrayCreate,
+        |w| {
+            w.present(pHandle_present);
+            w.bytes(pMipmappedArrayDesc.map(|data| data.as_slice()));
+            w.u32(numMipmapLevels);
+        },
+        |r| {
+            if let Some(value) = pHandle {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys an array with mipmap levels.
+pub fn cuMipmappedArrayDestroy(hMipmappedArray: u64) -> CuResult {
+    sync(
+        ops::cuMipmappedArrayDestroy,
+        |w| {
+            w.u64(hMipmappedArray);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// The array of one mipmap level.
+pub fn cuMipmappedArrayGetLevel(pLevelArray: Option<&mut u64>, hMipmappedArray: u64, level: u32) -> CuResult {
+    let pLevelArray_present = pLevelArray.is_some();
+    sync(
+        ops::cuMipmappedArrayGetLevel,
+        |w| {
+            w.present(pLevelArray_present);
+            w.u64(hMipmappedArray);
+            w.u32(level);
+        },
+        |r| {
+            if let Some(value) = pLevelArray {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Memory that a sparse or deferred array with mipmap levels needs.
+pub fn cuMipmappedArrayGetMemoryRequirements(
+    memoryRequirements: Option<&mut [u8; 32]>,
+    mipmap: u64,
+    device: i32,
+) -> CuResult {
+    let memoryRequirements_present = memoryRequirements.is_some();
+    sync(
+        ops::cuMipmappedArrayGetMemoryRequirements,
+        |w| {
+            w.present(memoryRequirements_present);
+            w.u64(mipmap);
+            w.i32(device);
+        },
+        |r| {
+            if let Some(value) = memoryRequirements {
+                value.copy_from_slice(r.fixed(32)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Tiles and mip tail of a sparse array with mipmap levels.
+pub fn cuMipmappedArrayGetSparseProperties(sparseProperties: Option<&mut [u8; 48]>, mipmap: u64) -> CuResult {
+    let sparseProperties_present = sparseProperties.is_some();
+    sync(
+        ops::cuMipmappedArrayGetSparseProperties,
+        |w| {
+            w.present(sparseProperties_present);
+            w.u64(mipmap);
+        },
+        |r| {
+            if let Some(value) = sparseProperties {
+                value.copy_from_slice(r.fixed(48)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Maps memory to parts of sparse arrays, and unmaps it, in stream order.
+pub fn cuMemMapArrayAsync(mapInfoList: Option<&[u8]>, count: u32, hStream: u64) -> CuResult {
+    sync(
+        ops::cuMemMapArrayAsync,
+        |w| {
+            w.bytes(mapInfoList);
+            w.u32(count);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Begins to capture what is asked of a stream into a new graph.
 pub fn cuStreamBeginCapture_v2(hStream: u64, mode: u32) -> CuResult {
     sync(
@@ -349,6 +599,48 @@ pub fn cuCtxGetStreamPriorityRange(
 /// Resets persisting cache lines.
 pub fn cuCtxResetPersistingL2Cache() -> CuResult {
     sync(ops::cuCtxResetPersistingL2Cache, |_| {}, |_| Ok(()))
+}
+
+/// How much of its device a context may use.
+pub fn cuCtxGetExecAffinity(pExecAffinity: Option<&mut [u8; 8]>, type_: u32) -> CuResult {
+    let pExecAffinity_present = pExecAffinity.is_some();
+    sync(
+        ops::cuCtxGetExecAffinity,
+        |w| {
+            w.present(pExecAffinity_present);
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = pExecAffinity {
+                value.copy_from_slice(r.fixed(8)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Records an event after all work of a context.
+pub fn cuCtxRecordEvent(hCtx: u64, hEvent: u64) -> CuResult {
+    sync(
+        ops::cuCtxRecordEvent,
+        |w| {
+            w.u64(hCtx);
+            w.u64(hEvent);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// All later work of a context waits for an event.
+pub fn cuCtxWaitEvent(hCtx: u64, hEvent: u64) -> CuResult {
+    sync(
+        ops::cuCtxWaitEvent,
+        |w| {
+            w.u64(hCtx);
+            w.u64(hEvent);
+        },
+        |_| Ok(()),
+    )
 }
 
 /// Number of devices.
@@ -2490,6 +2782,110 @@ pub fn device_output(max_len: u32, stream: Option<&mut u32>, text: Option<&mut V
     )
 }
 
+/// A handle of device memory for other programs.
+pub fn cuIpcGetMemHandle(pHandle: Option<&mut [u8; 64]>, dptr: u64) -> CuResult {
+    let pHandle_present = pHandle.is_some();
+    sync(
+        ops::cuIpcGetMemHandle,
+        |w| {
+            w.present(pHandle_present);
+            w.u64(dptr);
+        },
+        |r| {
+            if let Some(value) = pHandle {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Maps device memory of another program.
+pub fn cuIpcOpenMemHandle_v2(pdptr: Option<&mut u64>, handle: [u8; 64], Flags: u32) -> CuResult {
+    let pdptr_present = pdptr.is_some();
+    sync(
+        ops::cuIpcOpenMemHandle_v2,
+        |w| {
+            w.present(pdptr_present);
+            w.fixed(&handle);
+            w.u32(Flags);
+        },
+        |r| {
+            if let Some(value) = pdptr {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Ends such a mapping.
+pub fn cuIpcCloseMemHandle(dptr: u64) -> CuResult {
+    sync(
+        ops::cuIpcCloseMemHandle,
+        |w| {
+            w.u64(dptr);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// A handle of an event for other programs.
+pub fn cuIpcGetEventHandle(pHandle: Option<&mut [u8; 64]>, event: u64) -> CuResult {
+    let pHandle_present = pHandle.is_some();
+    sync(
+        ops::cuIpcGetEventHandle,
+        |w| {
+            w.present(pHandle_present);
+            w.u64(event);
+        },
+        |r| {
+            if let Some(value) = pHandle {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// An event of another program.
+pub fn cuIpcOpenEventHandle(phEvent: Option<&mut u64>, handle: [u8; 64]) -> CuResult {
+    let phEvent_present = phEvent.is_some();
+    sync(
+        ops::cuIpcOpenEventHandle,
+        |w| {
+            w.present(phEvent_present);
+            w.fixed(&handle);
+        },
+        |r| {
+            if let Some(value) = phEvent {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuLaunchCooperativeKernelMultiDevice`: per device 48 bytes (function u64, grid 3 x u32, block 3 x u32, shared bytes u32, bytes of
+/// the parameter buffer u32, stream u64), and the parameter buffers one behind the other, each padded to 8 bytes.
+pub fn launch_multi_device(
+    count: u32,
+    launches: Option<&[u8]>,
+    params: Option<&[u8]>,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::launch_multi_device,
+        |w| {
+            w.u32(count);
+            w.bytes(launches);
+            w.bytes(params);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Unloads a library.
 pub fn cuLibraryUnload(library: u64) -> CuResult {
     sync(
@@ -2649,6 +3045,239 @@ pub fn cuKernelGetFunction(pFunc: Option<&mut u64>, kernel: u64) -> CuResult {
             }
             Ok(())
         },
+    )
+}
+
+/// The end of the log.
+pub fn cuLogsCurrent(iterator_out: Option<&mut u32>, flags: u32) -> CuResult {
+    let iterator_out_present = iterator_out.is_some();
+    sync(
+        ops::cuLogsCurrent,
+        |w| {
+            w.present(iterator_out_present);
+            w.u32(flags);
+        },
+        |r| {
+            if let Some(value) = iterator_out {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The log from `iterator` (u64::MAX: from its beginning) in at most `max_len` bytes with its NUL, and its end.
+pub fn logs_dump(
+    iterator: u64,
+    max_len: u64,
+    flags: u32,
+    end: Option<&mut u32>,
+    text: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let end_present = end.is_some();
+    let text_present = text.is_some();
+    sync(
+        ops::logs_dump,
+        |w| {
+            w.u64(iterator);
+            w.u64(max_len);
+            w.u32(flags);
+            w.present(end_present);
+            w.present(text_present);
+        },
+        |r| {
+            if let Some(value) = end {
+                *value = r.u32()?;
+            }
+            if let Some(data) = text {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Copies between arrays of one dimension.
+pub fn cuMemcpyAtoA_v2(
+    dstArray: u64,
+    dstOffset: u64,
+    srcArray: u64,
+    srcOffset: u64,
+    ByteCount: u64,
+    default_stream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemcpyAtoA_v2,
+        |w| {
+            w.u64(dstArray);
+            w.u64(dstOffset);
+            w.u64(srcArray);
+            w.u64(srcOffset);
+            w.u64(ByteCount);
+            w.u64(default_stream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies from an array of one dimension to the device.
+pub fn cuMemcpyAtoD_v2(
+    dstDevice: u64,
+    srcArray: u64,
+    srcOffset: u64,
+    ByteCount: u64,
+    default_stream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemcpyAtoD_v2,
+        |w| {
+            w.u64(dstDevice);
+            w.u64(srcArray);
+            w.u64(srcOffset);
+            w.u64(ByteCount);
+            w.u64(default_stream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies from the device to an array of one dimension.
+pub fn cuMemcpyDtoA_v2(
+    dstArray: u64,
+    dstOffset: u64,
+    srcDevice: u64,
+    ByteCount: u64,
+    default_stream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemcpyDtoA_v2,
+        |w| {
+            w.u64(dstArray);
+            w.u64(dstOffset);
+            w.u64(srcDevice);
+            w.u64(ByteCount);
+            w.u64(default_stream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies a box between two places of which at least one is an array; the other lies in an array or in the region. `place` is as
+/// `protocol::copy` encodes it. `flags` bit 0: answered when the bytes have arrived.
+pub fn copy_box(
+    dst: Option<&[u8; 64]>,
+    src: Option<&[u8; 64]>,
+    width: u64,
+    height: u64,
+    depth: u64,
+    stream: u64,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::copy_box,
+        |w| {
+            w.bytes(dst.map(|data| data.as_slice()));
+            w.bytes(src.map(|data| data.as_slice()));
+            w.u64(width);
+            w.u64(height);
+            w.u64(depth);
+            w.u64(stream);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies a box, packed at `staging_offset` of the lane's staging area, to a place. `flags` as for `stage_in`.
+pub fn stage_box_in(
+    dst: Option<&[u8; 64]>,
+    staging_offset: u64,
+    width: u64,
+    height: u64,
+    depth: u64,
+    stream: u64,
+    flags: u32,
+) -> CuResult {
+    posted(ops::stage_box_in, |w| {
+        w.bytes(dst.map(|data| data.as_slice()));
+        w.u64(staging_offset);
+        w.u64(width);
+        w.u64(height);
+        w.u64(depth);
+        w.u64(stream);
+        w.u32(flags);
+    })
+}
+
+/// As `stage_box_in`, for the last piece of a copy: answered when the whole copy has arrived.
+pub fn stage_box_in_last(
+    dst: Option<&[u8; 64]>,
+    staging_offset: u64,
+    width: u64,
+    height: u64,
+    depth: u64,
+    stream: u64,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::stage_box_in_last,
+        |w| {
+            w.bytes(dst.map(|data| data.as_slice()));
+            w.u64(staging_offset);
+            w.u64(width);
+            w.u64(height);
+            w.u64(depth);
+            w.u64(stream);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Copies a box at a place, packed, to `staging_offset` of the lane's staging area, which holds it when the operation is complete.
+pub fn stage_box_out(
+    src: Option<&[u8; 64]>,
+    staging_offset: u64,
+    width: u64,
+    height: u64,
+    depth: u64,
+    stream: u64,
+    flags: u32,
+) -> CuResult {
+    posted(ops::stage_box_out, |w| {
+        w.bytes(src.map(|data| data.as_slice()));
+        w.u64(staging_offset);
+        w.u64(width);
+        w.u64(height);
+        w.u64(depth);
+        w.u64(stream);
+        w.u32(flags);
+    })
+}
+
+/// As `stage_box_out`, for the last piece of a copy.
+pub fn stage_box_out_last(
+    src: Option<&[u8; 64]>,
+    staging_offset: u64,
+    width: u64,
+    height: u64,
+    depth: u64,
+    stream: u64,
+    flags: u32,
+) -> CuResult {
+    sync(
+        ops::stage_box_out_last,
+        |w| {
+            w.bytes(src.map(|data| data.as_slice()));
+            w.u64(staging_offset);
+            w.u64(width);
+            w.u64(height);
+            w.u64(depth);
+            w.u64(stream);
+            w.u32(flags);
+        },
+        |_| Ok(()),
     )
 }
 
@@ -2884,6 +3513,108 @@ pub fn cuMemFreeAsync(dptr: u64, hStream: u64) -> CuResult {
         w.u64(dptr);
         w.u64(hStream);
     })
+}
+
+/// Moves ranges of managed memory to locations: a hint.
+pub fn cuMemPrefetchBatchAsync(
+    dptrs: Option<&[u8]>,
+    sizes: Option<&[u8]>,
+    count: u64,
+    prefetchLocs: Option<&[u8]>,
+    prefetchLocIdxs: Option<&[u8]>,
+    numPrefetchLocs: u64,
+    flags: u64,
+    hStream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemPrefetchBatchAsync,
+        |w| {
+            w.bytes(dptrs);
+            w.bytes(sizes);
+            w.u64(count);
+            w.bytes(prefetchLocs);
+            w.bytes(prefetchLocIdxs);
+            w.u64(numPrefetchLocs);
+            w.u64(flags);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Lets ranges of managed memory lose their contents.
+pub fn cuMemDiscardBatchAsync(
+    dptrs: Option<&[u8]>,
+    sizes: Option<&[u8]>,
+    count: u64,
+    flags: u64,
+    hStream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemDiscardBatchAsync,
+        |w| {
+            w.bytes(dptrs);
+            w.bytes(sizes);
+            w.u64(count);
+            w.u64(flags);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Lets ranges of managed memory lose their contents, and moves them to locations.
+pub fn cuMemDiscardAndPrefetchBatchAsync(
+    dptrs: Option<&[u8]>,
+    sizes: Option<&[u8]>,
+    count: u64,
+    prefetchLocs: Option<&[u8]>,
+    prefetchLocIdxs: Option<&[u8]>,
+    numPrefetchLocs: u64,
+    flags: u64,
+    hStream: u64,
+) -> CuResult {
+    sync(
+        ops::cuMemDiscardAndPrefetchBatchAsync,
+        |w| {
+            w.bytes(dptrs);
+            w.bytes(sizes);
+            w.u64(count);
+            w.bytes(prefetchLocs);
+            w.bytes(prefetchLocIdxs);
+            w.u64(numPrefetchLocs);
+            w.u64(flags);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Decompresses several buffers.
+pub fn cuMemBatchDecompressAsync(
+    paramsArray: Option<&[u8]>,
+    count: u64,
+    flags: u32,
+    errorIndex: Option<&mut u64>,
+    stream: u64,
+) -> CuResult {
+    let errorIndex_present = errorIndex.is_some();
+    sync(
+        ops::cuMemBatchDecompressAsync,
+        |w| {
+            w.bytes(paramsArray);
+            w.u64(count);
+            w.u32(flags);
+            w.present(errorIndex_present);
+            w.u64(stream);
+        },
+        |r| {
+            if let Some(value) = errorIndex {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Fills with bytes.
@@ -3337,6 +4068,60 @@ pub fn cuFlushGPUDirectRDMAWrites(target: u32, scope: u32) -> CuResult {
     )
 }
 
+/// Which atomic operations between device and host are native.
+pub fn cuDeviceGetHostAtomicCapabilities(
+    capabilities: Option<&mut [u8]>,
+    operations: Option<&[u8]>,
+    count: u32,
+    dev: i32,
+) -> CuResult {
+    let capabilities_len = capabilities.as_ref().map(|data| data.len() as u64);
+    cached(
+        ops::cuDeviceGetHostAtomicCapabilities,
+        |w| {
+            w.u64(capabilities_len.unwrap_or(protocol::wire::NULL));
+            w.bytes(operations);
+            w.u32(count);
+            w.i32(dev);
+        },
+        |r| {
+            if let Some(data) = capabilities {
+                let len = data.len();
+                data.copy_from_slice(r.fixed(len)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Which atomic operations between two devices are native.
+pub fn cuDeviceGetP2PAtomicCapabilities(
+    capabilities: Option<&mut [u8]>,
+    operations: Option<&[u8]>,
+    count: u32,
+    srcDevice: i32,
+    dstDevice: i32,
+) -> CuResult {
+    let capabilities_len = capabilities.as_ref().map(|data| data.len() as u64);
+    cached(
+        ops::cuDeviceGetP2PAtomicCapabilities,
+        |w| {
+            w.u64(capabilities_len.unwrap_or(protocol::wire::NULL));
+            w.bytes(operations);
+            w.u32(count);
+            w.i32(srcDevice);
+            w.i32(dstDevice);
+        },
+        |r| {
+            if let Some(data) = capabilities {
+                let len = data.len();
+                data.copy_from_slice(r.fixed(len)?);
+            }
+            Ok(())
+        },
+    )
+}
+
 /// Allocates from a pool, in stream order.
 pub fn cuMemAllocFromPoolAsync(dptr: Option<&mut u64>, bytesize: u64, pool: u64, hStream: u64) -> CuResult {
     let dptr_present = dptr.is_some();
@@ -3405,7 +4190,7 @@ pub fn cuDeviceSetMemPool(dev: i32, pool: u64) -> CuResult {
     )
 }
 
-/// Creates a pool.
+/// Creates a pool. Memory of the host is refused: the program would not see it.
 pub fn cuMemPoolCreate(pool: Option<&mut u64>, poolProps: Option<&[u8; 88]>) -> CuResult {
     let pool_present = pool.is_some();
     sync(
@@ -3472,6 +4257,420 @@ pub fn cuMemPoolGetAccess(flags: Option<&mut u32>, memPool: u64, location: Optio
         |r| {
             if let Some(value) = flags {
                 *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The default pool of a location.
+pub fn cuMemGetDefaultMemPool(
+    pool_out: Option<&mut u64>,
+    location: Option<&[u8; 8]>,
+    type_: u32,
+) -> CuResult {
+    let pool_out_present = pool_out.is_some();
+    sync(
+        ops::cuMemGetDefaultMemPool,
+        |w| {
+            w.present(pool_out_present);
+            w.bytes(location.map(|data| data.as_slice()));
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = pool_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The current pool of a location.
+pub fn cuMemGetMemPool(pool: Option<&mut u64>, location: Option<&[u8; 8]>, type_: u32) -> CuResult {
+    let pool_present = pool.is_some();
+    sync(
+        ops::cuMemGetMemPool,
+        |w| {
+            w.present(pool_present);
+            w.bytes(location.map(|data| data.as_slice()));
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = pool {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Sets the current pool of a location.
+pub fn cuMemSetMemPool(location: Option<&[u8; 8]>, type_: u32, pool: u64) -> CuResult {
+    sync(
+        ops::cuMemSetMemPool,
+        |w| {
+            w.bytes(location.map(|data| data.as_slice()));
+            w.u32(type_);
+            w.u64(pool);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// As `cuMemPoolExportToShareableHandle`; `shared` as in `memory_export`.
+pub fn pool_export(pool: u64, handle_type: u32, flags: u64, shared: Option<&mut [u8; 64]>) -> CuResult {
+    let shared_present = shared.is_some();
+    sync(
+        ops::pool_export,
+        |w| {
+            w.u64(pool);
+            w.u32(handle_type);
+            w.u64(flags);
+            w.present(shared_present);
+        },
+        |r| {
+            if let Some(value) = shared {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuMemPoolImportFromShareableHandle`.
+pub fn pool_import(
+    pool: Option<&mut u64>,
+    shared: Option<&[u8; 64]>,
+    handle_type: u32,
+    flags: u64,
+) -> CuResult {
+    let pool_present = pool.is_some();
+    sync(
+        ops::pool_import,
+        |w| {
+            w.present(pool_present);
+            w.bytes(shared.map(|data| data.as_slice()));
+            w.u32(handle_type);
+            w.u64(flags);
+        },
+        |r| {
+            if let Some(value) = pool {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// What another program needs to find an allocation in an imported pool.
+pub fn cuMemPoolExportPointer(shareData_out: Option<&mut [u8; 64]>, ptr: u64) -> CuResult {
+    let shareData_out_present = shareData_out.is_some();
+    sync(
+        ops::cuMemPoolExportPointer,
+        |w| {
+            w.present(shareData_out_present);
+            w.u64(ptr);
+        },
+        |r| {
+            if let Some(value) = shareData_out {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// An allocation of another program in an imported pool.
+pub fn cuMemPoolImportPointer(
+    ptr_out: Option<&mut u64>,
+    pool: u64,
+    shareData: Option<&[u8; 64]>,
+) -> CuResult {
+    let ptr_out_present = ptr_out.is_some();
+    sync(
+        ops::cuMemPoolImportPointer,
+        |w| {
+            w.present(ptr_out_present);
+            w.u64(pool);
+            w.bytes(shareData.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = ptr_out {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A resource of a device.
+pub fn cuDeviceGetDevResource(device: i32, resource: Option<&mut [u8; 144]>, type_: u32) -> CuResult {
+    let resource_present = resource.is_some();
+    sync(
+        ops::cuDeviceGetDevResource,
+        |w| {
+            w.i32(device);
+            w.present(resource_present);
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = resource {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a context has.
+pub fn cuCtxGetDevResource(hCtx: u64, resource: Option<&mut [u8; 144]>, type_: u32) -> CuResult {
+    let resource_present = resource.is_some();
+    sync(
+        ops::cuCtxGetDevResource,
+        |w| {
+            w.u64(hCtx);
+            w.present(resource_present);
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = resource {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a green context has.
+pub fn cuGreenCtxGetDevResource(hCtx: u64, resource: Option<&mut [u8; 144]>, type_: u32) -> CuResult {
+    let resource_present = resource.is_some();
+    sync(
+        ops::cuGreenCtxGetDevResource,
+        |w| {
+            w.u64(hCtx);
+            w.present(resource_present);
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = resource {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A resource that a stream has.
+pub fn cuStreamGetDevResource(hStream: u64, resource: Option<&mut [u8; 144]>, type_: u32) -> CuResult {
+    let resource_present = resource.is_some();
+    sync(
+        ops::cuStreamGetDevResource,
+        |w| {
+            w.u64(hStream);
+            w.present(resource_present);
+            w.u32(type_);
+        },
+        |r| {
+            if let Some(value) = resource {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuDevSmResourceSplitByCount`: at most `wanted` groups, of which there are then `groups`. `result` holds 144 bytes for each.
+pub fn sm_resource_split(
+    wanted: u32,
+    input: Option<&[u8; 144]>,
+    flags: u32,
+    min_count: u32,
+    groups: Option<&mut u32>,
+    remaining: Option<&mut [u8; 144]>,
+    result: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let groups_present = groups.is_some();
+    let remaining_present = remaining.is_some();
+    let result_present = result.is_some();
+    sync(
+        ops::sm_resource_split,
+        |w| {
+            w.u32(wanted);
+            w.bytes(input.map(|data| data.as_slice()));
+            w.u32(flags);
+            w.u32(min_count);
+            w.present(groups_present);
+            w.present(remaining_present);
+            w.present(result_present);
+        },
+        |r| {
+            if let Some(value) = groups {
+                *value = r.u32()?;
+            }
+            if let Some(value) = remaining {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            if let Some(data) = result {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A descriptor of resources, to create a context with.
+pub fn cuDevResourceGenerateDesc(
+    phDesc: Option<&mut u64>,
+    resources: Option<&[u8]>,
+    nbResources: u32,
+) -> CuResult {
+    let phDesc_present = phDesc.is_some();
+    sync(
+        ops::cuDevResourceGenerateDesc,
+        |w| {
+            w.present(phDesc_present);
+            w.bytes(resources);
+            w.u32(nbResources);
+        },
+        |r| {
+            if let Some(value) = phDesc {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates a context that is confined to resources.
+pub fn cuGreenCtxCreate(phCtx: Option<&mut u64>, desc: u64, dev: i32, flags: u32) -> CuResult {
+    let phCtx_present = phCtx.is_some();
+    sync(
+        ops::cuGreenCtxCreate,
+        |w| {
+            w.present(phCtx_present);
+            w.u64(desc);
+            w.i32(dev);
+            w.u32(flags);
+        },
+        |r| {
+            if let Some(value) = phCtx {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a green context.
+pub fn cuGreenCtxDestroy(hCtx: u64) -> CuResult {
+    sync(
+        ops::cuGreenCtxDestroy,
+        |w| {
+            w.u64(hCtx);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// The green context as a context that can be made current.
+pub fn cuCtxFromGreenCtx(pContext: Option<&mut u64>, hCtx: u64) -> CuResult {
+    let pContext_present = pContext.is_some();
+    sync(
+        ops::cuCtxFromGreenCtx,
+        |w| {
+            w.present(pContext_present);
+            w.u64(hCtx);
+        },
+        |r| {
+            if let Some(value) = pContext {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Number of a green context.
+pub fn cuGreenCtxGetId(greenCtx: u64, greenCtxId: Option<&mut u64>) -> CuResult {
+    let greenCtxId_present = greenCtxId.is_some();
+    sync(
+        ops::cuGreenCtxGetId,
+        |w| {
+            w.u64(greenCtx);
+            w.present(greenCtxId_present);
+        },
+        |r| {
+            if let Some(value) = greenCtxId {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Records an event after all work of a green context.
+pub fn cuGreenCtxRecordEvent(hCtx: u64, hEvent: u64) -> CuResult {
+    sync(
+        ops::cuGreenCtxRecordEvent,
+        |w| {
+            w.u64(hCtx);
+            w.u64(hEvent);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// All later work of a green context waits for an event.
+pub fn cuGreenCtxWaitEvent(hCtx: u64, hEvent: u64) -> CuResult {
+    sync(
+        ops::cuGreenCtxWaitEvent,
+        |w| {
+            w.u64(hCtx);
+            w.u64(hEvent);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Creates a stream in a green context.
+pub fn cuGreenCtxStreamCreate(
+    phStream: Option<&mut u64>,
+    greenCtx: u64,
+    flags: u32,
+    priority: i32,
+) -> CuResult {
+    let phStream_present = phStream.is_some();
+    sync(
+        ops::cuGreenCtxStreamCreate,
+        |w| {
+            w.present(phStream_present);
+            w.u64(greenCtx);
+            w.u32(flags);
+            w.i32(priority);
+        },
+        |r| {
+            if let Some(value) = phStream {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The green context of a stream, or NULL.
+pub fn cuStreamGetGreenCtx(hStream: u64, phCtx: Option<&mut u64>) -> CuResult {
+    let phCtx_present = phCtx.is_some();
+    sync(
+        ops::cuStreamGetGreenCtx,
+        |w| {
+            w.u64(hStream);
+            w.present(phCtx_present);
+        },
+        |r| {
+            if let Some(value) = phCtx {
+                *value = r.u64()?;
             }
             Ok(())
         },
@@ -3724,6 +4923,974 @@ pub fn cuStreamSetAttribute(hStream: u64, attr: u32, value: Option<&[u8; 64]>) -
     )
 }
 
+/// First version of cuStreamWaitValue32_v2.
+pub fn cuStreamWaitValue32(stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWaitValue32,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u32(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// The stream waits for a value of 32 bits.
+pub fn cuStreamWaitValue32_v2(stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWaitValue32_v2,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u32(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// First version of cuStreamWaitValue64_v2.
+pub fn cuStreamWaitValue64(stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWaitValue64,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u64(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// The stream waits for a value of 64 bits.
+pub fn cuStreamWaitValue64_v2(stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWaitValue64_v2,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u64(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// First version of cuStreamWriteValue32_v2.
+pub fn cuStreamWriteValue32(stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWriteValue32,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u32(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Writes a value of 32 bits.
+pub fn cuStreamWriteValue32_v2(stream: u64, addr: u64, value: u32, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWriteValue32_v2,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u32(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// First version of cuStreamWriteValue64_v2.
+pub fn cuStreamWriteValue64(stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWriteValue64,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u64(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Writes a value of 64 bits.
+pub fn cuStreamWriteValue64_v2(stream: u64, addr: u64, value: u64, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamWriteValue64_v2,
+        |w| {
+            w.u64(stream);
+            w.u64(addr);
+            w.u64(value);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// First version of cuStreamBatchMemOp_v2.
+pub fn cuStreamBatchMemOp(stream: u64, count: u32, paramArray: Option<&[u8]>, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamBatchMemOp,
+        |w| {
+            w.u64(stream);
+            w.u32(count);
+            w.bytes(paramArray);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Several waits, writes and barriers.
+pub fn cuStreamBatchMemOp_v2(stream: u64, count: u32, paramArray: Option<&[u8]>, flags: u32) -> CuResult {
+    sync(
+        ops::cuStreamBatchMemOp_v2,
+        |w| {
+            w.u64(stream);
+            w.u32(count);
+            w.bytes(paramArray);
+            w.u32(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// As `cuTensorMapEncodeTiled`; the arrays hold as many bytes as the rank demands.
+pub fn tensor_map_tiled(
+    map: Option<&mut [u8; 128]>,
+    data_type: u32,
+    rank: u32,
+    address: u64,
+    dims: Option<&[u8]>,
+    strides: Option<&[u8]>,
+    box_dims: Option<&[u8]>,
+    element_strides: Option<&[u8]>,
+    interleave: u32,
+    swizzle: u32,
+    promotion: u32,
+    fill: u32,
+) -> CuResult {
+    let map_present = map.is_some();
+    sync(
+        ops::tensor_map_tiled,
+        |w| {
+            w.present(map_present);
+            w.u32(data_type);
+            w.u32(rank);
+            w.u64(address);
+            w.bytes(dims);
+            w.bytes(strides);
+            w.bytes(box_dims);
+            w.bytes(element_strides);
+            w.u32(interleave);
+            w.u32(swizzle);
+            w.u32(promotion);
+            w.u32(fill);
+        },
+        |r| {
+            if let Some(value) = map {
+                value.copy_from_slice(r.fixed(128)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuTensorMapEncodeIm2col`.
+pub fn tensor_map_im2col(
+    map: Option<&mut [u8; 128]>,
+    data_type: u32,
+    rank: u32,
+    address: u64,
+    dims: Option<&[u8]>,
+    strides: Option<&[u8]>,
+    lower_corner: Option<&[u8]>,
+    upper_corner: Option<&[u8]>,
+    channels_per_pixel: u32,
+    pixels_per_column: u32,
+    element_strides: Option<&[u8]>,
+    interleave: u32,
+    swizzle: u32,
+    promotion: u32,
+    fill: u32,
+) -> CuResult {
+    let map_present = map.is_some();
+    sync(
+        ops::tensor_map_im2col,
+        |w| {
+            w.present(map_present);
+            w.u32(data_type);
+            w.u32(rank);
+            w.u64(address);
+            w.bytes(dims);
+            w.bytes(strides);
+            w.bytes(lower_corner);
+            w.bytes(upper_corner);
+            w.u32(channels_per_pixel);
+            w.u32(pixels_per_column);
+            w.bytes(element_strides);
+            w.u32(interleave);
+            w.u32(swizzle);
+            w.u32(promotion);
+            w.u32(fill);
+        },
+        |r| {
+            if let Some(value) = map {
+                value.copy_from_slice(r.fixed(128)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuTensorMapEncodeIm2colWide`.
+pub fn tensor_map_im2col_wide(
+    map: Option<&mut [u8; 128]>,
+    data_type: u32,
+    rank: u32,
+    address: u64,
+    dims: Option<&[u8]>,
+    strides: Option<&[u8]>,
+    lower_corner: i32,
+    upper_corner: i32,
+    channels_per_pixel: u32,
+    pixels_per_column: u32,
+    element_strides: Option<&[u8]>,
+    interleave: u32,
+    mode: u32,
+    swizzle: u32,
+    promotion: u32,
+    fill: u32,
+) -> CuResult {
+    let map_present = map.is_some();
+    sync(
+        ops::tensor_map_im2col_wide,
+        |w| {
+            w.present(map_present);
+            w.u32(data_type);
+            w.u32(rank);
+            w.u64(address);
+            w.bytes(dims);
+            w.bytes(strides);
+            w.i32(lower_corner);
+            w.i32(upper_corner);
+            w.u32(channels_per_pixel);
+            w.u32(pixels_per_column);
+            w.bytes(element_strides);
+            w.u32(interleave);
+            w.u32(mode);
+            w.u32(swizzle);
+            w.u32(promotion);
+            w.u32(fill);
+        },
+        |r| {
+            if let Some(value) = map {
+                value.copy_from_slice(r.fixed(128)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuTensorMapReplaceAddress`.
+pub fn tensor_map_replace_address(
+    map: Option<&[u8; 128]>,
+    address: u64,
+    replaced: Option<&mut [u8; 128]>,
+) -> CuResult {
+    let replaced_present = replaced.is_some();
+    sync(
+        ops::tensor_map_replace_address,
+        |w| {
+            w.bytes(map.map(|data| data.as_slice()));
+            w.u64(address);
+            w.present(replaced_present);
+        },
+        |r| {
+            if let Some(value) = replaced {
+                value.copy_from_slice(r.fixed(128)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A texture reference of a module, by name.
+pub fn cuModuleGetTexRef(pTexRef: Option<&mut u64>, hmod: u64, name: Option<&CStr>) -> CuResult {
+    let pTexRef_present = pTexRef.is_some();
+    sync(
+        ops::cuModuleGetTexRef,
+        |w| {
+            w.present(pTexRef_present);
+            w.u64(hmod);
+            w.cstr(name);
+        },
+        |r| {
+            if let Some(value) = pTexRef {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// A surface reference of a module, by name.
+pub fn cuModuleGetSurfRef(pSurfRef: Option<&mut u64>, hmod: u64, name: Option<&CStr>) -> CuResult {
+    let pSurfRef_present = pSurfRef.is_some();
+    sync(
+        ops::cuModuleGetSurfRef,
+        |w| {
+            w.present(pSurfRef_present);
+            w.u64(hmod);
+            w.cstr(name);
+        },
+        |r| {
+            if let Some(value) = pSurfRef {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates a texture reference that no module has.
+pub fn cuTexRefCreate(pTexRef: Option<&mut u64>) -> CuResult {
+    let pTexRef_present = pTexRef.is_some();
+    sync(
+        ops::cuTexRefCreate,
+        |w| {
+            w.present(pTexRef_present);
+        },
+        |r| {
+            if let Some(value) = pTexRef {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a texture reference that was created.
+pub fn cuTexRefDestroy(hTexRef: u64) -> CuResult {
+    sync(
+        ops::cuTexRefDestroy,
+        |w| {
+            w.u64(hTexRef);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Binds an array.
+pub fn cuTexRefSetArray(hTexRef: u64, hArray: u64, Flags: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetArray,
+        |w| {
+            w.u64(hTexRef);
+            w.u64(hArray);
+            w.u32(Flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Binds an array with mipmap levels.
+pub fn cuTexRefSetMipmappedArray(hTexRef: u64, hMipmappedArray: u64, Flags: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetMipmappedArray,
+        |w| {
+            w.u64(hTexRef);
+            w.u64(hMipmappedArray);
+            w.u32(Flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Binds linear memory.
+pub fn cuTexRefSetAddress_v2(ByteOffset: Option<&mut u64>, hTexRef: u64, dptr: u64, bytes: u64) -> CuResult {
+    let ByteOffset_present = ByteOffset.is_some();
+    sync(
+        ops::cuTexRefSetAddress_v2,
+        |w| {
+            w.present(ByteOffset_present);
+            w.u64(hTexRef);
+            w.u64(dptr);
+            w.u64(bytes);
+        },
+        |r| {
+            if let Some(value) = ByteOffset {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Binds rows of linear memory.
+pub fn cuTexRefSetAddress2D_v3(hTexRef: u64, desc: Option<&[u8; 24]>, dptr: u64, Pitch: u64) -> CuResult {
+    sync(
+        ops::cuTexRefSetAddress2D_v3,
+        |w| {
+            w.u64(hTexRef);
+            w.bytes(desc.map(|data| data.as_slice()));
+            w.u64(dptr);
+            w.u64(Pitch);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the format of what is bound.
+pub fn cuTexRefSetFormat(hTexRef: u64, fmt: u32, NumPackedComponents: i32) -> CuResult {
+    sync(
+        ops::cuTexRefSetFormat,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(fmt);
+            w.i32(NumPackedComponents);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets what happens outside of a dimension.
+pub fn cuTexRefSetAddressMode(hTexRef: u64, dim: i32, am: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetAddressMode,
+        |w| {
+            w.u64(hTexRef);
+            w.i32(dim);
+            w.u32(am);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the filter.
+pub fn cuTexRefSetFilterMode(hTexRef: u64, fm: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetFilterMode,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(fm);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the filter between mipmap levels.
+pub fn cuTexRefSetMipmapFilterMode(hTexRef: u64, fm: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetMipmapFilterMode,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(fm);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets an offset to the mipmap level.
+pub fn cuTexRefSetMipmapLevelBias(hTexRef: u64, bias: f32) -> CuResult {
+    sync(
+        ops::cuTexRefSetMipmapLevelBias,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(bias.to_bits());
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the range of mipmap levels.
+pub fn cuTexRefSetMipmapLevelClamp(
+    hTexRef: u64,
+    minMipmapLevelClamp: f32,
+    maxMipmapLevelClamp: f32,
+) -> CuResult {
+    sync(
+        ops::cuTexRefSetMipmapLevelClamp,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(minMipmapLevelClamp.to_bits());
+            w.u32(maxMipmapLevelClamp.to_bits());
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets the limit of anisotropic filtering.
+pub fn cuTexRefSetMaxAnisotropy(hTexRef: u64, maxAniso: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetMaxAnisotropy,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(maxAniso);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// As `cuTexRefSetBorderColor`.
+pub fn texref_set_border_color(texref: u64, red: f32, green: f32, blue: f32, alpha: f32) -> CuResult {
+    sync(
+        ops::texref_set_border_color,
+        |w| {
+            w.u64(texref);
+            w.u32(red.to_bits());
+            w.u32(green.to_bits());
+            w.u32(blue.to_bits());
+            w.u32(alpha.to_bits());
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets flags.
+pub fn cuTexRefSetFlags(hTexRef: u64, Flags: u32) -> CuResult {
+    sync(
+        ops::cuTexRefSetFlags,
+        |w| {
+            w.u64(hTexRef);
+            w.u32(Flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Bound address.
+pub fn cuTexRefGetAddress_v2(pdptr: Option<&mut u64>, hTexRef: u64) -> CuResult {
+    let pdptr_present = pdptr.is_some();
+    sync(
+        ops::cuTexRefGetAddress_v2,
+        |w| {
+            w.present(pdptr_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pdptr {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Bound array.
+pub fn cuTexRefGetArray(phArray: Option<&mut u64>, hTexRef: u64) -> CuResult {
+    let phArray_present = phArray.is_some();
+    sync(
+        ops::cuTexRefGetArray,
+        |w| {
+            w.present(phArray_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = phArray {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Bound array with mipmap levels.
+pub fn cuTexRefGetMipmappedArray(phMipmappedArray: Option<&mut u64>, hTexRef: u64) -> CuResult {
+    let phMipmappedArray_present = phMipmappedArray.is_some();
+    sync(
+        ops::cuTexRefGetMipmappedArray,
+        |w| {
+            w.present(phMipmappedArray_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = phMipmappedArray {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// What happens outside of a dimension.
+pub fn cuTexRefGetAddressMode(pam: Option<&mut u32>, hTexRef: u64, dim: i32) -> CuResult {
+    let pam_present = pam.is_some();
+    sync(
+        ops::cuTexRefGetAddressMode,
+        |w| {
+            w.present(pam_present);
+            w.u64(hTexRef);
+            w.i32(dim);
+        },
+        |r| {
+            if let Some(value) = pam {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The filter.
+pub fn cuTexRefGetFilterMode(pfm: Option<&mut u32>, hTexRef: u64) -> CuResult {
+    let pfm_present = pfm.is_some();
+    sync(
+        ops::cuTexRefGetFilterMode,
+        |w| {
+            w.present(pfm_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pfm {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Format of what is bound.
+pub fn cuTexRefGetFormat(
+    pFormat: Option<&mut u32>,
+    pNumChannels: Option<&mut i32>,
+    hTexRef: u64,
+) -> CuResult {
+    let pFormat_present = pFormat.is_some();
+    let pNumChannels_present = pNumChannels.is_some();
+    sync(
+        ops::cuTexRefGetFormat,
+        |w| {
+            w.present(pFormat_present);
+            w.present(pNumChannels_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pFormat {
+                *value = r.u32()?;
+            }
+            if let Some(value) = pNumChannels {
+                *value = r.i32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The filter between mipmap levels.
+pub fn cuTexRefGetMipmapFilterMode(pfm: Option<&mut u32>, hTexRef: u64) -> CuResult {
+    let pfm_present = pfm.is_some();
+    sync(
+        ops::cuTexRefGetMipmapFilterMode,
+        |w| {
+            w.present(pfm_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pfm {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The offset to the mipmap level.
+pub fn cuTexRefGetMipmapLevelBias(pbias: Option<&mut f32>, hTexRef: u64) -> CuResult {
+    let pbias_present = pbias.is_some();
+    sync(
+        ops::cuTexRefGetMipmapLevelBias,
+        |w| {
+            w.present(pbias_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pbias {
+                *value = f32::from_bits(r.u32()?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The range of mipmap levels.
+pub fn cuTexRefGetMipmapLevelClamp(
+    pminMipmapLevelClamp: Option<&mut f32>,
+    pmaxMipmapLevelClamp: Option<&mut f32>,
+    hTexRef: u64,
+) -> CuResult {
+    let pminMipmapLevelClamp_present = pminMipmapLevelClamp.is_some();
+    let pmaxMipmapLevelClamp_present = pmaxMipmapLevelClamp.is_some();
+    sync(
+        ops::cuTexRefGetMipmapLevelClamp,
+        |w| {
+            w.present(pminMipmapLevelClamp_present);
+            w.present(pmaxMipmapLevelClamp_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pminMipmapLevelClamp {
+                *value = f32::from_bits(r.u32()?);
+            }
+            if let Some(value) = pmaxMipmapLevelClamp {
+                *value = f32::from_bits(r.u32()?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The limit of anisotropic filtering.
+pub fn cuTexRefGetMaxAnisotropy(pmaxAniso: Option<&mut i32>, hTexRef: u64) -> CuResult {
+    let pmaxAniso_present = pmaxAniso.is_some();
+    sync(
+        ops::cuTexRefGetMaxAnisotropy,
+        |w| {
+            w.present(pmaxAniso_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pmaxAniso {
+                *value = r.i32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuTexRefGetBorderColor`.
+pub fn texref_get_border_color(
+    texref: u64,
+    red: Option<&mut f32>,
+    green: Option<&mut f32>,
+    blue: Option<&mut f32>,
+    alpha: Option<&mut f32>,
+) -> CuResult {
+    let red_present = red.is_some();
+    let green_present = green.is_some();
+    let blue_present = blue.is_some();
+    let alpha_present = alpha.is_some();
+    sync(
+        ops::texref_get_border_color,
+        |w| {
+            w.u64(texref);
+            w.present(red_present);
+            w.present(green_present);
+            w.present(blue_present);
+            w.present(alpha_present);
+        },
+        |r| {
+            if let Some(value) = red {
+                *value = f32::from_bits(r.u32()?);
+            }
+            if let Some(value) = green {
+                *value = f32::from_bits(r.u32()?);
+            }
+            if let Some(value) = blue {
+                *value = f32::from_bits(r.u32()?);
+            }
+            if let Some(value) = alpha {
+                *value = f32::from_bits(r.u32()?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The flags.
+pub fn cuTexRefGetFlags(pFlags: Option<&mut u32>, hTexRef: u64) -> CuResult {
+    let pFlags_present = pFlags.is_some();
+    sync(
+        ops::cuTexRefGetFlags,
+        |w| {
+            w.present(pFlags_present);
+            w.u64(hTexRef);
+        },
+        |r| {
+            if let Some(value) = pFlags {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Binds an array to a surface reference.
+pub fn cuSurfRefSetArray(hSurfRef: u64, hArray: u64, Flags: u32) -> CuResult {
+    sync(
+        ops::cuSurfRefSetArray,
+        |w| {
+            w.u64(hSurfRef);
+            w.u64(hArray);
+            w.u32(Flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// The array of a surface reference.
+pub fn cuSurfRefGetArray(phArray: Option<&mut u64>, hSurfRef: u64) -> CuResult {
+    let phArray_present = phArray.is_some();
+    sync(
+        ops::cuSurfRefGetArray,
+        |w| {
+            w.present(phArray_present);
+            w.u64(hSurfRef);
+        },
+        |r| {
+            if let Some(value) = phArray {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates a texture object.
+pub fn cuTexObjectCreate(
+    pTexObject: Option<&mut u64>,
+    pResDesc: Option<&[u8; 144]>,
+    pTexDesc: Option<&[u8; 104]>,
+    pResViewDesc: Option<&[u8; 112]>,
+) -> CuResult {
+    let pTexObject_present = pTexObject.is_some();
+    sync(
+        ops::cuTexObjectCreate,
+        |w| {
+            w.present(pTexObject_present);
+            w.bytes(pResDesc.map(|data| data.as_slice()));
+            w.bytes(pTexDesc.map(|data| data.as_slice()));
+            w.bytes(pResViewDesc.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = pTexObject {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a texture object.
+pub fn cuTexObjectDestroy(texObject: u64) -> CuResult {
+    sync(
+        ops::cuTexObjectDestroy,
+        |w| {
+            w.u64(texObject);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// What a texture object reads.
+pub fn cuTexObjectGetResourceDesc(pResDesc: Option<&mut [u8; 144]>, texObject: u64) -> CuResult {
+    let pResDesc_present = pResDesc.is_some();
+    sync(
+        ops::cuTexObjectGetResourceDesc,
+        |w| {
+            w.present(pResDesc_present);
+            w.u64(texObject);
+        },
+        |r| {
+            if let Some(value) = pResDesc {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// How a texture object reads.
+pub fn cuTexObjectGetTextureDesc(pTexDesc: Option<&mut [u8; 104]>, texObject: u64) -> CuResult {
+    let pTexDesc_present = pTexDesc.is_some();
+    sync(
+        ops::cuTexObjectGetTextureDesc,
+        |w| {
+            w.present(pTexDesc_present);
+            w.u64(texObject);
+        },
+        |r| {
+            if let Some(value) = pTexDesc {
+                value.copy_from_slice(r.fixed(104)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As which format and part a texture object sees its array.
+pub fn cuTexObjectGetResourceViewDesc(pResViewDesc: Option<&mut [u8; 112]>, texObject: u64) -> CuResult {
+    let pResViewDesc_present = pResViewDesc.is_some();
+    sync(
+        ops::cuTexObjectGetResourceViewDesc,
+        |w| {
+            w.present(pResViewDesc_present);
+            w.u64(texObject);
+        },
+        |r| {
+            if let Some(value) = pResViewDesc {
+                value.copy_from_slice(r.fixed(112)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Creates a surface object.
+pub fn cuSurfObjectCreate(pSurfObject: Option<&mut u64>, pResDesc: Option<&[u8; 144]>) -> CuResult {
+    let pSurfObject_present = pSurfObject.is_some();
+    sync(
+        ops::cuSurfObjectCreate,
+        |w| {
+            w.present(pSurfObject_present);
+            w.bytes(pResDesc.map(|data| data.as_slice()));
+        },
+        |r| {
+            if let Some(value) = pSurfObject {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Destroys a surface object.
+pub fn cuSurfObjectDestroy(surfObject: u64) -> CuResult {
+    sync(
+        ops::cuSurfObjectDestroy,
+        |w| {
+            w.u64(surfObject);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// What a surface object writes.
+pub fn cuSurfObjectGetResourceDesc(pResDesc: Option<&mut [u8; 144]>, surfObject: u64) -> CuResult {
+    let pResDesc_present = pResDesc.is_some();
+    sync(
+        ops::cuSurfObjectGetResourceDesc,
+        |w| {
+            w.present(pResDesc_present);
+            w.u64(surfObject);
+        },
+        |r| {
+            if let Some(value) = pResDesc {
+                value.copy_from_slice(r.fixed(144)?);
+            }
+            Ok(())
+        },
+    )
+}
+
 /// Adds references.
 pub fn cuUserObjectRetain(object: u64, count: u32) -> CuResult {
     sync(
@@ -3788,6 +5955,235 @@ pub fn user_object_create(id: u64, initial_refcount: u32, flags: u32, object: Op
         },
         |r| {
             if let Some(value) = object {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Reserves a range of addresses.
+pub fn cuMemAddressReserve(
+    ptr: Option<&mut u64>,
+    size: u64,
+    alignment: u64,
+    addr: u64,
+    flags: u64,
+) -> CuResult {
+    let ptr_present = ptr.is_some();
+    sync(
+        ops::cuMemAddressReserve,
+        |w| {
+            w.present(ptr_present);
+            w.u64(size);
+            w.u64(alignment);
+            w.u64(addr);
+            w.u64(flags);
+        },
+        |r| {
+            if let Some(value) = ptr {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Gives a range of addresses back.
+pub fn cuMemAddressFree(ptr: u64, size: u64) -> CuResult {
+    sync(
+        ops::cuMemAddressFree,
+        |w| {
+            w.u64(ptr);
+            w.u64(size);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Allocates memory without an address. Memory of the host is refused: the program would not see it.
+pub fn cuMemCreate(handle: Option<&mut u64>, size: u64, prop: Option<&[u8; 32]>, flags: u64) -> CuResult {
+    let handle_present = handle.is_some();
+    sync(
+        ops::cuMemCreate,
+        |w| {
+            w.present(handle_present);
+            w.u64(size);
+            w.bytes(prop.map(|data| data.as_slice()));
+            w.u64(flags);
+        },
+        |r| {
+            if let Some(value) = handle {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Gives memory back that has no address any more.
+pub fn cuMemRelease(handle: u64) -> CuResult {
+    sync(
+        ops::cuMemRelease,
+        |w| {
+            w.u64(handle);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Maps memory to reserved addresses.
+pub fn cuMemMap(ptr: u64, size: u64, offset: u64, handle: u64, flags: u64) -> CuResult {
+    sync(
+        ops::cuMemMap,
+        |w| {
+            w.u64(ptr);
+            w.u64(size);
+            w.u64(offset);
+            w.u64(handle);
+            w.u64(flags);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Ends a mapping.
+pub fn cuMemUnmap(ptr: u64, size: u64) -> CuResult {
+    sync(
+        ops::cuMemUnmap,
+        |w| {
+            w.u64(ptr);
+            w.u64(size);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Sets who may access mapped addresses.
+pub fn cuMemSetAccess(ptr: u64, size: u64, desc: Option<&[u8]>, count: u64) -> CuResult {
+    sync(
+        ops::cuMemSetAccess,
+        |w| {
+            w.u64(ptr);
+            w.u64(size);
+            w.bytes(desc);
+            w.u64(count);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Who may access a mapped address.
+pub fn cuMemGetAccess(flags: Option<&mut u64>, location: Option<&[u8; 8]>, ptr: u64) -> CuResult {
+    let flags_present = flags.is_some();
+    sync(
+        ops::cuMemGetAccess,
+        |w| {
+            w.present(flags_present);
+            w.bytes(location.map(|data| data.as_slice()));
+            w.u64(ptr);
+        },
+        |r| {
+            if let Some(value) = flags {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The memory behind a mapped address, once more.
+pub fn cuMemRetainAllocationHandle(handle: Option<&mut u64>, addr: u64) -> CuResult {
+    let handle_present = handle.is_some();
+    sync(
+        ops::cuMemRetainAllocationHandle,
+        |w| {
+            w.present(handle_present);
+            w.u64(addr);
+        },
+        |r| {
+            if let Some(value) = handle {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Alignment that sizes and addresses need.
+pub fn cuMemGetAllocationGranularity(
+    granularity: Option<&mut u64>,
+    prop: Option<&[u8; 32]>,
+    option: u32,
+) -> CuResult {
+    let granularity_present = granularity.is_some();
+    cached(
+        ops::cuMemGetAllocationGranularity,
+        |w| {
+            w.present(granularity_present);
+            w.bytes(prop.map(|data| data.as_slice()));
+            w.u32(option);
+        },
+        |r| {
+            if let Some(value) = granularity {
+                *value = r.u64()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// What memory was created with.
+pub fn cuMemGetAllocationPropertiesFromHandle(prop: Option<&mut [u8; 32]>, handle: u64) -> CuResult {
+    let prop_present = prop.is_some();
+    sync(
+        ops::cuMemGetAllocationPropertiesFromHandle,
+        |w| {
+            w.present(prop_present);
+            w.u64(handle);
+        },
+        |r| {
+            if let Some(value) = prop {
+                value.copy_from_slice(r.fixed(32)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuMemExportToShareableHandle`. A fabric handle is in `shared` as it is; for a file descriptor, which stays on the host, its
+/// first 16 bytes are a secret by which any session finds it.
+pub fn memory_export(handle: u64, handle_type: u32, flags: u64, shared: Option<&mut [u8; 64]>) -> CuResult {
+    let shared_present = shared.is_some();
+    sync(
+        ops::memory_export,
+        |w| {
+            w.u64(handle);
+            w.u32(handle_type);
+            w.u64(flags);
+            w.present(shared_present);
+        },
+        |r| {
+            if let Some(value) = shared {
+                value.copy_from_slice(r.fixed(64)?);
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `cuMemImportFromShareableHandle`, by what `memory_export` gave.
+pub fn memory_import(handle: Option<&mut u64>, shared: Option<&[u8; 64]>, handle_type: u32) -> CuResult {
+    let handle_present = handle.is_some();
+    sync(
+        ops::memory_import,
+        |w| {
+            w.present(handle_present);
+            w.bytes(shared.map(|data| data.as_slice()));
+            w.u32(handle_type);
+        },
+        |r| {
+            if let Some(value) = handle {
                 *value = r.u64()?;
             }
             Ok(())

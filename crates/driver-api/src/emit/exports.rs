@@ -42,6 +42,8 @@ pub(super) fn emit(table: &Table) -> String {
 //!
 //! A pointer is read or written here as the driver's documentation of the call allows; NULL is passed on as absent.
 #![allow(non_snake_case, clippy::too_many_arguments, clippy::missing_safety_doc, clippy::redundant_closure)]
+// Some handles are numbers already.
+#![allow(clippy::unnecessary_cast)]
 // Hand-written functions without pointers are safe.
 #![allow(unused_unsafe)]
 

@@ -15,22 +15,24 @@ use crate::call::unhandled;
 use crate::types::CUresult;
 "
     );
-    for name in symbols(table) {
+    for (name, reason) in symbols(table) {
+        let reason = reason.unwrap_or("not yet");
         text.push_str(&format!(
-            "\n/// Not handled.\n#[unsafe(no_mangle)]\npub extern \"C\" fn {name}() -> CUresult {{\nunhandled(\"{name}\")\n}}\n"
+            "\n/// Not handled.\n#[unsafe(no_mangle)]\npub extern \"C\" fn {name}() -> CUresult {{\nunhandled(\"{name}\", {reason:?})\n}}\n"
         ));
     }
     text
 }
 
-/// Names and twins, sorted.
-fn symbols(table: &Table) -> Vec<String> {
-    let mut symbols: Vec<String> = table
+/// Names and twins with their reasons, sorted.
+fn symbols(table: &Table) -> Vec<(String, Option<&str>)> {
+    let mut symbols: Vec<(String, Option<&str>)> = table
         .unhandled
         .iter()
         .flat_map(|name| {
             let twin = name.twin.as_ref().map(|twin| format!("{}{}", name.name, twin.suffix));
-            std::iter::once(name.name.clone()).chain(twin)
+            let reason = name.reason.as_deref();
+            std::iter::once(name.name.clone()).chain(twin).map(move |symbol| (symbol, reason))
         })
         .collect();
     symbols.sort();

@@ -436,6 +436,258 @@ pub const cuGraphRetainUserObject: u16 = 0x06a2;
 pub const cuGraphReleaseUserObject: u16 = 0x06a3;
 /// `user_object_create`, sync.
 pub const user_object_create: u16 = 0x06a8;
+/// `cuArrayCreate_v2`, sync.
+pub const cuArrayCreate_v2: u16 = 0x0700;
+/// `cuArray3DCreate_v2`, sync.
+pub const cuArray3DCreate_v2: u16 = 0x0701;
+/// `cuArrayGetDescriptor_v2`, sync.
+pub const cuArrayGetDescriptor_v2: u16 = 0x0702;
+/// `cuArray3DGetDescriptor_v2`, sync.
+pub const cuArray3DGetDescriptor_v2: u16 = 0x0703;
+/// `cuArrayDestroy`, sync.
+pub const cuArrayDestroy: u16 = 0x0704;
+/// `cuArrayGetMemoryRequirements`, sync.
+pub const cuArrayGetMemoryRequirements: u16 = 0x0705;
+/// `cuArrayGetPlane`, sync.
+pub const cuArrayGetPlane: u16 = 0x0706;
+/// `cuArrayGetSparseProperties`, sync.
+pub const cuArrayGetSparseProperties: u16 = 0x0707;
+/// `cuMipmappedArrayCreate`, sync.
+pub const cuMipmappedArrayCreate: u16 = 0x0708;
+/// `cuMipmappedArrayDestroy`, sync.
+pub const cuMipmappedArrayDestroy: u16 = 0x0709;
+/// `cuMipmappedArrayGetLevel`, sync.
+pub const cuMipmappedArrayGetLevel: u16 = 0x070a;
+/// `cuMipmappedArrayGetMemoryRequirements`, sync.
+pub const cuMipmappedArrayGetMemoryRequirements: u16 = 0x070b;
+/// `cuMipmappedArrayGetSparseProperties`, sync.
+pub const cuMipmappedArrayGetSparseProperties: u16 = 0x070c;
+/// `cuMemMapArrayAsync`, sync.
+pub const cuMemMapArrayAsync: u16 = 0x070d;
+/// `cuTexObjectCreate`, sync.
+pub const cuTexObjectCreate: u16 = 0x0720;
+/// `cuTexObjectDestroy`, sync.
+pub const cuTexObjectDestroy: u16 = 0x0721;
+/// `cuTexObjectGetResourceDesc`, sync.
+pub const cuTexObjectGetResourceDesc: u16 = 0x0722;
+/// `cuTexObjectGetTextureDesc`, sync.
+pub const cuTexObjectGetTextureDesc: u16 = 0x0723;
+/// `cuTexObjectGetResourceViewDesc`, sync.
+pub const cuTexObjectGetResourceViewDesc: u16 = 0x0724;
+/// `cuSurfObjectCreate`, sync.
+pub const cuSurfObjectCreate: u16 = 0x0725;
+/// `cuSurfObjectDestroy`, sync.
+pub const cuSurfObjectDestroy: u16 = 0x0726;
+/// `cuSurfObjectGetResourceDesc`, sync.
+pub const cuSurfObjectGetResourceDesc: u16 = 0x0727;
+/// `cuModuleGetTexRef`, sync.
+pub const cuModuleGetTexRef: u16 = 0x0740;
+/// `cuModuleGetSurfRef`, sync.
+pub const cuModuleGetSurfRef: u16 = 0x0741;
+/// `cuTexRefCreate`, sync.
+pub const cuTexRefCreate: u16 = 0x0742;
+/// `cuTexRefDestroy`, sync.
+pub const cuTexRefDestroy: u16 = 0x0743;
+/// `cuTexRefSetArray`, sync.
+pub const cuTexRefSetArray: u16 = 0x0744;
+/// `cuTexRefSetMipmappedArray`, sync.
+pub const cuTexRefSetMipmappedArray: u16 = 0x0745;
+/// `cuTexRefSetAddress_v2`, sync.
+pub const cuTexRefSetAddress_v2: u16 = 0x0746;
+/// `cuTexRefSetAddress2D_v3`, sync.
+pub const cuTexRefSetAddress2D_v3: u16 = 0x0747;
+/// `cuTexRefSetFormat`, sync.
+pub const cuTexRefSetFormat: u16 = 0x0748;
+/// `cuTexRefSetAddressMode`, sync.
+pub const cuTexRefSetAddressMode: u16 = 0x0749;
+/// `cuTexRefSetFilterMode`, sync.
+pub const cuTexRefSetFilterMode: u16 = 0x074a;
+/// `cuTexRefSetMipmapFilterMode`, sync.
+pub const cuTexRefSetMipmapFilterMode: u16 = 0x074b;
+/// `cuTexRefSetMipmapLevelBias`, sync.
+pub const cuTexRefSetMipmapLevelBias: u16 = 0x074c;
+/// `cuTexRefSetMipmapLevelClamp`, sync.
+pub const cuTexRefSetMipmapLevelClamp: u16 = 0x074d;
+/// `cuTexRefSetMaxAnisotropy`, sync.
+pub const cuTexRefSetMaxAnisotropy: u16 = 0x074e;
+/// `texref_set_border_color`, sync.
+pub const texref_set_border_color: u16 = 0x074f;
+/// `cuTexRefSetFlags`, sync.
+pub const cuTexRefSetFlags: u16 = 0x0750;
+/// `cuTexRefGetAddress_v2`, sync.
+pub const cuTexRefGetAddress_v2: u16 = 0x0751;
+/// `cuTexRefGetArray`, sync.
+pub const cuTexRefGetArray: u16 = 0x0752;
+/// `cuTexRefGetMipmappedArray`, sync.
+pub const cuTexRefGetMipmappedArray: u16 = 0x0753;
+/// `cuTexRefGetAddressMode`, sync.
+pub const cuTexRefGetAddressMode: u16 = 0x0754;
+/// `cuTexRefGetFilterMode`, sync.
+pub const cuTexRefGetFilterMode: u16 = 0x0755;
+/// `cuTexRefGetFormat`, sync.
+pub const cuTexRefGetFormat: u16 = 0x0756;
+/// `cuTexRefGetMipmapFilterMode`, sync.
+pub const cuTexRefGetMipmapFilterMode: u16 = 0x0757;
+/// `cuTexRefGetMipmapLevelBias`, sync.
+pub const cuTexRefGetMipmapLevelBias: u16 = 0x0758;
+/// `cuTexRefGetMipmapLevelClamp`, sync.
+pub const cuTexRefGetMipmapLevelClamp: u16 = 0x0759;
+/// `cuTexRefGetMaxAnisotropy`, sync.
+pub const cuTexRefGetMaxAnisotropy: u16 = 0x075a;
+/// `texref_get_border_color`, sync.
+pub const texref_get_border_color: u16 = 0x075b;
+/// `cuTexRefGetFlags`, sync.
+pub const cuTexRefGetFlags: u16 = 0x075c;
+/// `cuSurfRefSetArray`, sync.
+pub const cuSurfRefSetArray: u16 = 0x075d;
+/// `cuSurfRefGetArray`, sync.
+pub const cuSurfRefGetArray: u16 = 0x075e;
+/// `tensor_map_tiled`, sync.
+pub const tensor_map_tiled: u16 = 0x0770;
+/// `tensor_map_im2col`, sync.
+pub const tensor_map_im2col: u16 = 0x0771;
+/// `tensor_map_im2col_wide`, sync.
+pub const tensor_map_im2col_wide: u16 = 0x0772;
+/// `tensor_map_replace_address`, sync.
+pub const tensor_map_replace_address: u16 = 0x0773;
+/// `cuMemAddressReserve`, sync.
+pub const cuMemAddressReserve: u16 = 0x0780;
+/// `cuMemAddressFree`, sync.
+pub const cuMemAddressFree: u16 = 0x0781;
+/// `cuMemCreate`, sync.
+pub const cuMemCreate: u16 = 0x0782;
+/// `cuMemRelease`, sync.
+pub const cuMemRelease: u16 = 0x0783;
+/// `cuMemMap`, sync.
+pub const cuMemMap: u16 = 0x0784;
+/// `cuMemUnmap`, sync.
+pub const cuMemUnmap: u16 = 0x0785;
+/// `cuMemSetAccess`, sync.
+pub const cuMemSetAccess: u16 = 0x0786;
+/// `cuMemGetAccess`, sync.
+pub const cuMemGetAccess: u16 = 0x0787;
+/// `cuMemRetainAllocationHandle`, sync.
+pub const cuMemRetainAllocationHandle: u16 = 0x0788;
+/// `cuMemGetAllocationGranularity`, cached.
+pub const cuMemGetAllocationGranularity: u16 = 0x0789;
+/// `cuMemGetAllocationPropertiesFromHandle`, sync.
+pub const cuMemGetAllocationPropertiesFromHandle: u16 = 0x078a;
+/// `memory_export`, sync.
+pub const memory_export: u16 = 0x078b;
+/// `memory_import`, sync.
+pub const memory_import: u16 = 0x078c;
+/// `cuIpcGetMemHandle`, sync.
+pub const cuIpcGetMemHandle: u16 = 0x07b0;
+/// `cuIpcOpenMemHandle_v2`, sync.
+pub const cuIpcOpenMemHandle_v2: u16 = 0x07b1;
+/// `cuIpcCloseMemHandle`, sync.
+pub const cuIpcCloseMemHandle: u16 = 0x07b2;
+/// `cuIpcGetEventHandle`, sync.
+pub const cuIpcGetEventHandle: u16 = 0x07b3;
+/// `cuIpcOpenEventHandle`, sync.
+pub const cuIpcOpenEventHandle: u16 = 0x07b4;
+/// `cuStreamWaitValue32`, sync.
+pub const cuStreamWaitValue32: u16 = 0x07c0;
+/// `cuStreamWaitValue32_v2`, sync.
+pub const cuStreamWaitValue32_v2: u16 = 0x07c1;
+/// `cuStreamWaitValue64`, sync.
+pub const cuStreamWaitValue64: u16 = 0x07c2;
+/// `cuStreamWaitValue64_v2`, sync.
+pub const cuStreamWaitValue64_v2: u16 = 0x07c3;
+/// `cuStreamWriteValue32`, sync.
+pub const cuStreamWriteValue32: u16 = 0x07c4;
+/// `cuStreamWriteValue32_v2`, sync.
+pub const cuStreamWriteValue32_v2: u16 = 0x07c5;
+/// `cuStreamWriteValue64`, sync.
+pub const cuStreamWriteValue64: u16 = 0x07c6;
+/// `cuStreamWriteValue64_v2`, sync.
+pub const cuStreamWriteValue64_v2: u16 = 0x07c7;
+/// `cuStreamBatchMemOp`, sync.
+pub const cuStreamBatchMemOp: u16 = 0x07c8;
+/// `cuStreamBatchMemOp_v2`, sync.
+pub const cuStreamBatchMemOp_v2: u16 = 0x07c9;
+/// `cuMemPrefetchBatchAsync`, sync.
+pub const cuMemPrefetchBatchAsync: u16 = 0x07e0;
+/// `cuMemDiscardBatchAsync`, sync.
+pub const cuMemDiscardBatchAsync: u16 = 0x07e1;
+/// `cuMemDiscardAndPrefetchBatchAsync`, sync.
+pub const cuMemDiscardAndPrefetchBatchAsync: u16 = 0x07e2;
+/// `cuMemBatchDecompressAsync`, sync.
+pub const cuMemBatchDecompressAsync: u16 = 0x07e3;
+/// `cuDeviceGetDevResource`, sync.
+pub const cuDeviceGetDevResource: u16 = 0x0800;
+/// `cuCtxGetDevResource`, sync.
+pub const cuCtxGetDevResource: u16 = 0x0801;
+/// `cuGreenCtxGetDevResource`, sync.
+pub const cuGreenCtxGetDevResource: u16 = 0x0802;
+/// `cuStreamGetDevResource`, sync.
+pub const cuStreamGetDevResource: u16 = 0x0803;
+/// `sm_resource_split`, sync.
+pub const sm_resource_split: u16 = 0x0804;
+/// `cuDevResourceGenerateDesc`, sync.
+pub const cuDevResourceGenerateDesc: u16 = 0x0805;
+/// `cuGreenCtxCreate`, sync.
+pub const cuGreenCtxCreate: u16 = 0x0806;
+/// `cuGreenCtxDestroy`, sync.
+pub const cuGreenCtxDestroy: u16 = 0x0807;
+/// `cuCtxFromGreenCtx`, sync.
+pub const cuCtxFromGreenCtx: u16 = 0x0808;
+/// `cuGreenCtxGetId`, sync.
+pub const cuGreenCtxGetId: u16 = 0x0809;
+/// `cuGreenCtxRecordEvent`, sync.
+pub const cuGreenCtxRecordEvent: u16 = 0x080a;
+/// `cuGreenCtxWaitEvent`, sync.
+pub const cuGreenCtxWaitEvent: u16 = 0x080b;
+/// `cuGreenCtxStreamCreate`, sync.
+pub const cuGreenCtxStreamCreate: u16 = 0x080c;
+/// `cuStreamGetGreenCtx`, sync.
+pub const cuStreamGetGreenCtx: u16 = 0x080d;
+/// `cuMemGetDefaultMemPool`, sync.
+pub const cuMemGetDefaultMemPool: u16 = 0x0820;
+/// `cuMemGetMemPool`, sync.
+pub const cuMemGetMemPool: u16 = 0x0821;
+/// `cuMemSetMemPool`, sync.
+pub const cuMemSetMemPool: u16 = 0x0822;
+/// `pool_export`, sync.
+pub const pool_export: u16 = 0x0823;
+/// `pool_import`, sync.
+pub const pool_import: u16 = 0x0824;
+/// `cuMemPoolExportPointer`, sync.
+pub const cuMemPoolExportPointer: u16 = 0x0825;
+/// `cuMemPoolImportPointer`, sync.
+pub const cuMemPoolImportPointer: u16 = 0x0826;
+/// `cuLogsCurrent`, sync.
+pub const cuLogsCurrent: u16 = 0x0830;
+/// `logs_dump`, sync.
+pub const logs_dump: u16 = 0x0831;
+/// `cuCtxGetExecAffinity`, sync.
+pub const cuCtxGetExecAffinity: u16 = 0x0840;
+/// `cuCtxRecordEvent`, sync.
+pub const cuCtxRecordEvent: u16 = 0x0841;
+/// `cuCtxWaitEvent`, sync.
+pub const cuCtxWaitEvent: u16 = 0x0842;
+/// `cuDeviceGetHostAtomicCapabilities`, cached.
+pub const cuDeviceGetHostAtomicCapabilities: u16 = 0x0850;
+/// `cuDeviceGetP2PAtomicCapabilities`, cached.
+pub const cuDeviceGetP2PAtomicCapabilities: u16 = 0x0851;
+/// `cuMemcpyAtoA_v2`, sync.
+pub const cuMemcpyAtoA_v2: u16 = 0x0860;
+/// `cuMemcpyAtoD_v2`, sync.
+pub const cuMemcpyAtoD_v2: u16 = 0x0861;
+/// `cuMemcpyDtoA_v2`, sync.
+pub const cuMemcpyDtoA_v2: u16 = 0x0862;
+/// `copy_box`, sync.
+pub const copy_box: u16 = 0x0868;
+/// `stage_box_in`, posted.
+pub const stage_box_in: u16 = 0x0869;
+/// `stage_box_in_last`, sync.
+pub const stage_box_in_last: u16 = 0x086a;
+/// `stage_box_out`, posted.
+pub const stage_box_out: u16 = 0x086b;
+/// `stage_box_out_last`, sync.
+pub const stage_box_out_last: u16 = 0x086c;
+/// `launch_multi_device`, sync.
+pub const launch_multi_device: u16 = 0x0870;
 
 /// Every wire operation, by opcode.
 pub static ALL: &[&OpInfo] = &[
@@ -642,6 +894,132 @@ pub static ALL: &[&OpInfo] = &[
     &info::cuGraphRetainUserObject,
     &info::cuGraphReleaseUserObject,
     &info::user_object_create,
+    &info::cuArrayCreate_v2,
+    &info::cuArray3DCreate_v2,
+    &info::cuArrayGetDescriptor_v2,
+    &info::cuArray3DGetDescriptor_v2,
+    &info::cuArrayDestroy,
+    &info::cuArrayGetMemoryRequirements,
+    &info::cuArrayGetPlane,
+    &info::cuArrayGetSparseProperties,
+    &info::cuMipmappedArrayCreate,
+    &info::cuMipmappedArrayDestroy,
+    &info::cuMipmappedArrayGetLevel,
+    &info::cuMipmappedArrayGetMemoryRequirements,
+    &info::cuMipmappedArrayGetSparseProperties,
+    &info::cuMemMapArrayAsync,
+    &info::cuTexObjectCreate,
+    &info::cuTexObjectDestroy,
+    &info::cuTexObjectGetResourceDesc,
+    &info::cuTexObjectGetTextureDesc,
+    &info::cuTexObjectGetResourceViewDesc,
+    &info::cuSurfObjectCreate,
+    &info::cuSurfObjectDestroy,
+    &info::cuSurfObjectGetResourceDesc,
+    &info::cuModuleGetTexRef,
+    &info::cuModuleGetSurfRef,
+    &info::cuTexRefCreate,
+    &info::cuTexRefDestroy,
+    &info::cuTexRefSetArray,
+    &info::cuTexRefSetMipmappedArray,
+    &info::cuTexRefSetAddress_v2,
+    &info::cuTexRefSetAddress2D_v3,
+    &info::cuTexRefSetFormat,
+    &info::cuTexRefSetAddressMode,
+    &info::cuTexRefSetFilterMode,
+    &info::cuTexRefSetMipmapFilterMode,
+    &info::cuTexRefSetMipmapLevelBias,
+    &info::cuTexRefSetMipmapLevelClamp,
+    &info::cuTexRefSetMaxAnisotropy,
+    &info::texref_set_border_color,
+    &info::cuTexRefSetFlags,
+    &info::cuTexRefGetAddress_v2,
+    &info::cuTexRefGetArray,
+    &info::cuTexRefGetMipmappedArray,
+    &info::cuTexRefGetAddressMode,
+    &info::cuTexRefGetFilterMode,
+    &info::cuTexRefGetFormat,
+    &info::cuTexRefGetMipmapFilterMode,
+    &info::cuTexRefGetMipmapLevelBias,
+    &info::cuTexRefGetMipmapLevelClamp,
+    &info::cuTexRefGetMaxAnisotropy,
+    &info::texref_get_border_color,
+    &info::cuTexRefGetFlags,
+    &info::cuSurfRefSetArray,
+    &info::cuSurfRefGetArray,
+    &info::tensor_map_tiled,
+    &info::tensor_map_im2col,
+    &info::tensor_map_im2col_wide,
+    &info::tensor_map_replace_address,
+    &info::cuMemAddressReserve,
+    &info::cuMemAddressFree,
+    &info::cuMemCreate,
+    &info::cuMemRelease,
+    &info::cuMemMap,
+    &info::cuMemUnmap,
+    &info::cuMemSetAccess,
+    &info::cuMemGetAccess,
+    &info::cuMemRetainAllocationHandle,
+    &info::cuMemGetAllocationGranularity,
+    &info::cuMemGetAllocationPropertiesFromHandle,
+    &info::memory_export,
+    &info::memory_import,
+    &info::cuIpcGetMemHandle,
+    &info::cuIpcOpenMemHandle_v2,
+    &info::cuIpcCloseMemHandle,
+    &info::cuIpcGetEventHandle,
+    &info::cuIpcOpenEventHandle,
+    &info::cuStreamWaitValue32,
+    &info::cuStreamWaitValue32_v2,
+    &info::cuStreamWaitValue64,
+    &info::cuStreamWaitValue64_v2,
+    &info::cuStreamWriteValue32,
+    &info::cuStreamWriteValue32_v2,
+    &info::cuStreamWriteValue64,
+    &info::cuStreamWriteValue64_v2,
+    &info::cuStreamBatchMemOp,
+    &info::cuStreamBatchMemOp_v2,
+    &info::cuMemPrefetchBatchAsync,
+    &info::cuMemDiscardBatchAsync,
+    &info::cuMemDiscardAndPrefetchBatchAsync,
+    &info::cuMemBatchDecompressAsync,
+    &info::cuDeviceGetDevResource,
+    &info::cuCtxGetDevResource,
+    &info::cuGreenCtxGetDevResource,
+    &info::cuStreamGetDevResource,
+    &info::sm_resource_split,
+    &info::cuDevResourceGenerateDesc,
+    &info::cuGreenCtxCreate,
+    &info::cuGreenCtxDestroy,
+    &info::cuCtxFromGreenCtx,
+    &info::cuGreenCtxGetId,
+    &info::cuGreenCtxRecordEvent,
+    &info::cuGreenCtxWaitEvent,
+    &info::cuGreenCtxStreamCreate,
+    &info::cuStreamGetGreenCtx,
+    &info::cuMemGetDefaultMemPool,
+    &info::cuMemGetMemPool,
+    &info::cuMemSetMemPool,
+    &info::pool_export,
+    &info::pool_import,
+    &info::cuMemPoolExportPointer,
+    &info::cuMemPoolImportPointer,
+    &info::cuLogsCurrent,
+    &info::logs_dump,
+    &info::cuCtxGetExecAffinity,
+    &info::cuCtxRecordEvent,
+    &info::cuCtxWaitEvent,
+    &info::cuDeviceGetHostAtomicCapabilities,
+    &info::cuDeviceGetP2PAtomicCapabilities,
+    &info::cuMemcpyAtoA_v2,
+    &info::cuMemcpyAtoD_v2,
+    &info::cuMemcpyDtoA_v2,
+    &info::copy_box,
+    &info::stage_box_in,
+    &info::stage_box_in_last,
+    &info::stage_box_out,
+    &info::stage_box_out_last,
+    &info::launch_multi_device,
 ];
 
 /// The description of a wire operation.
@@ -652,6 +1030,107 @@ pub fn by_opcode(op: u16) -> Option<&'static OpInfo> {
 /// Descriptions by name.
 pub mod info {
     use super::{Class, OpInfo};
+    /// `cuArrayCreate_v2`
+    pub static cuArrayCreate_v2: OpInfo = OpInfo {
+        op: 0x0700,
+        name: "cuArrayCreate_v2",
+        class: Class::Sync,
+        args: &["pHandle", "pAllocateArray"],
+    };
+    /// `cuArray3DCreate_v2`
+    pub static cuArray3DCreate_v2: OpInfo = OpInfo {
+        op: 0x0701,
+        name: "cuArray3DCreate_v2",
+        class: Class::Sync,
+        args: &["pHandle", "pAllocateArray"],
+    };
+    /// `cuArrayGetDescriptor_v2`
+    pub static cuArrayGetDescriptor_v2: OpInfo = OpInfo {
+        op: 0x0702,
+        name: "cuArrayGetDescriptor_v2",
+        class: Class::Sync,
+        args: &["pArrayDescriptor", "hArray"],
+    };
+    /// `cuArray3DGetDescriptor_v2`
+    pub static cuArray3DGetDescriptor_v2: OpInfo = OpInfo {
+        op: 0x0703,
+        name: "cuArray3DGetDescriptor_v2",
+        class: Class::Sync,
+        args: &["pArrayDescriptor", "hArray"],
+    };
+    /// `cuArrayDestroy`
+    pub static cuArrayDestroy: OpInfo =
+        OpInfo { op: 0x0704, name: "cuArrayDestroy", class: Class::Sync, args: &["hArray"] };
+    /// `cuArrayGetMemoryRequirements`
+    pub static cuArrayGetMemoryRequirements: OpInfo = OpInfo {
+        op: 0x0705,
+        name: "cuArrayGetMemoryRequirements",
+        class: Class::Sync,
+        args: &["memoryRequirements", "array", "device"],
+    };
+    /// `cuArrayGetPlane`
+    pub static cuArrayGetPlane: OpInfo = OpInfo {
+        op: 0x0706,
+        name: "cuArrayGetPlane",
+        class: Class::Sync,
+        args: &["pPlaneArray", "hArray", "planeIdx"],
+    };
+    /// `cuArrayGetSparseProperties`
+    pub static cuArrayGetSparseProperties: OpInfo = OpInfo {
+        op: 0x0707,
+        name: "cuArrayGetSparseProperties",
+        class: Class::Sync,
+        args: &["sparseProperties", "array"],
+    };
+    /// `cuMipmappedArrayCreate`
+    pub static cuMipmappedArrayCreate: OpInfo = OpInfo {
+        op: 0x0708,
+        name: "cuMipmappedArrayCreate",
+        class: Class::Sync,
+        args: &["pHandle", "pMipmappedArrayDesc", "numMipmapLevels"],
+    };
+    /// `cuMipmappedArrayDestroy`
+    pub static cuMipmappedArrayDestroy: OpInfo = OpInfo {
+        op: 0x0709,
+        name: "cuMipmappedArrayDestroy",
+        class: Class::Sync,
+        args: &["hMipmappedArray"],
+    };
+    /// `cuMipmappedArrayGetLevel`
+    pub static cuMipmappedArrayGetLevel: OpInfo = OpInfo {
+        op: 0x070a,
+        name: "cuMipmappedArrayGetLevel",
+        class: Class::Sync,
+        args: &["pLevelArray", "hMipmappedArray", "level"],
+    };
+    /// `cuMipmappedArrayGetMemoryRequirements`
+    pub static cuMipmappedArrayGetMemoryRequirements: OpInfo = OpInfo {
+        op: 0x070b,
+        name: "cuMipmappedArrayGetMemoryRequirements",
+        class: Class::Sync,
+        args: &["memoryRequirements", "mipmap", "device"],
+    };
+    /// `cuMipmappedArrayGetSparseProperties`
+    pub static cuMipmappedArrayGetSparseProperties: OpInfo = OpInfo {
+        op: 0x070c,
+        name: "cuMipmappedArrayGetSparseProperties",
+        class: Class::Sync,
+        args: &["sparseProperties", "mipmap"],
+    };
+    /// `cuMemMapArrayAsync`
+    pub static cuMemMapArrayAsync: OpInfo = OpInfo {
+        op: 0x070d,
+        name: "cuMemMapArrayAsync",
+        class: Class::Sync,
+        args: &["mapInfoList", "count", "hStream"],
+    };
+    /// `cuMemMapArrayAsync_ptsz`
+    pub static cuMemMapArrayAsync_ptsz: OpInfo = OpInfo {
+        op: 0x070d,
+        name: "cuMemMapArrayAsync_ptsz",
+        class: Class::Sync,
+        args: &["mapInfoList", "count", "hStream"],
+    };
     /// `cuStreamBeginCapture`
     pub static cuStreamBeginCapture: OpInfo =
         OpInfo { op: 0x0000, name: "cuStreamBeginCapture", class: Class::Via, args: &["hStream"] };
@@ -954,6 +1433,19 @@ pub mod info {
     /// `cuCtxResetPersistingL2Cache`
     pub static cuCtxResetPersistingL2Cache: OpInfo =
         OpInfo { op: 0x018b, name: "cuCtxResetPersistingL2Cache", class: Class::Sync, args: &[] };
+    /// `cuCtxGetExecAffinity`
+    pub static cuCtxGetExecAffinity: OpInfo = OpInfo {
+        op: 0x0840,
+        name: "cuCtxGetExecAffinity",
+        class: Class::Sync,
+        args: &["pExecAffinity", "type_"],
+    };
+    /// `cuCtxRecordEvent`
+    pub static cuCtxRecordEvent: OpInfo =
+        OpInfo { op: 0x0841, name: "cuCtxRecordEvent", class: Class::Sync, args: &["hCtx", "hEvent"] };
+    /// `cuCtxWaitEvent`
+    pub static cuCtxWaitEvent: OpInfo =
+        OpInfo { op: 0x0842, name: "cuCtxWaitEvent", class: Class::Sync, args: &["hCtx", "hEvent"] };
     /// `cuDeviceGetCount`
     pub static cuDeviceGetCount: OpInfo =
         OpInfo { op: 0x0140, name: "cuDeviceGetCount", class: Class::Cached, args: &["count"] };
@@ -1016,6 +1508,13 @@ pub mod info {
         name: "cuDeviceGetExecAffinitySupport",
         class: Class::Cached,
         args: &["pi", "type_", "dev"],
+    };
+    /// `cuDeviceGetLuid`
+    pub static cuDeviceGetLuid: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDeviceGetLuid",
+        class: Class::Local,
+        args: &["luid", "deviceNodeMask", "dev"],
     };
     /// `cuGetErrorName`
     pub static cuGetErrorName: OpInfo =
@@ -1866,6 +2365,13 @@ pub mod info {
     /// `cuMemHostGetFlags`
     pub static cuMemHostGetFlags: OpInfo =
         OpInfo { op: 0x0000, name: "cuMemHostGetFlags", class: Class::Via, args: &["pFlags", "p"] };
+    /// `cuMemHostRegister`
+    pub static cuMemHostRegister: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemHostRegister",
+        class: Class::Via,
+        args: &["p", "bytesize", "Flags"],
+    };
     /// `cuMemHostRegister_v2`
     pub static cuMemHostRegister_v2: OpInfo = OpInfo {
         op: 0x0000,
@@ -2106,6 +2612,32 @@ pub mod info {
         class: Class::Sync,
         args: &["max_len", "stream", "text"],
     };
+    /// `cuIpcGetMemHandle`
+    pub static cuIpcGetMemHandle: OpInfo =
+        OpInfo { op: 0x07b0, name: "cuIpcGetMemHandle", class: Class::Sync, args: &["pHandle", "dptr"] };
+    /// `cuIpcOpenMemHandle`
+    pub static cuIpcOpenMemHandle: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuIpcOpenMemHandle",
+        class: Class::Via,
+        args: &["pdptr", "handle", "Flags"],
+    };
+    /// `cuIpcOpenMemHandle_v2`
+    pub static cuIpcOpenMemHandle_v2: OpInfo = OpInfo {
+        op: 0x07b1,
+        name: "cuIpcOpenMemHandle_v2",
+        class: Class::Sync,
+        args: &["pdptr", "handle", "Flags"],
+    };
+    /// `cuIpcCloseMemHandle`
+    pub static cuIpcCloseMemHandle: OpInfo =
+        OpInfo { op: 0x07b2, name: "cuIpcCloseMemHandle", class: Class::Sync, args: &["dptr"] };
+    /// `cuIpcGetEventHandle`
+    pub static cuIpcGetEventHandle: OpInfo =
+        OpInfo { op: 0x07b3, name: "cuIpcGetEventHandle", class: Class::Sync, args: &["pHandle", "event"] };
+    /// `cuIpcOpenEventHandle`
+    pub static cuIpcOpenEventHandle: OpInfo =
+        OpInfo { op: 0x07b4, name: "cuIpcOpenEventHandle", class: Class::Sync, args: &["phEvent", "handle"] };
     /// `cuLaunchKernel`
     pub static cuLaunchKernel: OpInfo = OpInfo {
         op: 0x0000,
@@ -2221,6 +2753,78 @@ pub mod info {
         name: "cuLaunchHostFunc_v2_ptsz",
         class: Class::Via,
         args: &["hStream", "fn_", "userData", "syncMode"],
+    };
+    /// `cuLaunchCooperativeKernelMultiDevice`
+    pub static cuLaunchCooperativeKernelMultiDevice: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLaunchCooperativeKernelMultiDevice",
+        class: Class::Via,
+        args: &["launchParamsList", "numDevices", "flags"],
+    };
+    /// `launch_multi_device`
+    pub static launch_multi_device: OpInfo = OpInfo {
+        op: 0x0870,
+        name: "launch_multi_device",
+        class: Class::Sync,
+        args: &["count", "launches", "params", "flags"],
+    };
+    /// `cuCtxAttach`
+    pub static cuCtxAttach: OpInfo =
+        OpInfo { op: 0x0000, name: "cuCtxAttach", class: Class::Local, args: &["pctx", "flags"] };
+    /// `cuCtxDetach`
+    pub static cuCtxDetach: OpInfo =
+        OpInfo { op: 0x0000, name: "cuCtxDetach", class: Class::Via, args: &["ctx"] };
+    /// `cuDeviceTotalMem`
+    pub static cuDeviceTotalMem: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDeviceTotalMem", class: Class::Via, args: &["bytes", "dev"] };
+    /// `cuFuncSetBlockShape`
+    pub static cuFuncSetBlockShape: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuFuncSetBlockShape",
+        class: Class::Local,
+        args: &["hfunc", "x", "y", "z"],
+    };
+    /// `cuFuncSetSharedSize`
+    pub static cuFuncSetSharedSize: OpInfo =
+        OpInfo { op: 0x0000, name: "cuFuncSetSharedSize", class: Class::Local, args: &["hfunc", "bytes"] };
+    /// `cuParamSetSize`
+    pub static cuParamSetSize: OpInfo =
+        OpInfo { op: 0x0000, name: "cuParamSetSize", class: Class::Local, args: &["hfunc", "numbytes"] };
+    /// `cuParamSeti`
+    pub static cuParamSeti: OpInfo =
+        OpInfo { op: 0x0000, name: "cuParamSeti", class: Class::Local, args: &["hfunc", "offset", "value"] };
+    /// `cuParamSetf`
+    pub static cuParamSetf: OpInfo =
+        OpInfo { op: 0x0000, name: "cuParamSetf", class: Class::Local, args: &["hfunc", "offset", "value"] };
+    /// `cuParamSetv`
+    pub static cuParamSetv: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuParamSetv",
+        class: Class::Local,
+        args: &["hfunc", "offset", "ptr", "numbytes"],
+    };
+    /// `cuParamSetTexRef`
+    pub static cuParamSetTexRef: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuParamSetTexRef",
+        class: Class::Local,
+        args: &["hfunc", "texunit", "hTexRef"],
+    };
+    /// `cuLaunch`
+    pub static cuLaunch: OpInfo = OpInfo { op: 0x0000, name: "cuLaunch", class: Class::Via, args: &["f"] };
+    /// `cuLaunchGrid`
+    pub static cuLaunchGrid: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLaunchGrid",
+        class: Class::Via,
+        args: &["f", "grid_width", "grid_height"],
+    };
+    /// `cuLaunchGridAsync`
+    pub static cuLaunchGridAsync: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLaunchGridAsync",
+        class: Class::Via,
+        args: &["f", "grid_width", "grid_height", "hStream"],
     };
     /// `cuLibraryLoadData`
     pub static cuLibraryLoadData: OpInfo = OpInfo {
@@ -2387,6 +2991,54 @@ pub mod info {
     /// `cuLinkDestroy`
     pub static cuLinkDestroy: OpInfo =
         OpInfo { op: 0x0000, name: "cuLinkDestroy", class: Class::Local, args: &["state"] };
+    /// `cuLogsCurrent`
+    pub static cuLogsCurrent: OpInfo =
+        OpInfo { op: 0x0830, name: "cuLogsCurrent", class: Class::Sync, args: &["iterator_out", "flags"] };
+    /// `cuLogsDumpToFile`
+    pub static cuLogsDumpToFile: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLogsDumpToFile",
+        class: Class::Via,
+        args: &["iterator", "pathToFile", "flags"],
+    };
+    /// `cuLogsDumpToMemory`
+    pub static cuLogsDumpToMemory: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLogsDumpToMemory",
+        class: Class::Via,
+        args: &["iterator", "buffer", "size", "flags"],
+    };
+    /// `logs_dump`
+    pub static logs_dump: OpInfo = OpInfo {
+        op: 0x0831,
+        name: "logs_dump",
+        class: Class::Sync,
+        args: &["iterator", "max_len", "flags", "end", "text"],
+    };
+    /// `cuLogsRegisterCallback`
+    pub static cuLogsRegisterCallback: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuLogsRegisterCallback",
+        class: Class::Local,
+        args: &["callbackFunc", "userData", "callback_out"],
+    };
+    /// `cuLogsUnregisterCallback`
+    pub static cuLogsUnregisterCallback: OpInfo =
+        OpInfo { op: 0x0000, name: "cuLogsUnregisterCallback", class: Class::Local, args: &["callback"] };
+    /// `cuDeviceRegisterAsyncNotification`
+    pub static cuDeviceRegisterAsyncNotification: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDeviceRegisterAsyncNotification",
+        class: Class::Local,
+        args: &["device", "callbackFunc", "userData", "callback"],
+    };
+    /// `cuDeviceUnregisterAsyncNotification`
+    pub static cuDeviceUnregisterAsyncNotification: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDeviceUnregisterAsyncNotification",
+        class: Class::Local,
+        args: &["device", "callback"],
+    };
     /// `cuMemcpy`
     pub static cuMemcpy: OpInfo =
         OpInfo { op: 0x0000, name: "cuMemcpy", class: Class::Via, args: &["dst", "src", "ByteCount"] };
@@ -2587,6 +3239,209 @@ pub mod info {
         class: Class::Via,
         args: &["dst", "src", "size", "attr", "hStream"],
     };
+    /// `cuMemcpyBatchAsync`
+    pub static cuMemcpyBatchAsync: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyBatchAsync",
+        class: Class::Via,
+        args: &["dsts", "srcs", "sizes", "count", "attrs", "attrsIdxs", "numAttrs", "failIdx", "hStream"],
+    };
+    /// `cuMemcpyBatchAsync_ptsz`
+    pub static cuMemcpyBatchAsync_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyBatchAsync_ptsz",
+        class: Class::Via,
+        args: &["dsts", "srcs", "sizes", "count", "attrs", "attrsIdxs", "numAttrs", "failIdx", "hStream"],
+    };
+    /// `cuMemcpyBatchAsync_v2`
+    pub static cuMemcpyBatchAsync_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyBatchAsync_v2",
+        class: Class::Via,
+        args: &["dsts", "srcs", "sizes", "count", "attrs", "attrsIdxs", "numAttrs", "hStream"],
+    };
+    /// `cuMemcpyBatchAsync_v2_ptsz`
+    pub static cuMemcpyBatchAsync_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyBatchAsync_v2_ptsz",
+        class: Class::Via,
+        args: &["dsts", "srcs", "sizes", "count", "attrs", "attrsIdxs", "numAttrs", "hStream"],
+    };
+    /// `cuMemcpyAtoA_v2`
+    pub static cuMemcpyAtoA_v2: OpInfo = OpInfo {
+        op: 0x0860,
+        name: "cuMemcpyAtoA_v2",
+        class: Class::Sync,
+        args: &["dstArray", "dstOffset", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyAtoA_v2_ptds`
+    pub static cuMemcpyAtoA_v2_ptds: OpInfo = OpInfo {
+        op: 0x0860,
+        name: "cuMemcpyAtoA_v2_ptds",
+        class: Class::Sync,
+        args: &["dstArray", "dstOffset", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyAtoD_v2`
+    pub static cuMemcpyAtoD_v2: OpInfo = OpInfo {
+        op: 0x0861,
+        name: "cuMemcpyAtoD_v2",
+        class: Class::Sync,
+        args: &["dstDevice", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyAtoD_v2_ptds`
+    pub static cuMemcpyAtoD_v2_ptds: OpInfo = OpInfo {
+        op: 0x0861,
+        name: "cuMemcpyAtoD_v2_ptds",
+        class: Class::Sync,
+        args: &["dstDevice", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyDtoA_v2`
+    pub static cuMemcpyDtoA_v2: OpInfo = OpInfo {
+        op: 0x0862,
+        name: "cuMemcpyDtoA_v2",
+        class: Class::Sync,
+        args: &["dstArray", "dstOffset", "srcDevice", "ByteCount"],
+    };
+    /// `cuMemcpyDtoA_v2_ptds`
+    pub static cuMemcpyDtoA_v2_ptds: OpInfo = OpInfo {
+        op: 0x0862,
+        name: "cuMemcpyDtoA_v2_ptds",
+        class: Class::Sync,
+        args: &["dstArray", "dstOffset", "srcDevice", "ByteCount"],
+    };
+    /// `cuMemcpyHtoA_v2`
+    pub static cuMemcpyHtoA_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyHtoA_v2",
+        class: Class::Via,
+        args: &["dstArray", "dstOffset", "srcHost", "ByteCount"],
+    };
+    /// `cuMemcpyHtoA_v2_ptds`
+    pub static cuMemcpyHtoA_v2_ptds: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyHtoA_v2_ptds",
+        class: Class::Via,
+        args: &["dstArray", "dstOffset", "srcHost", "ByteCount"],
+    };
+    /// `cuMemcpyAtoH_v2`
+    pub static cuMemcpyAtoH_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyAtoH_v2",
+        class: Class::Via,
+        args: &["dstHost", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyAtoH_v2_ptds`
+    pub static cuMemcpyAtoH_v2_ptds: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyAtoH_v2_ptds",
+        class: Class::Via,
+        args: &["dstHost", "srcArray", "srcOffset", "ByteCount"],
+    };
+    /// `cuMemcpyHtoAAsync_v2`
+    pub static cuMemcpyHtoAAsync_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyHtoAAsync_v2",
+        class: Class::Via,
+        args: &["dstArray", "dstOffset", "srcHost", "ByteCount", "hStream"],
+    };
+    /// `cuMemcpyHtoAAsync_v2_ptsz`
+    pub static cuMemcpyHtoAAsync_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyHtoAAsync_v2_ptsz",
+        class: Class::Via,
+        args: &["dstArray", "dstOffset", "srcHost", "ByteCount", "hStream"],
+    };
+    /// `cuMemcpyAtoHAsync_v2`
+    pub static cuMemcpyAtoHAsync_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyAtoHAsync_v2",
+        class: Class::Via,
+        args: &["dstHost", "srcArray", "srcOffset", "ByteCount", "hStream"],
+    };
+    /// `cuMemcpyAtoHAsync_v2_ptsz`
+    pub static cuMemcpyAtoHAsync_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpyAtoHAsync_v2_ptsz",
+        class: Class::Via,
+        args: &["dstHost", "srcArray", "srcOffset", "ByteCount", "hStream"],
+    };
+    /// `cuMemcpy3DBatchAsync`
+    pub static cuMemcpy3DBatchAsync: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DBatchAsync",
+        class: Class::Via,
+        args: &["numOps", "opList", "failIdx", "flags", "hStream"],
+    };
+    /// `cuMemcpy3DBatchAsync_ptsz`
+    pub static cuMemcpy3DBatchAsync_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DBatchAsync_ptsz",
+        class: Class::Via,
+        args: &["numOps", "opList", "failIdx", "flags", "hStream"],
+    };
+    /// `cuMemcpy3DBatchAsync_v2`
+    pub static cuMemcpy3DBatchAsync_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DBatchAsync_v2",
+        class: Class::Via,
+        args: &["numOps", "opList", "flags", "hStream"],
+    };
+    /// `cuMemcpy3DBatchAsync_v2_ptsz`
+    pub static cuMemcpy3DBatchAsync_v2_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DBatchAsync_v2_ptsz",
+        class: Class::Via,
+        args: &["numOps", "opList", "flags", "hStream"],
+    };
+    /// `cuMemcpy3DWithAttributesAsync`
+    pub static cuMemcpy3DWithAttributesAsync: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DWithAttributesAsync",
+        class: Class::Via,
+        args: &["op", "flags", "hStream"],
+    };
+    /// `cuMemcpy3DWithAttributesAsync_ptsz`
+    pub static cuMemcpy3DWithAttributesAsync_ptsz: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemcpy3DWithAttributesAsync_ptsz",
+        class: Class::Via,
+        args: &["op", "flags", "hStream"],
+    };
+    /// `copy_box`
+    pub static copy_box: OpInfo = OpInfo {
+        op: 0x0868,
+        name: "copy_box",
+        class: Class::Sync,
+        args: &["dst", "src", "width", "height", "depth", "stream", "flags"],
+    };
+    /// `stage_box_in`
+    pub static stage_box_in: OpInfo = OpInfo {
+        op: 0x0869,
+        name: "stage_box_in",
+        class: Class::Posted,
+        args: &["dst", "staging_offset", "width", "height", "depth", "stream", "flags"],
+    };
+    /// `stage_box_in_last`
+    pub static stage_box_in_last: OpInfo = OpInfo {
+        op: 0x086a,
+        name: "stage_box_in_last",
+        class: Class::Sync,
+        args: &["dst", "staging_offset", "width", "height", "depth", "stream", "flags"],
+    };
+    /// `stage_box_out`
+    pub static stage_box_out: OpInfo = OpInfo {
+        op: 0x086b,
+        name: "stage_box_out",
+        class: Class::Posted,
+        args: &["src", "staging_offset", "width", "height", "depth", "stream", "flags"],
+    };
+    /// `stage_box_out_last`
+    pub static stage_box_out_last: OpInfo = OpInfo {
+        op: 0x086c,
+        name: "stage_box_out_last",
+        class: Class::Sync,
+        args: &["src", "staging_offset", "width", "height", "depth", "stream", "flags"],
+    };
     /// `cuMemAlloc_v2`
     pub static cuMemAlloc_v2: OpInfo =
         OpInfo { op: 0x0310, name: "cuMemAlloc_v2", class: Class::Sync, args: &["dptr", "bytesize"] };
@@ -2693,6 +3548,98 @@ pub mod info {
     /// `cuMemFreeAsync_ptsz`
     pub static cuMemFreeAsync_ptsz: OpInfo =
         OpInfo { op: 0x031c, name: "cuMemFreeAsync_ptsz", class: Class::Posted, args: &["dptr", "hStream"] };
+    /// `cuMemPrefetchBatchAsync`
+    pub static cuMemPrefetchBatchAsync: OpInfo = OpInfo {
+        op: 0x07e0,
+        name: "cuMemPrefetchBatchAsync",
+        class: Class::Sync,
+        args: &[
+            "dptrs",
+            "sizes",
+            "count",
+            "prefetchLocs",
+            "prefetchLocIdxs",
+            "numPrefetchLocs",
+            "flags",
+            "hStream",
+        ],
+    };
+    /// `cuMemPrefetchBatchAsync_ptsz`
+    pub static cuMemPrefetchBatchAsync_ptsz: OpInfo = OpInfo {
+        op: 0x07e0,
+        name: "cuMemPrefetchBatchAsync_ptsz",
+        class: Class::Sync,
+        args: &[
+            "dptrs",
+            "sizes",
+            "count",
+            "prefetchLocs",
+            "prefetchLocIdxs",
+            "numPrefetchLocs",
+            "flags",
+            "hStream",
+        ],
+    };
+    /// `cuMemDiscardBatchAsync`
+    pub static cuMemDiscardBatchAsync: OpInfo = OpInfo {
+        op: 0x07e1,
+        name: "cuMemDiscardBatchAsync",
+        class: Class::Sync,
+        args: &["dptrs", "sizes", "count", "flags", "hStream"],
+    };
+    /// `cuMemDiscardBatchAsync_ptsz`
+    pub static cuMemDiscardBatchAsync_ptsz: OpInfo = OpInfo {
+        op: 0x07e1,
+        name: "cuMemDiscardBatchAsync_ptsz",
+        class: Class::Sync,
+        args: &["dptrs", "sizes", "count", "flags", "hStream"],
+    };
+    /// `cuMemDiscardAndPrefetchBatchAsync`
+    pub static cuMemDiscardAndPrefetchBatchAsync: OpInfo = OpInfo {
+        op: 0x07e2,
+        name: "cuMemDiscardAndPrefetchBatchAsync",
+        class: Class::Sync,
+        args: &[
+            "dptrs",
+            "sizes",
+            "count",
+            "prefetchLocs",
+            "prefetchLocIdxs",
+            "numPrefetchLocs",
+            "flags",
+            "hStream",
+        ],
+    };
+    /// `cuMemDiscardAndPrefetchBatchAsync_ptsz`
+    pub static cuMemDiscardAndPrefetchBatchAsync_ptsz: OpInfo = OpInfo {
+        op: 0x07e2,
+        name: "cuMemDiscardAndPrefetchBatchAsync_ptsz",
+        class: Class::Sync,
+        args: &[
+            "dptrs",
+            "sizes",
+            "count",
+            "prefetchLocs",
+            "prefetchLocIdxs",
+            "numPrefetchLocs",
+            "flags",
+            "hStream",
+        ],
+    };
+    /// `cuMemBatchDecompressAsync`
+    pub static cuMemBatchDecompressAsync: OpInfo = OpInfo {
+        op: 0x07e3,
+        name: "cuMemBatchDecompressAsync",
+        class: Class::Sync,
+        args: &["paramsArray", "count", "flags", "errorIndex", "stream"],
+    };
+    /// `cuMemBatchDecompressAsync_ptsz`
+    pub static cuMemBatchDecompressAsync_ptsz: OpInfo = OpInfo {
+        op: 0x07e3,
+        name: "cuMemBatchDecompressAsync_ptsz",
+        class: Class::Sync,
+        args: &["paramsArray", "count", "flags", "errorIndex", "stream"],
+    };
     /// `cuMemsetD8_v2`
     pub static cuMemsetD8_v2: OpInfo =
         OpInfo { op: 0x03a0, name: "cuMemsetD8_v2", class: Class::Sync, args: &["dstDevice", "uc", "N"] };
@@ -2991,6 +3938,20 @@ pub mod info {
         class: Class::Sync,
         args: &["target", "scope"],
     };
+    /// `cuDeviceGetHostAtomicCapabilities`
+    pub static cuDeviceGetHostAtomicCapabilities: OpInfo = OpInfo {
+        op: 0x0850,
+        name: "cuDeviceGetHostAtomicCapabilities",
+        class: Class::Cached,
+        args: &["capabilities", "operations", "count", "dev"],
+    };
+    /// `cuDeviceGetP2PAtomicCapabilities`
+    pub static cuDeviceGetP2PAtomicCapabilities: OpInfo = OpInfo {
+        op: 0x0851,
+        name: "cuDeviceGetP2PAtomicCapabilities",
+        class: Class::Cached,
+        args: &["capabilities", "operations", "count", "srcDevice", "dstDevice"],
+    };
     /// `cuPointerGetAttribute`
     pub static cuPointerGetAttribute: OpInfo = OpInfo {
         op: 0x0000,
@@ -3076,6 +4037,69 @@ pub mod info {
         class: Class::Sync,
         args: &["flags", "memPool", "location"],
     };
+    /// `cuMemGetDefaultMemPool`
+    pub static cuMemGetDefaultMemPool: OpInfo = OpInfo {
+        op: 0x0820,
+        name: "cuMemGetDefaultMemPool",
+        class: Class::Sync,
+        args: &["pool_out", "location", "type_"],
+    };
+    /// `cuMemGetMemPool`
+    pub static cuMemGetMemPool: OpInfo = OpInfo {
+        op: 0x0821,
+        name: "cuMemGetMemPool",
+        class: Class::Sync,
+        args: &["pool", "location", "type_"],
+    };
+    /// `cuMemSetMemPool`
+    pub static cuMemSetMemPool: OpInfo = OpInfo {
+        op: 0x0822,
+        name: "cuMemSetMemPool",
+        class: Class::Sync,
+        args: &["location", "type_", "pool"],
+    };
+    /// `cuMemPoolExportToShareableHandle`
+    pub static cuMemPoolExportToShareableHandle: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemPoolExportToShareableHandle",
+        class: Class::Via,
+        args: &["handle_out", "pool", "handleType", "flags"],
+    };
+    /// `cuMemPoolImportFromShareableHandle`
+    pub static cuMemPoolImportFromShareableHandle: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemPoolImportFromShareableHandle",
+        class: Class::Via,
+        args: &["pool_out", "handle", "handleType", "flags"],
+    };
+    /// `pool_export`
+    pub static pool_export: OpInfo = OpInfo {
+        op: 0x0823,
+        name: "pool_export",
+        class: Class::Sync,
+        args: &["pool", "handle_type", "flags", "shared"],
+    };
+    /// `pool_import`
+    pub static pool_import: OpInfo = OpInfo {
+        op: 0x0824,
+        name: "pool_import",
+        class: Class::Sync,
+        args: &["pool", "shared", "handle_type", "flags"],
+    };
+    /// `cuMemPoolExportPointer`
+    pub static cuMemPoolExportPointer: OpInfo = OpInfo {
+        op: 0x0825,
+        name: "cuMemPoolExportPointer",
+        class: Class::Sync,
+        args: &["shareData_out", "ptr"],
+    };
+    /// `cuMemPoolImportPointer`
+    pub static cuMemPoolImportPointer: OpInfo = OpInfo {
+        op: 0x0826,
+        name: "cuMemPoolImportPointer",
+        class: Class::Sync,
+        args: &["ptr_out", "pool", "shareData"],
+    };
     /// `cuProfilerInitialize`
     pub static cuProfilerInitialize: OpInfo = OpInfo {
         op: 0x0000,
@@ -3089,6 +4113,94 @@ pub mod info {
     /// `cuProfilerStop`
     pub static cuProfilerStop: OpInfo =
         OpInfo { op: 0x0000, name: "cuProfilerStop", class: Class::Local, args: &[] };
+    /// `cuDeviceGetDevResource`
+    pub static cuDeviceGetDevResource: OpInfo = OpInfo {
+        op: 0x0800,
+        name: "cuDeviceGetDevResource",
+        class: Class::Sync,
+        args: &["device", "resource", "type_"],
+    };
+    /// `cuCtxGetDevResource`
+    pub static cuCtxGetDevResource: OpInfo = OpInfo {
+        op: 0x0801,
+        name: "cuCtxGetDevResource",
+        class: Class::Sync,
+        args: &["hCtx", "resource", "type_"],
+    };
+    /// `cuGreenCtxGetDevResource`
+    pub static cuGreenCtxGetDevResource: OpInfo = OpInfo {
+        op: 0x0802,
+        name: "cuGreenCtxGetDevResource",
+        class: Class::Sync,
+        args: &["hCtx", "resource", "type_"],
+    };
+    /// `cuStreamGetDevResource`
+    pub static cuStreamGetDevResource: OpInfo = OpInfo {
+        op: 0x0803,
+        name: "cuStreamGetDevResource",
+        class: Class::Sync,
+        args: &["hStream", "resource", "type_"],
+    };
+    /// `cuStreamGetDevResource_ptsz`
+    pub static cuStreamGetDevResource_ptsz: OpInfo = OpInfo {
+        op: 0x0803,
+        name: "cuStreamGetDevResource_ptsz",
+        class: Class::Sync,
+        args: &["hStream", "resource", "type_"],
+    };
+    /// `cuDevSmResourceSplitByCount`
+    pub static cuDevSmResourceSplitByCount: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuDevSmResourceSplitByCount",
+        class: Class::Via,
+        args: &["result", "nbGroups", "input", "remaining", "useFlags", "minCount"],
+    };
+    /// `sm_resource_split`
+    pub static sm_resource_split: OpInfo = OpInfo {
+        op: 0x0804,
+        name: "sm_resource_split",
+        class: Class::Sync,
+        args: &["wanted", "input", "flags", "min_count", "groups", "remaining", "result"],
+    };
+    /// `cuDevResourceGenerateDesc`
+    pub static cuDevResourceGenerateDesc: OpInfo = OpInfo {
+        op: 0x0805,
+        name: "cuDevResourceGenerateDesc",
+        class: Class::Sync,
+        args: &["phDesc", "resources", "nbResources"],
+    };
+    /// `cuGreenCtxCreate`
+    pub static cuGreenCtxCreate: OpInfo = OpInfo {
+        op: 0x0806,
+        name: "cuGreenCtxCreate",
+        class: Class::Sync,
+        args: &["phCtx", "desc", "dev", "flags"],
+    };
+    /// `cuGreenCtxDestroy`
+    pub static cuGreenCtxDestroy: OpInfo =
+        OpInfo { op: 0x0807, name: "cuGreenCtxDestroy", class: Class::Sync, args: &["hCtx"] };
+    /// `cuCtxFromGreenCtx`
+    pub static cuCtxFromGreenCtx: OpInfo =
+        OpInfo { op: 0x0808, name: "cuCtxFromGreenCtx", class: Class::Sync, args: &["pContext", "hCtx"] };
+    /// `cuGreenCtxGetId`
+    pub static cuGreenCtxGetId: OpInfo =
+        OpInfo { op: 0x0809, name: "cuGreenCtxGetId", class: Class::Sync, args: &["greenCtx", "greenCtxId"] };
+    /// `cuGreenCtxRecordEvent`
+    pub static cuGreenCtxRecordEvent: OpInfo =
+        OpInfo { op: 0x080a, name: "cuGreenCtxRecordEvent", class: Class::Sync, args: &["hCtx", "hEvent"] };
+    /// `cuGreenCtxWaitEvent`
+    pub static cuGreenCtxWaitEvent: OpInfo =
+        OpInfo { op: 0x080b, name: "cuGreenCtxWaitEvent", class: Class::Sync, args: &["hCtx", "hEvent"] };
+    /// `cuGreenCtxStreamCreate`
+    pub static cuGreenCtxStreamCreate: OpInfo = OpInfo {
+        op: 0x080c,
+        name: "cuGreenCtxStreamCreate",
+        class: Class::Sync,
+        args: &["phStream", "greenCtx", "flags", "priority"],
+    };
+    /// `cuStreamGetGreenCtx`
+    pub static cuStreamGetGreenCtx: OpInfo =
+        OpInfo { op: 0x080d, name: "cuStreamGetGreenCtx", class: Class::Sync, args: &["hStream", "phCtx"] };
     /// `cuStreamCreate`
     pub static cuStreamCreate: OpInfo =
         OpInfo { op: 0x0400, name: "cuStreamCreate", class: Class::Sync, args: &["phStream", "Flags"] };
@@ -3249,6 +4361,544 @@ pub mod info {
         class: Class::Sync,
         args: &["hStream", "attr", "value"],
     };
+    /// `cuStreamWaitValue32`
+    pub static cuStreamWaitValue32: OpInfo = OpInfo {
+        op: 0x07c0,
+        name: "cuStreamWaitValue32",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue32_ptsz`
+    pub static cuStreamWaitValue32_ptsz: OpInfo = OpInfo {
+        op: 0x07c0,
+        name: "cuStreamWaitValue32_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue32_v2`
+    pub static cuStreamWaitValue32_v2: OpInfo = OpInfo {
+        op: 0x07c1,
+        name: "cuStreamWaitValue32_v2",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue32_v2_ptsz`
+    pub static cuStreamWaitValue32_v2_ptsz: OpInfo = OpInfo {
+        op: 0x07c1,
+        name: "cuStreamWaitValue32_v2_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue64`
+    pub static cuStreamWaitValue64: OpInfo = OpInfo {
+        op: 0x07c2,
+        name: "cuStreamWaitValue64",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue64_ptsz`
+    pub static cuStreamWaitValue64_ptsz: OpInfo = OpInfo {
+        op: 0x07c2,
+        name: "cuStreamWaitValue64_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue64_v2`
+    pub static cuStreamWaitValue64_v2: OpInfo = OpInfo {
+        op: 0x07c3,
+        name: "cuStreamWaitValue64_v2",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWaitValue64_v2_ptsz`
+    pub static cuStreamWaitValue64_v2_ptsz: OpInfo = OpInfo {
+        op: 0x07c3,
+        name: "cuStreamWaitValue64_v2_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue32`
+    pub static cuStreamWriteValue32: OpInfo = OpInfo {
+        op: 0x07c4,
+        name: "cuStreamWriteValue32",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue32_ptsz`
+    pub static cuStreamWriteValue32_ptsz: OpInfo = OpInfo {
+        op: 0x07c4,
+        name: "cuStreamWriteValue32_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue32_v2`
+    pub static cuStreamWriteValue32_v2: OpInfo = OpInfo {
+        op: 0x07c5,
+        name: "cuStreamWriteValue32_v2",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue32_v2_ptsz`
+    pub static cuStreamWriteValue32_v2_ptsz: OpInfo = OpInfo {
+        op: 0x07c5,
+        name: "cuStreamWriteValue32_v2_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue64`
+    pub static cuStreamWriteValue64: OpInfo = OpInfo {
+        op: 0x07c6,
+        name: "cuStreamWriteValue64",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue64_ptsz`
+    pub static cuStreamWriteValue64_ptsz: OpInfo = OpInfo {
+        op: 0x07c6,
+        name: "cuStreamWriteValue64_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue64_v2`
+    pub static cuStreamWriteValue64_v2: OpInfo = OpInfo {
+        op: 0x07c7,
+        name: "cuStreamWriteValue64_v2",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamWriteValue64_v2_ptsz`
+    pub static cuStreamWriteValue64_v2_ptsz: OpInfo = OpInfo {
+        op: 0x07c7,
+        name: "cuStreamWriteValue64_v2_ptsz",
+        class: Class::Sync,
+        args: &["stream", "addr", "value", "flags"],
+    };
+    /// `cuStreamBatchMemOp`
+    pub static cuStreamBatchMemOp: OpInfo = OpInfo {
+        op: 0x07c8,
+        name: "cuStreamBatchMemOp",
+        class: Class::Sync,
+        args: &["stream", "count", "paramArray", "flags"],
+    };
+    /// `cuStreamBatchMemOp_ptsz`
+    pub static cuStreamBatchMemOp_ptsz: OpInfo = OpInfo {
+        op: 0x07c8,
+        name: "cuStreamBatchMemOp_ptsz",
+        class: Class::Sync,
+        args: &["stream", "count", "paramArray", "flags"],
+    };
+    /// `cuStreamBatchMemOp_v2`
+    pub static cuStreamBatchMemOp_v2: OpInfo = OpInfo {
+        op: 0x07c9,
+        name: "cuStreamBatchMemOp_v2",
+        class: Class::Sync,
+        args: &["stream", "count", "paramArray", "flags"],
+    };
+    /// `cuStreamBatchMemOp_v2_ptsz`
+    pub static cuStreamBatchMemOp_v2_ptsz: OpInfo = OpInfo {
+        op: 0x07c9,
+        name: "cuStreamBatchMemOp_v2_ptsz",
+        class: Class::Sync,
+        args: &["stream", "count", "paramArray", "flags"],
+    };
+    /// `cuTensorMapEncodeTiled`
+    pub static cuTensorMapEncodeTiled: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTensorMapEncodeTiled",
+        class: Class::Via,
+        args: &[
+            "tensorMap",
+            "tensorDataType",
+            "tensorRank",
+            "globalAddress",
+            "globalDim",
+            "globalStrides",
+            "boxDim",
+            "elementStrides",
+            "interleave",
+            "swizzle",
+            "l2Promotion",
+            "oobFill",
+        ],
+    };
+    /// `tensor_map_tiled`
+    pub static tensor_map_tiled: OpInfo = OpInfo {
+        op: 0x0770,
+        name: "tensor_map_tiled",
+        class: Class::Sync,
+        args: &[
+            "map",
+            "data_type",
+            "rank",
+            "address",
+            "dims",
+            "strides",
+            "box_dims",
+            "element_strides",
+            "interleave",
+            "swizzle",
+            "promotion",
+            "fill",
+        ],
+    };
+    /// `cuTensorMapEncodeIm2col`
+    pub static cuTensorMapEncodeIm2col: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTensorMapEncodeIm2col",
+        class: Class::Via,
+        args: &[
+            "tensorMap",
+            "tensorDataType",
+            "tensorRank",
+            "globalAddress",
+            "globalDim",
+            "globalStrides",
+            "pixelBoxLowerCorner",
+            "pixelBoxUpperCorner",
+            "channelsPerPixel",
+            "pixelsPerColumn",
+            "elementStrides",
+            "interleave",
+            "swizzle",
+            "l2Promotion",
+            "oobFill",
+        ],
+    };
+    /// `tensor_map_im2col`
+    pub static tensor_map_im2col: OpInfo = OpInfo {
+        op: 0x0771,
+        name: "tensor_map_im2col",
+        class: Class::Sync,
+        args: &[
+            "map",
+            "data_type",
+            "rank",
+            "address",
+            "dims",
+            "strides",
+            "lower_corner",
+            "upper_corner",
+            "channels_per_pixel",
+            "pixels_per_column",
+            "element_strides",
+            "interleave",
+            "swizzle",
+            "promotion",
+            "fill",
+        ],
+    };
+    /// `cuTensorMapEncodeIm2colWide`
+    pub static cuTensorMapEncodeIm2colWide: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTensorMapEncodeIm2colWide",
+        class: Class::Via,
+        args: &[
+            "tensorMap",
+            "tensorDataType",
+            "tensorRank",
+            "globalAddress",
+            "globalDim",
+            "globalStrides",
+            "pixelBoxLowerCornerWidth",
+            "pixelBoxUpperCornerWidth",
+            "channelsPerPixel",
+            "pixelsPerColumn",
+            "elementStrides",
+            "interleave",
+            "mode",
+            "swizzle",
+            "l2Promotion",
+            "oobFill",
+        ],
+    };
+    /// `tensor_map_im2col_wide`
+    pub static tensor_map_im2col_wide: OpInfo = OpInfo {
+        op: 0x0772,
+        name: "tensor_map_im2col_wide",
+        class: Class::Sync,
+        args: &[
+            "map",
+            "data_type",
+            "rank",
+            "address",
+            "dims",
+            "strides",
+            "lower_corner",
+            "upper_corner",
+            "channels_per_pixel",
+            "pixels_per_column",
+            "element_strides",
+            "interleave",
+            "mode",
+            "swizzle",
+            "promotion",
+            "fill",
+        ],
+    };
+    /// `cuTensorMapReplaceAddress`
+    pub static cuTensorMapReplaceAddress: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTensorMapReplaceAddress",
+        class: Class::Via,
+        args: &["tensorMap", "globalAddress"],
+    };
+    /// `tensor_map_replace_address`
+    pub static tensor_map_replace_address: OpInfo = OpInfo {
+        op: 0x0773,
+        name: "tensor_map_replace_address",
+        class: Class::Sync,
+        args: &["map", "address", "replaced"],
+    };
+    /// `cuModuleGetTexRef`
+    pub static cuModuleGetTexRef: OpInfo = OpInfo {
+        op: 0x0740,
+        name: "cuModuleGetTexRef",
+        class: Class::Sync,
+        args: &["pTexRef", "hmod", "name"],
+    };
+    /// `cuModuleGetSurfRef`
+    pub static cuModuleGetSurfRef: OpInfo = OpInfo {
+        op: 0x0741,
+        name: "cuModuleGetSurfRef",
+        class: Class::Sync,
+        args: &["pSurfRef", "hmod", "name"],
+    };
+    /// `cuTexRefCreate`
+    pub static cuTexRefCreate: OpInfo =
+        OpInfo { op: 0x0742, name: "cuTexRefCreate", class: Class::Sync, args: &["pTexRef"] };
+    /// `cuTexRefDestroy`
+    pub static cuTexRefDestroy: OpInfo =
+        OpInfo { op: 0x0743, name: "cuTexRefDestroy", class: Class::Sync, args: &["hTexRef"] };
+    /// `cuTexRefSetArray`
+    pub static cuTexRefSetArray: OpInfo = OpInfo {
+        op: 0x0744,
+        name: "cuTexRefSetArray",
+        class: Class::Sync,
+        args: &["hTexRef", "hArray", "Flags"],
+    };
+    /// `cuTexRefSetMipmappedArray`
+    pub static cuTexRefSetMipmappedArray: OpInfo = OpInfo {
+        op: 0x0745,
+        name: "cuTexRefSetMipmappedArray",
+        class: Class::Sync,
+        args: &["hTexRef", "hMipmappedArray", "Flags"],
+    };
+    /// `cuTexRefSetAddress_v2`
+    pub static cuTexRefSetAddress_v2: OpInfo = OpInfo {
+        op: 0x0746,
+        name: "cuTexRefSetAddress_v2",
+        class: Class::Sync,
+        args: &["ByteOffset", "hTexRef", "dptr", "bytes"],
+    };
+    /// `cuTexRefSetAddress2D_v2`
+    pub static cuTexRefSetAddress2D_v2: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTexRefSetAddress2D_v2",
+        class: Class::Via,
+        args: &["hTexRef", "desc", "dptr", "Pitch"],
+    };
+    /// `cuTexRefSetAddress2D_v3`
+    pub static cuTexRefSetAddress2D_v3: OpInfo = OpInfo {
+        op: 0x0747,
+        name: "cuTexRefSetAddress2D_v3",
+        class: Class::Sync,
+        args: &["hTexRef", "desc", "dptr", "Pitch"],
+    };
+    /// `cuTexRefSetFormat`
+    pub static cuTexRefSetFormat: OpInfo = OpInfo {
+        op: 0x0748,
+        name: "cuTexRefSetFormat",
+        class: Class::Sync,
+        args: &["hTexRef", "fmt", "NumPackedComponents"],
+    };
+    /// `cuTexRefSetAddressMode`
+    pub static cuTexRefSetAddressMode: OpInfo = OpInfo {
+        op: 0x0749,
+        name: "cuTexRefSetAddressMode",
+        class: Class::Sync,
+        args: &["hTexRef", "dim", "am"],
+    };
+    /// `cuTexRefSetFilterMode`
+    pub static cuTexRefSetFilterMode: OpInfo =
+        OpInfo { op: 0x074a, name: "cuTexRefSetFilterMode", class: Class::Sync, args: &["hTexRef", "fm"] };
+    /// `cuTexRefSetMipmapFilterMode`
+    pub static cuTexRefSetMipmapFilterMode: OpInfo = OpInfo {
+        op: 0x074b,
+        name: "cuTexRefSetMipmapFilterMode",
+        class: Class::Sync,
+        args: &["hTexRef", "fm"],
+    };
+    /// `cuTexRefSetMipmapLevelBias`
+    pub static cuTexRefSetMipmapLevelBias: OpInfo = OpInfo {
+        op: 0x074c,
+        name: "cuTexRefSetMipmapLevelBias",
+        class: Class::Sync,
+        args: &["hTexRef", "bias"],
+    };
+    /// `cuTexRefSetMipmapLevelClamp`
+    pub static cuTexRefSetMipmapLevelClamp: OpInfo = OpInfo {
+        op: 0x074d,
+        name: "cuTexRefSetMipmapLevelClamp",
+        class: Class::Sync,
+        args: &["hTexRef", "minMipmapLevelClamp", "maxMipmapLevelClamp"],
+    };
+    /// `cuTexRefSetMaxAnisotropy`
+    pub static cuTexRefSetMaxAnisotropy: OpInfo = OpInfo {
+        op: 0x074e,
+        name: "cuTexRefSetMaxAnisotropy",
+        class: Class::Sync,
+        args: &["hTexRef", "maxAniso"],
+    };
+    /// `cuTexRefSetBorderColor`
+    pub static cuTexRefSetBorderColor: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTexRefSetBorderColor",
+        class: Class::Via,
+        args: &["hTexRef", "pBorderColor"],
+    };
+    /// `texref_set_border_color`
+    pub static texref_set_border_color: OpInfo = OpInfo {
+        op: 0x074f,
+        name: "texref_set_border_color",
+        class: Class::Sync,
+        args: &["texref", "red", "green", "blue", "alpha"],
+    };
+    /// `cuTexRefSetFlags`
+    pub static cuTexRefSetFlags: OpInfo =
+        OpInfo { op: 0x0750, name: "cuTexRefSetFlags", class: Class::Sync, args: &["hTexRef", "Flags"] };
+    /// `cuTexRefGetAddress_v2`
+    pub static cuTexRefGetAddress_v2: OpInfo =
+        OpInfo { op: 0x0751, name: "cuTexRefGetAddress_v2", class: Class::Sync, args: &["pdptr", "hTexRef"] };
+    /// `cuTexRefGetArray`
+    pub static cuTexRefGetArray: OpInfo =
+        OpInfo { op: 0x0752, name: "cuTexRefGetArray", class: Class::Sync, args: &["phArray", "hTexRef"] };
+    /// `cuTexRefGetMipmappedArray`
+    pub static cuTexRefGetMipmappedArray: OpInfo = OpInfo {
+        op: 0x0753,
+        name: "cuTexRefGetMipmappedArray",
+        class: Class::Sync,
+        args: &["phMipmappedArray", "hTexRef"],
+    };
+    /// `cuTexRefGetAddressMode`
+    pub static cuTexRefGetAddressMode: OpInfo = OpInfo {
+        op: 0x0754,
+        name: "cuTexRefGetAddressMode",
+        class: Class::Sync,
+        args: &["pam", "hTexRef", "dim"],
+    };
+    /// `cuTexRefGetFilterMode`
+    pub static cuTexRefGetFilterMode: OpInfo =
+        OpInfo { op: 0x0755, name: "cuTexRefGetFilterMode", class: Class::Sync, args: &["pfm", "hTexRef"] };
+    /// `cuTexRefGetFormat`
+    pub static cuTexRefGetFormat: OpInfo = OpInfo {
+        op: 0x0756,
+        name: "cuTexRefGetFormat",
+        class: Class::Sync,
+        args: &["pFormat", "pNumChannels", "hTexRef"],
+    };
+    /// `cuTexRefGetMipmapFilterMode`
+    pub static cuTexRefGetMipmapFilterMode: OpInfo = OpInfo {
+        op: 0x0757,
+        name: "cuTexRefGetMipmapFilterMode",
+        class: Class::Sync,
+        args: &["pfm", "hTexRef"],
+    };
+    /// `cuTexRefGetMipmapLevelBias`
+    pub static cuTexRefGetMipmapLevelBias: OpInfo = OpInfo {
+        op: 0x0758,
+        name: "cuTexRefGetMipmapLevelBias",
+        class: Class::Sync,
+        args: &["pbias", "hTexRef"],
+    };
+    /// `cuTexRefGetMipmapLevelClamp`
+    pub static cuTexRefGetMipmapLevelClamp: OpInfo = OpInfo {
+        op: 0x0759,
+        name: "cuTexRefGetMipmapLevelClamp",
+        class: Class::Sync,
+        args: &["pminMipmapLevelClamp", "pmaxMipmapLevelClamp", "hTexRef"],
+    };
+    /// `cuTexRefGetMaxAnisotropy`
+    pub static cuTexRefGetMaxAnisotropy: OpInfo = OpInfo {
+        op: 0x075a,
+        name: "cuTexRefGetMaxAnisotropy",
+        class: Class::Sync,
+        args: &["pmaxAniso", "hTexRef"],
+    };
+    /// `cuTexRefGetBorderColor`
+    pub static cuTexRefGetBorderColor: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuTexRefGetBorderColor",
+        class: Class::Via,
+        args: &["pBorderColor", "hTexRef"],
+    };
+    /// `texref_get_border_color`
+    pub static texref_get_border_color: OpInfo = OpInfo {
+        op: 0x075b,
+        name: "texref_get_border_color",
+        class: Class::Sync,
+        args: &["texref", "red", "green", "blue", "alpha"],
+    };
+    /// `cuTexRefGetFlags`
+    pub static cuTexRefGetFlags: OpInfo =
+        OpInfo { op: 0x075c, name: "cuTexRefGetFlags", class: Class::Sync, args: &["pFlags", "hTexRef"] };
+    /// `cuSurfRefSetArray`
+    pub static cuSurfRefSetArray: OpInfo = OpInfo {
+        op: 0x075d,
+        name: "cuSurfRefSetArray",
+        class: Class::Sync,
+        args: &["hSurfRef", "hArray", "Flags"],
+    };
+    /// `cuSurfRefGetArray`
+    pub static cuSurfRefGetArray: OpInfo =
+        OpInfo { op: 0x075e, name: "cuSurfRefGetArray", class: Class::Sync, args: &["phArray", "hSurfRef"] };
+    /// `cuTexObjectCreate`
+    pub static cuTexObjectCreate: OpInfo = OpInfo {
+        op: 0x0720,
+        name: "cuTexObjectCreate",
+        class: Class::Sync,
+        args: &["pTexObject", "pResDesc", "pTexDesc", "pResViewDesc"],
+    };
+    /// `cuTexObjectDestroy`
+    pub static cuTexObjectDestroy: OpInfo =
+        OpInfo { op: 0x0721, name: "cuTexObjectDestroy", class: Class::Sync, args: &["texObject"] };
+    /// `cuTexObjectGetResourceDesc`
+    pub static cuTexObjectGetResourceDesc: OpInfo = OpInfo {
+        op: 0x0722,
+        name: "cuTexObjectGetResourceDesc",
+        class: Class::Sync,
+        args: &["pResDesc", "texObject"],
+    };
+    /// `cuTexObjectGetTextureDesc`
+    pub static cuTexObjectGetTextureDesc: OpInfo = OpInfo {
+        op: 0x0723,
+        name: "cuTexObjectGetTextureDesc",
+        class: Class::Sync,
+        args: &["pTexDesc", "texObject"],
+    };
+    /// `cuTexObjectGetResourceViewDesc`
+    pub static cuTexObjectGetResourceViewDesc: OpInfo = OpInfo {
+        op: 0x0724,
+        name: "cuTexObjectGetResourceViewDesc",
+        class: Class::Sync,
+        args: &["pResViewDesc", "texObject"],
+    };
+    /// `cuSurfObjectCreate`
+    pub static cuSurfObjectCreate: OpInfo = OpInfo {
+        op: 0x0725,
+        name: "cuSurfObjectCreate",
+        class: Class::Sync,
+        args: &["pSurfObject", "pResDesc"],
+    };
+    /// `cuSurfObjectDestroy`
+    pub static cuSurfObjectDestroy: OpInfo =
+        OpInfo { op: 0x0726, name: "cuSurfObjectDestroy", class: Class::Sync, args: &["surfObject"] };
+    /// `cuSurfObjectGetResourceDesc`
+    pub static cuSurfObjectGetResourceDesc: OpInfo = OpInfo {
+        op: 0x0727,
+        name: "cuSurfObjectGetResourceDesc",
+        class: Class::Sync,
+        args: &["pResDesc", "surfObject"],
+    };
     /// `cuUserObjectCreate`
     pub static cuUserObjectCreate: OpInfo = OpInfo {
         op: 0x0000,
@@ -3282,5 +4932,98 @@ pub mod info {
         name: "user_object_create",
         class: Class::Sync,
         args: &["id", "initial_refcount", "flags", "object"],
+    };
+    /// `cuMemAddressReserve`
+    pub static cuMemAddressReserve: OpInfo = OpInfo {
+        op: 0x0780,
+        name: "cuMemAddressReserve",
+        class: Class::Sync,
+        args: &["ptr", "size", "alignment", "addr", "flags"],
+    };
+    /// `cuMemAddressFree`
+    pub static cuMemAddressFree: OpInfo =
+        OpInfo { op: 0x0781, name: "cuMemAddressFree", class: Class::Sync, args: &["ptr", "size"] };
+    /// `cuMemCreate`
+    pub static cuMemCreate: OpInfo = OpInfo {
+        op: 0x0782,
+        name: "cuMemCreate",
+        class: Class::Sync,
+        args: &["handle", "size", "prop", "flags"],
+    };
+    /// `cuMemRelease`
+    pub static cuMemRelease: OpInfo =
+        OpInfo { op: 0x0783, name: "cuMemRelease", class: Class::Sync, args: &["handle"] };
+    /// `cuMemMap`
+    pub static cuMemMap: OpInfo = OpInfo {
+        op: 0x0784,
+        name: "cuMemMap",
+        class: Class::Sync,
+        args: &["ptr", "size", "offset", "handle", "flags"],
+    };
+    /// `cuMemUnmap`
+    pub static cuMemUnmap: OpInfo =
+        OpInfo { op: 0x0785, name: "cuMemUnmap", class: Class::Sync, args: &["ptr", "size"] };
+    /// `cuMemSetAccess`
+    pub static cuMemSetAccess: OpInfo = OpInfo {
+        op: 0x0786,
+        name: "cuMemSetAccess",
+        class: Class::Sync,
+        args: &["ptr", "size", "desc", "count"],
+    };
+    /// `cuMemGetAccess`
+    pub static cuMemGetAccess: OpInfo = OpInfo {
+        op: 0x0787,
+        name: "cuMemGetAccess",
+        class: Class::Sync,
+        args: &["flags", "location", "ptr"],
+    };
+    /// `cuMemRetainAllocationHandle`
+    pub static cuMemRetainAllocationHandle: OpInfo = OpInfo {
+        op: 0x0788,
+        name: "cuMemRetainAllocationHandle",
+        class: Class::Sync,
+        args: &["handle", "addr"],
+    };
+    /// `cuMemGetAllocationGranularity`
+    pub static cuMemGetAllocationGranularity: OpInfo = OpInfo {
+        op: 0x0789,
+        name: "cuMemGetAllocationGranularity",
+        class: Class::Cached,
+        args: &["granularity", "prop", "option"],
+    };
+    /// `cuMemGetAllocationPropertiesFromHandle`
+    pub static cuMemGetAllocationPropertiesFromHandle: OpInfo = OpInfo {
+        op: 0x078a,
+        name: "cuMemGetAllocationPropertiesFromHandle",
+        class: Class::Sync,
+        args: &["prop", "handle"],
+    };
+    /// `cuMemExportToShareableHandle`
+    pub static cuMemExportToShareableHandle: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemExportToShareableHandle",
+        class: Class::Via,
+        args: &["shareableHandle", "handle", "handleType", "flags"],
+    };
+    /// `cuMemImportFromShareableHandle`
+    pub static cuMemImportFromShareableHandle: OpInfo = OpInfo {
+        op: 0x0000,
+        name: "cuMemImportFromShareableHandle",
+        class: Class::Via,
+        args: &["handle", "osHandle", "shHandleType"],
+    };
+    /// `memory_export`
+    pub static memory_export: OpInfo = OpInfo {
+        op: 0x078b,
+        name: "memory_export",
+        class: Class::Sync,
+        args: &["handle", "handle_type", "flags", "shared"],
+    };
+    /// `memory_import`
+    pub static memory_import: OpInfo = OpInfo {
+        op: 0x078c,
+        name: "memory_import",
+        class: Class::Sync,
+        args: &["handle", "shared", "handle_type"],
     };
 }

@@ -41,11 +41,13 @@
 pub mod buffer;
 pub mod callback;
 pub mod custom;
+pub mod exchange;
 pub mod handles;
 pub mod images;
 pub mod launch;
 pub mod library;
 pub mod memory;
+pub mod objects;
 pub mod output;
 pub mod primary;
 pub mod space;
@@ -66,6 +68,7 @@ use buffer::Buffer;
 use handles::Handles;
 use launch::Launched;
 use memory::Memory;
+use objects::Objects;
 use output::Output;
 use primary::Primaries;
 use space::Space;
@@ -84,6 +87,7 @@ pub struct CudaBackend {
     pub memory: Memory,
     pub space: Space,
     pub output: Output,
+    pub objects: Objects,
     raw: Raw,
     primaries: Primaries,
     events: Events,
@@ -102,6 +106,7 @@ impl CudaBackend {
         let limits = &session.config.limits;
         Ok(Self {
             handles: Handles::new(limits.handles as usize),
+            objects: Objects::default(),
             memory: Memory::new(limits.memory_bytes),
             space,
             output: Output::capture()?,

@@ -101,8 +101,22 @@ impl CudaBackend {
     /// # Errors
     /// Those of the driver.
     pub fn stage(&self, call: &mut Call<'_>, rows: &Rows, stream: u64, last: bool) -> CuResult {
+        self.staged(call, stream, last, || self.copy_rows(rows, stream))
+    }
+
+    /// As [`CudaBackend::stage`], for a piece that `copy` queues.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn staged(
+        &self,
+        call: &mut Call<'_>,
+        stream: u64,
+        last: bool,
+        copy: impl FnOnce() -> CuResult,
+    ) -> CuResult {
         self.register_staging(call);
-        self.copy_rows(rows, stream)?;
+        copy()?;
         if last {
             // SAFETY: takes a handle of the driver.
             let result = unsafe { self.raw().cuStreamSynchronize(stream) };

@@ -3,6 +3,7 @@
 mod capture;
 mod context;
 mod device;
+mod gpu_only;
 mod memory;
 mod memset;
 mod module;

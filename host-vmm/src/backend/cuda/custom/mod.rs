@@ -16,10 +16,21 @@ pub mod graph_node;
 pub mod host_memory;
 pub mod init;
 pub mod internal;
+pub mod ipc;
+pub mod launch;
+pub mod logs;
+pub mod memcpy_box;
 pub mod memory;
+pub mod memory_batch;
 pub mod pool;
+pub mod pool_sharing;
+pub mod resource;
 pub mod stream;
+pub mod tensor_map;
+pub mod texref;
+pub mod texture;
 pub mod user_object;
+pub mod vmm;
 
 /// Writes through an out-pointer that must not be NULL.
 pub fn put<T>(out: Option<&mut T>, value: T) -> CuResult {
