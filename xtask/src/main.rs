@@ -21,6 +21,7 @@ mod test_numba;
 mod test_shim;
 mod toolkit;
 mod venv;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -44,11 +45,12 @@ enum Task {
     Run(run::Args),
     /// Measure what driver calls cost through the whole stack; with --gpu, programs natively and through it
     Bench(bench::Args),
-    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba; with --gpu, those of a GPU
     /// Build the guest's kernel module for stock kernels
     Kmod(kmod::Args),
-    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba
+    /// Run all tests: unit and property tests, the sample matrix, the library in foreign programs, Numba; with --gpu, those of a GPU
     Test(test::Args),
+    /// Tests in virtual machines
+    Vm(vm::Args),
     /// Build what the GPU tests and benchmarks need into a folder that can be carried to a machine without cargo
     Pack(gpu::pack::Args),
 }
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(&args),
         Task::Kmod(args) => kmod::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Vm(args) => vm::main(&args),
         Task::Pack(args) => gpu::pack::main(&args),
     };
     match result {
