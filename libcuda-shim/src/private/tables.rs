@@ -39,6 +39,7 @@ pub fn find(id: &[u8; 16]) -> Option<*const c_void> {
         0x21318c60_97143248_8ca641ff_7324c8f2 => TOOLS_CONTEXT.address(),
         0xc693336e_1121df11_a8c368f3_55d89593 => LOCAL_STORAGE.address(),
         0x263e8860_7cd26143_92f6bbd5_006dfa7e => CONTEXT_CHECKS.address(),
+        0x6e163fbe_b958444d_835ce182_aff1991e => CONTEXT_OBJECTS.address(),
         #[cfg(feature = "cudart-handshake")]
         0xd4082055_bde6704b_8d34ba12_3c66e1f2 => integrity::TABLE.address(),
         _ => return None,
@@ -206,9 +207,40 @@ unsafe extern "C" fn tools_context_id(context: CUcontext, id: *mut u64) -> CUres
     guarded("tools context[4]", || {
         let context = or_current(context as u64)?;
         // SAFETY: the library passes a pointer to its own variable, or NULL.
-        *unsafe { id.as_mut() }.ok_or(Status::INVALID_VALUE)? = context;
-        Ok(())
+        unsafe { custom::context::cuCtxGetId(context as CUcontext, id) }
     })
+}
+
+// What cuFFT attaches to a context. Observed (driver 580, cuFFT 12): one call of slot 7 for a library's first plan in a context,
+// `(CUcontext, object, function, void **handle, ..)`, which gives a handle and returns 1; nothing of it is called again while the context lives.
+
+const CONTEXT_OBJECTS_SLOTS: usize = 99;
+
+static CONTEXT_OBJECTS: Table<CONTEXT_OBJECTS_SLOTS> = {
+    let mut slots = [unused!(0x6e163fbe, 0); CONTEXT_OBJECTS_SLOTS];
+    slots[0] = size_slot(CONTEXT_OBJECTS_SLOTS);
+    slots[7] = attach_object as *const c_void;
+    Table(slots)
+};
+
+/// Handles of attached objects: never the same one twice, never NULL.
+static ATTACHED: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
+
+/// Attaches an object to a context. Its function, to be called at the context's end, is not: by then the library's own memory may be gone, and the host has
+/// freed what was the context's.
+unsafe extern "C" fn attach_object(
+    context: CUcontext,
+    _object: *mut c_void,
+    _at_end: *const c_void,
+    handle: *mut usize,
+) -> c_int {
+    if context.is_null() || handle.is_null() {
+        return 0;
+    }
+    let number = ATTACHED.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    // SAFETY: not NULL; the library passes a pointer to its own variable.
+    unsafe { *handle = number << 4 };
+    1
 }
 
 // CONTEXT_LOCAL_STORAGE v0301: the one table without a size slot.

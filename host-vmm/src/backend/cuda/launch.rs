@@ -2,21 +2,17 @@
 #![allow(unsafe_code)] // Calls the driver.
 
 use core::ffi::{CStr, c_void};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use protocol::function::{FunctionInfo, Param};
 use protocol::status::{CuResult, Status};
 
 use super::CudaBackend;
 use super::buffer::{Buffer, half, set_word, word};
 use crate::generated::cuda_raw::Kind;
 use crate::session::Call;
-
-/// Keys of the `extra` list.
-const EXTRA_END: usize = 0;
-const EXTRA_BUFFER_POINTER: usize = 1;
-const EXTRA_BUFFER_SIZE: usize = 2;
 
 /// `launch` flag.
 const COOPERATIVE: u32 = 1;
@@ -62,10 +58,16 @@ struct Config {
     attribute_count: u32,
 }
 
-/// Kernels that have been launched, for the summary.
+/// Parameter pointers that fit without an allocation.
+const FEW_PARAMS: usize = 32;
+
+/// Kernels remembered at a time; one that has been forgotten is looked up again.
+const MAX_KNOWN: usize = 1 << 16;
+
+/// Kernels that have been launched, with their parameters.
 #[derive(Default)]
 pub struct Launched {
-    functions: RwLock<HashSet<u64>>,
+    functions: RwLock<HashMap<u64, Arc<[Param]>>>,
 }
 
 impl CudaBackend {
@@ -98,8 +100,8 @@ impl CudaBackend {
         let function = self.inward(Kind::CUfunction, launch.function)?;
         let stream = self.inward(Kind::CUstream, launch.stream)?;
         let Shape { grid, block, shared_bytes } = launch.shape;
-        self.with_params(launch.params, |extra| {
-            // SAFETY: the list names a buffer of the length in it; the driver checks that against the kernel.
+        self.with_params(call, launch, |params| {
+            // SAFETY: there is a pointer for each parameter of the kernel, to as many bytes as it has.
             unsafe {
                 self.raw().cuLaunchKernel(
                     function,
@@ -111,13 +113,11 @@ impl CudaBackend {
                     block[2],
                     shared_bytes,
                     stream,
+                    params,
                     core::ptr::null_mut(),
-                    extra,
                 )
             }
-        })?;
-        self.count(call, launch.function);
-        Ok(())
+        })
     }
 
     /// A launch with attributes as they come over the wire.
@@ -128,19 +128,17 @@ impl CudaBackend {
         let function = self.inward(Kind::CUfunction, launch.function)?;
         let mut attributes = self.attributes(attributes)?;
         let config = self.config(launch.shape, launch.stream, &mut attributes)?;
-        self.with_params(launch.params, |extra| {
+        self.with_params(call, launch, |params| {
             // SAFETY: the configuration and its attributes are the driver's structures; the parameters are as in `launch_simple`.
             unsafe {
                 self.raw().cuLaunchKernelEx(
                     (&raw const config).cast(),
                     function,
+                    params,
                     core::ptr::null_mut(),
-                    extra,
                 )
             }
-        })?;
-        self.count(call, launch.function);
-        Ok(())
+        })
     }
 
     /// Clusters that fit on the device, and the largest one of the kernel.
@@ -205,21 +203,80 @@ impl CudaBackend {
         })
     }
 
-    /// Calls `f` with the `extra` list for a parameter buffer.
-    fn with_params(&self, params: Option<&[u8]>, f: impl FnOnce(*mut u64) -> CuResult) -> CuResult {
-        let params = params.unwrap_or_default();
-        if params.is_empty() {
-            return f(core::ptr::null_mut());
+    /// Calls `f` with a pointer to each parameter, and counts the launch.
+    ///
+    /// Not the whole buffer by `extra`: driver 580 refuses that as INVALID_VALUE for a CUkernel whose module is not in the context yet, which is when a
+    /// module with printf, assert or managed variables is launched from for the first time.
+    fn with_params(
+        &self,
+        call: &Call<'_>,
+        launch: &Launch<'_>,
+        f: impl FnOnce(*mut u64) -> CuResult,
+    ) -> CuResult {
+        let layout = self.layout(call, launch.function)?;
+        let params = launch.params.unwrap_or_default();
+        let (mut few, mut many) = ([0u64; FEW_PARAMS], Vec::new());
+        let pointers = match few.get_mut(..layout.len()) {
+            Some(pointers) => pointers,
+            None => {
+                many.resize(layout.len(), 0);
+                &mut many[..]
+            }
+        };
+        for (pointer, param) in pointers.iter_mut().zip(layout.iter()) {
+            let (start, len) = (param.offset as usize, param.size as usize);
+            let value = start.checked_add(len).and_then(|end| params.get(start..end));
+            *pointer = value.ok_or(Status::INVALID_VALUE)?.as_ptr().expose_provenance() as u64;
         }
-        let mut size = params.len();
-        let mut extra = [
-            EXTRA_BUFFER_POINTER as u64,
-            params.as_ptr().expose_provenance() as u64,
-            EXTRA_BUFFER_SIZE as u64,
-            (&raw mut size).expose_provenance() as u64,
-            EXTRA_END as u64,
-        ];
-        f(extra.as_mut_ptr())
+        f(if pointers.is_empty() { core::ptr::null_mut() } else { pointers.as_mut_ptr() })?;
+        call.session.counters.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The parameters of a function or kernel, remembered from its first launch on.
+    fn layout(&self, call: &Call<'_>, function: u64) -> CuResult<Arc<[Param]>> {
+        if let Some(known) =
+            self.launched.functions.read().unwrap_or_else(PoisonError::into_inner).get(&function)
+        {
+            return Ok(Arc::clone(known));
+        }
+        let layout: Arc<[Param]> = self.params(function)?.into();
+        if let Ok(name) = self.function_name(function) {
+            call.session.counters.kernel(&String::from_utf8_lossy(&name));
+        }
+        let mut functions = self.launched.functions.write().unwrap_or_else(PoisonError::into_inner);
+        if functions.len() >= MAX_KNOWN {
+            functions.clear();
+        }
+        functions.insert(function, Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    /// Place and size of each parameter of a function or kernel.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE; UNKNOWN if the driver gives a place that no parameter can have.
+    pub fn params(&self, function: u64) -> CuResult<Vec<Param>> {
+        let raw = self.inward(Kind::CUfunction, function)?;
+        let kernel = self.handles.kind(function) == Ok(Kind::CUkernel);
+        let mut params = Vec::new();
+        for index in 0..FunctionInfo::MAX_PARAMS as u64 {
+            let (mut offset, mut size) = (0u64, 0u64);
+            // SAFETY: the outputs are variables of the right types.
+            let known = unsafe {
+                if kernel {
+                    self.raw().cuKernelGetParamInfo(raw, index, &mut offset, &mut size)
+                } else {
+                    self.raw().cuFuncGetParamInfo(raw, index, &mut offset, &mut size)
+                }
+            };
+            if known.is_err() {
+                break;
+            }
+            let narrow = |value: u64| u32::try_from(value).map_err(|_| Status::UNKNOWN);
+            params.push(Param { offset: narrow(offset)?, size: narrow(size)? });
+        }
+        Ok(params)
     }
 
     /// The name of a function or kernel.
@@ -243,18 +300,6 @@ impl CudaBackend {
         }
         // SAFETY: the driver's own NUL-terminated text, which lives as long as the function.
         Ok(unsafe { CStr::from_ptr(name) }.to_bytes().to_vec())
-    }
-
-    fn count(&self, call: &Call<'_>, function: u64) {
-        let counters = &call.session.counters;
-        counters.launches.fetch_add(1, Ordering::Relaxed);
-        if self.launched.functions.read().unwrap_or_else(PoisonError::into_inner).contains(&function) {
-            return;
-        }
-        let new = self.launched.functions.write().unwrap_or_else(PoisonError::into_inner).insert(function);
-        if new && let Ok(name) = self.function_name(function) {
-            counters.kernel(&String::from_utf8_lossy(&name));
-        }
     }
 }
 

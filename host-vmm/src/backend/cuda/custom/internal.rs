@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use std::sync::atomic::Ordering;
 
-use protocol::function::{FunctionInfo, Param};
+use protocol::function::FunctionInfo;
 use protocol::status::{CuResult, Status};
 use protocol::wire::Writer;
 
@@ -217,23 +217,7 @@ pub fn function_info(
             Err(_) => break,
         }
     }
-    let mut params = Vec::new();
-    for index in 0..FunctionInfo::MAX_PARAMS as u64 {
-        let (mut offset, mut size) = (0u64, 0u64);
-        // SAFETY: the outputs are variables of the right types.
-        let known = unsafe {
-            if kernel {
-                driver.cuKernelGetParamInfo(raw, index, &mut offset, &mut size)
-            } else {
-                driver.cuFuncGetParamInfo(raw, index, &mut offset, &mut size)
-            }
-        };
-        if known.is_err() {
-            break;
-        }
-        let narrow = |value: u64| u32::try_from(value).map_err(|_| Status::UNKNOWN);
-        params.push(Param { offset: narrow(offset)?, size: narrow(size)? });
-    }
+    let params = cuda.params(function)?;
     let described = FunctionInfo { handle: function, name, attributes, params };
     described.encode(&mut Writer::new(info.ok_or(Status::INVALID_VALUE)?));
     Ok(())
