@@ -176,6 +176,9 @@ pub const BEHAVIOUR: &[Sample] = &[
     driver("behaviour/faults", &["faults.cpp"], &[]),
 ];
 
+/// The program that runs several times at once (`cargo xtask test --gpu`).
+pub const MULTI: &[Sample] = &[driver("multi/tenant", &["tenant.cpp"], &[])];
+
 /// The sample called `name`.
 pub fn find(name: &str) -> Option<&'static Sample> {
     SAMPLES.iter().find(|sample| sample.name == name)

@@ -46,6 +46,9 @@ pub struct Args {
     /// With --gpu: programs at the same time [default: 4]
     #[arg(long, requires = "gpu", value_name = "N")]
     pub jobs: Option<usize>,
+    /// With --gpu: a mixture of programs for so long, and whether the daemon holds no more afterwards
+    #[arg(long, requires = "gpu", value_name = "MINUTES")]
+    pub soak: Option<f64>,
     /// With --gpu: where the outputs of failing programs go, on both legs
     #[arg(long, requires = "gpu", value_name = "DIR")]
     pub out: Option<PathBuf>,

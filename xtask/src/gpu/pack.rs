@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use crate::manifest::{BEHAVIOUR, BENCHMARKS, LIBRARIES, SAMPLES, Sample};
+use crate::manifest::{BEHAVIOUR, BENCHMARKS, LIBRARIES, MULTI, SAMPLES, Sample};
 use crate::toolkit::{Choice, Toolkit};
 use crate::{nvcc, workspace};
 
@@ -22,7 +22,7 @@ pub struct Args {
 
 /// All programs that the GPU tasks run.
 pub fn programs() -> Vec<&'static Sample> {
-    SAMPLES.iter().chain(BENCHMARKS).chain(LIBRARIES).chain(BEHAVIOUR).collect()
+    SAMPLES.iter().chain(BENCHMARKS).chain(LIBRARIES).chain(BEHAVIOUR).chain(MULTI).collect()
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
@@ -34,7 +34,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     strip(&std::env::current_exe().context("cannot find this program")?, &args.dir.join("xtask"))?;
     let built = workspace::root().join("samples/build");
     let mut bytes = 0;
-    for folder in ["static", "shared", "static/bench", "static/behaviour", "static/libraries"] {
+    for folder in ["static", "shared", "static/bench", "static/behaviour", "static/libraries", "static/multi"]
+    {
         bytes += copy_files(&built.join(folder), &args.dir.join("samples").join(folder))?;
     }
     println!("{}: {} MiB of samples, host-vmm, libcuda.so.1, xtask", args.dir.display(), bytes >> 20);

@@ -1,7 +1,7 @@
 //! Programs of named sections on both legs: the library programs and the transcripts of driver calls.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_section_of_the_scripts_is_run() -> Result<()> {
-        let folder: PathBuf = workspace::root().join("samples/libraries");
+        let folder = workspace::root().join("samples/libraries");
         for item in SCRIPTS {
             let Start::Script(file, names) = item.start else { continue };
             let source = fs::read_to_string(folder.join(file)).with_context(|| file.to_owned())?;

@@ -2,7 +2,9 @@
 
 mod checks;
 mod matrix;
+mod multi;
 mod sections;
+mod tenant;
 
 use std::fs;
 use std::process::ExitCode;
@@ -104,6 +106,7 @@ const PARTS: &[Part] = &[
     Part { name: "matrix", tests: matrix::names, run: matrix::run },
     Part { name: "behaviour", tests: checks::behaviour_names, run: checks::behaviour },
     Part { name: "libraries", tests: checks::library_names, run: checks::libraries },
+    Part { name: "multi", tests: multi::names, run: multi::run },
 ];
 
 pub fn run(args: &Args) -> Result<ExitCode> {
