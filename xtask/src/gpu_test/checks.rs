@@ -125,8 +125,7 @@ fn compare(run: &Run<'_>, part: &str, items: &[Item], rule: Rule) -> Result<Rows
         eprintln!("{part}: {} {}", item.name, leg.name());
         start(run, item, *leg, &folders).map(Some)
     });
-    let mut rows = Rows::default();
-    rows.titles = legs.iter().map(|leg| leg.name().to_owned()).collect();
+    let mut rows = Rows::new(legs.iter().map(|leg| leg.name().to_owned()).collect());
     let mut done = done.into_iter();
     for item in chosen {
         let finished: Vec<Option<Finished>> = done.by_ref().take(legs.len()).collect::<Result<_>>()?;

@@ -23,10 +23,10 @@ pub fn run(run: &Run<'_>) -> Result<Rows> {
         eprintln!("matrix: {}", sample.name);
         row(run, sample).unwrap_or_else(|error| vec![Outcome::Fail(format!("{error:#}\n"))])
     });
-    let mut rows = Rows::default();
-    for leg in run.setup.legs() {
-        rows.titles.extend(Variant::ALL.map(|variant| format!("{} {}", leg.name(), variant.name())));
-    }
+    let legs = run.setup.legs().iter();
+    let titles =
+        legs.flat_map(|leg| Variant::ALL.map(|variant| format!("{} {}", leg.name(), variant.name())));
+    let mut rows = Rows::new(titles.collect());
     for (sample, cells) in chosen.iter().zip(cells) {
         rows.add(sample.name, cells);
     }

@@ -77,13 +77,16 @@ fn test_of(name: &str) -> &str {
 }
 
 /// What a part found: a table of cells.
-#[derive(Default)]
 pub struct Rows {
-    pub titles: Vec<String>,
+    titles: Vec<String>,
     rows: Vec<(String, Vec<Outcome>)>,
 }
 
 impl Rows {
+    pub fn new(titles: Vec<String>) -> Self {
+        Self { titles, rows: Vec::new() }
+    }
+
     pub fn add(&mut self, name: impl Into<String>, cells: Vec<Outcome>) {
         self.rows.push((name.into(), cells));
     }

@@ -23,7 +23,10 @@ const WORKER_GONE: Duration = Duration::from_secs(2);
 /// Programs at the same time in the soak.
 const SOAKERS: usize = 4;
 
-const TESTS: &[(&str, fn(&Run<'_>) -> Result<Vec<Outcome>>)] = &[
+/// Returns a row's cells.
+type Test = fn(&Run<'_>) -> Result<Vec<Outcome>>;
+
+const TESTS: &[(&str, Test)] = &[
     ("two", |run| together(run, 2)),
     ("sixteen", |run| together(run, 16)),
     ("isolation", isolation),
@@ -37,8 +40,7 @@ pub fn names() -> Vec<&'static str> {
 
 pub fn run(run: &Run<'_>) -> Result<Rows> {
     let legs = run.setup.legs();
-    let mut rows = Rows::default();
-    rows.titles = legs.iter().map(|leg| leg.name().to_owned()).collect();
+    let mut rows = Rows::new(legs.iter().map(|leg| leg.name().to_owned()).collect());
     for (name, test) in TESTS.iter().filter(|(name, _)| run.wants("multi", name)) {
         if !run.has_time() && *name != "soak" {
             rows.add(*name, vec![Outcome::Skip("out of time".to_owned()); legs.len()]);
