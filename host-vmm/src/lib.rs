@@ -1,6 +1,7 @@
 //! Host side of the project: the daemon, its workers, the backends that run driver calls, and the runner of programs.
 
 pub mod backend;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod daemon;
