@@ -157,6 +157,23 @@ impl Mapping {
         Ok(Mapping { at, len })
     }
 
+    /// How many huge pages it is made of.
+    pub fn huge_pages(&self) -> Result<u64> {
+        let maps = std::fs::read_to_string("/proc/self/smaps").context("smaps")?;
+        let (mut inside, mut kib) = (false, 0);
+        for line in maps.lines() {
+            if let Some((start, end)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-'))
+                && let (Ok(start), Ok(end)) =
+                    (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16))
+            {
+                inside = start < self.at.addr() + self.len && end > self.at.addr();
+            } else if inside && let Some(rest) = line.strip_prefix("AnonHugePages:") {
+                kib += rest.trim().trim_end_matches(" kB").parse::<u64>()?;
+            }
+        }
+        Ok(kib / 2048)
+    }
+
     /// The words.
     pub fn words(&mut self) -> &mut [u64] {
         // SAFETY: mapped for as long as this lives, and aligned.
