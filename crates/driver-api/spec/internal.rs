@@ -259,3 +259,10 @@ fn callback_done(id: u64);
 #[sync]
 #[internal]
 fn device_output(max_len: u32, #[out] stream: *mut u32, #[data_out] text: *mut u8);
+
+/// Two blocks of bytes about the current context's device that cuBLAS reads before it chooses a kernel: what slot 4 of the driver's private table
+/// 1734dc26-800d-4745-8726-c0f1e7dd8bca gives.
+#[op(0x0058)]
+#[sync]
+#[internal]
+fn device_tables(#[data_out] first: *mut u8, #[data_out] second: *mut u8);

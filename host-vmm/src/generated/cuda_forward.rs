@@ -1859,6 +1859,15 @@ impl InternalCalls for CudaBackend {
     ) -> CuResult {
         custom::internal::device_output(self, call, max_len, stream, text)
     }
+
+    fn device_tables(
+        &self,
+        call: &mut Call<'_>,
+        first: Option<&mut Vec<u8>>,
+        second: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        custom::internal::device_tables(self, call, first, second)
+    }
 }
 
 impl IpcCalls for CudaBackend {

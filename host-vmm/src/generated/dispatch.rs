@@ -2015,6 +2015,20 @@ pub fn dispatch(
                 reply.bytes(Some(&data));
             }
         }
+        ops::device_tables => {
+            let mut first = body.present()?.then(Vec::new);
+            let mut second = body.present()?.then(Vec::new);
+            body.clone().finish()?;
+            if let Err(status) = driver.device_tables(call, first.as_mut(), second.as_mut()) {
+                return Ok(status);
+            }
+            if let Some(data) = first {
+                reply.bytes(Some(&data));
+            }
+            if let Some(data) = second {
+                reply.bytes(Some(&data));
+            }
+        }
         ops::cuIpcGetMemHandle => {
             let mut pHandle = body.present()?.then_some([0u8; 64]);
             let dptr = body.u64()?;

@@ -1375,6 +1375,17 @@ pub trait InternalCalls {
     ) -> CuResult {
         unsupported()
     }
+
+    /// Two blocks of bytes about the current context's device that cuBLAS reads before it chooses a kernel: what slot 4 of the driver's private table
+    /// 1734dc26-800d-4745-8726-c0f1e7dd8bca gives.
+    fn device_tables(
+        &self,
+        call: &mut Call<'_>,
+        first: Option<&mut Vec<u8>>,
+        second: Option<&mut Vec<u8>>,
+    ) -> CuResult {
+        unsupported()
+    }
 }
 
 /// The calls of `spec/ipc.rs`.

@@ -2782,6 +2782,31 @@ pub fn device_output(max_len: u32, stream: Option<&mut u32>, text: Option<&mut V
     )
 }
 
+/// Two blocks of bytes about the current context's device that cuBLAS reads before it chooses a kernel: what slot 4 of the driver's private table
+/// 1734dc26-800d-4745-8726-c0f1e7dd8bca gives.
+pub fn device_tables(first: Option<&mut Vec<u8>>, second: Option<&mut Vec<u8>>) -> CuResult {
+    let first_present = first.is_some();
+    let second_present = second.is_some();
+    sync(
+        ops::device_tables,
+        |w| {
+            w.present(first_present);
+            w.present(second_present);
+        },
+        |r| {
+            if let Some(data) = first {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            if let Some(data) = second {
+                data.clear();
+                data.extend_from_slice(r.bytes(usize::MAX)?.unwrap_or_default());
+            }
+            Ok(())
+        },
+    )
+}
+
 /// A handle of device memory for other programs.
 pub fn cuIpcGetMemHandle(pHandle: Option<&mut [u8; 64]>, dptr: u64) -> CuResult {
     let pHandle_present = pHandle.is_some();

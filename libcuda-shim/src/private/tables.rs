@@ -7,6 +7,7 @@ use core::ptr;
 use protocol::status::Status;
 
 use crate::local_storage::Destructor;
+use crate::generated::wire;
 use crate::process::process;
 use crate::thread;
 use crate::types::{CUcontext, CUdevice, CUmodule, CUresult};
@@ -40,6 +41,7 @@ pub fn find(id: &[u8; 16]) -> Option<*const c_void> {
         0xc693336e_1121df11_a8c368f3_55d89593 => LOCAL_STORAGE.address(),
         0x263e8860_7cd26143_92f6bbd5_006dfa7e => CONTEXT_CHECKS.address(),
         0x6e163fbe_b958444d_835ce182_aff1991e => CONTEXT_OBJECTS.address(),
+        0x1734dc26_800d4745_8726c0f1_e7dd8bca => DEVICE_TABLES.address(),
         #[cfg(feature = "cudart-handshake")]
         0xd4082055_bde6704b_8d34ba12_3c66e1f2 => integrity::TABLE.address(),
         _ => return None,
@@ -209,6 +211,53 @@ unsafe extern "C" fn tools_context_id(context: CUcontext, id: *mut u64) -> CUres
         // SAFETY: the library passes a pointer to its own variable, or NULL.
         unsafe { custom::context::cuCtxGetId(context as CUcontext, id) }
     })
+}
+
+// Blocks of bytes about the device that cuBLAS reads before it chooses a kernel, and does without an answer to no error but a crash. Observed (driver 580,
+// cuBLASLt 13): slot 4 `(void **, void **)` gives two blocks, slot 13 `(void *, void *)` frees them.
+
+const DEVICE_TABLES_SLOTS: usize = 17;
+
+static DEVICE_TABLES: Table<DEVICE_TABLES_SLOTS> = {
+    let mut slots = [unused!(0x1734dc26, 0); DEVICE_TABLES_SLOTS];
+    slots[0] = size_slot(DEVICE_TABLES_SLOTS);
+    slots[4] = device_tables_get as *const c_void;
+    slots[13] = device_tables_free as *const c_void;
+    Table(slots)
+};
+
+unsafe extern "C" fn device_tables_get(first: *mut *mut c_void, second: *mut *mut c_void) -> CUresult {
+    guarded("device tables[4]", || {
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        wire::device_tables(Some(&mut one), Some(&mut two))?;
+        // SAFETY: the library passes pointers to its own variables, or NULL.
+        let (first, second) = unsafe { (first.as_mut(), second.as_mut()) };
+        let (first, second) = (first.ok_or(Status::INVALID_VALUE)?, second.ok_or(Status::INVALID_VALUE)?);
+        *first = block(&one)?;
+        *second = block(&two)?;
+        Ok(())
+    })
+}
+
+/// A block of the C library's allocator, as the driver's are, with a copy of the bytes.
+fn block(bytes: &[u8]) -> Result<*mut c_void, Status> {
+    // SAFETY: takes a number.
+    let block = unsafe { libc::malloc(bytes.len().max(1)) };
+    if block.is_null() {
+        return Err(Status::OUT_OF_MEMORY);
+    }
+    // SAFETY: a fresh block of at least this length.
+    unsafe { bytes.as_ptr().copy_to_nonoverlapping(block.cast(), bytes.len()) };
+    Ok(block)
+}
+
+unsafe extern "C" fn device_tables_free(first: *mut c_void, second: *mut c_void) -> CUresult {
+    // SAFETY: the library gives back what `device_tables_get` gave it.
+    unsafe {
+        libc::free(first);
+        libc::free(second);
+    }
+    0
 }
 
 // What cuFFT attaches to a context. Observed (driver 580, cuFFT 12): one call of slot 7 for a library's first plan in a context,

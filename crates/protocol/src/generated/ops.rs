@@ -86,6 +86,8 @@ pub const callback_next: u16 = 0x0049;
 pub const callback_done: u16 = 0x004a;
 /// `device_output`, sync.
 pub const device_output: u16 = 0x0050;
+/// `device_tables`, sync.
+pub const device_tables: u16 = 0x0058;
 /// `cuInit`, sync.
 pub const cuInit: u16 = 0x0100;
 /// `cuDeviceGetCount`, cached.
@@ -719,6 +721,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::callback_next,
     &info::callback_done,
     &info::device_output,
+    &info::device_tables,
     &info::cuInit,
     &info::cuDeviceGetCount,
     &info::cuDeviceGet,
@@ -2612,6 +2615,9 @@ pub mod info {
         class: Class::Sync,
         args: &["max_len", "stream", "text"],
     };
+    /// `device_tables`
+    pub static device_tables: OpInfo =
+        OpInfo { op: 0x0058, name: "device_tables", class: Class::Sync, args: &["first", "second"] };
     /// `cuIpcGetMemHandle`
     pub static cuIpcGetMemHandle: OpInfo =
         OpInfo { op: 0x07b0, name: "cuIpcGetMemHandle", class: Class::Sync, args: &["pHandle", "dptr"] };

@@ -205,8 +205,7 @@ impl CudaBackend {
 
     /// Calls `f` with a pointer to each parameter, and counts the launch.
     ///
-    /// Not the whole buffer by `extra`: driver 580 refuses that as INVALID_VALUE for a CUkernel whose module is not in the context yet, which is when a
-    /// module with printf, assert or managed variables is launched from for the first time.
+    /// By pointers and not the whole buffer by `extra`: it is what runtimes do, so what drivers are tested with.
     fn with_params(
         &self,
         call: &Call<'_>,
@@ -257,8 +256,16 @@ impl CudaBackend {
     /// # Errors
     /// INVALID_HANDLE; UNKNOWN if the driver gives a place that no parameter can have.
     pub fn params(&self, function: u64) -> CuResult<Vec<Param>> {
-        let raw = self.inward(Kind::CUfunction, function)?;
-        let kernel = self.handles.kind(function) == Ok(Kind::CUkernel);
+        let mut raw = self.inward(Kind::CUfunction, function)?;
+        let mut kernel = self.handles.kind(function) == Ok(Kind::CUkernel);
+        if kernel {
+            // In a context, the function: driver 580 does not tell the parameters of all kernels that are not loaded into one.
+            let mut loaded = 0;
+            // SAFETY: the output is a variable for a handle; the kernel is the driver's.
+            if unsafe { self.raw().cuKernelGetFunction(&mut loaded, raw) }.is_ok() {
+                (raw, kernel) = (loaded, false);
+            }
+        }
         let mut params = Vec::new();
         for index in 0..FunctionInfo::MAX_PARAMS as u64 {
             let (mut offset, mut size) = (0u64, 0u64);

@@ -50,6 +50,7 @@ pub mod memory;
 pub mod objects;
 pub mod output;
 pub mod primary;
+pub mod private;
 pub mod space;
 pub mod staging;
 pub mod start;

@@ -13,6 +13,7 @@ use crate::backend::cuda::callback::callbacks;
 use crate::backend::cuda::images::{Logs, Request};
 use crate::backend::cuda::launch::{Launch, Shape};
 use crate::backend::cuda::memory::Kind as Memory;
+use crate::backend::cuda::private;
 use crate::backend::cuda::staging::Rows;
 use crate::generated::cuda_raw::Kind;
 use crate::session::Call;
@@ -551,4 +552,15 @@ pub fn device_output(
     *text = bytes;
     call.device_output = cuda.output.pending();
     put(stream, from)
+}
+
+pub fn device_tables(
+    cuda: &CudaBackend,
+    _: &mut Call<'_>,
+    first: Option<&mut Vec<u8>>,
+    second: Option<&mut Vec<u8>>,
+) -> CuResult {
+    let (first, second) = (first.ok_or(Status::INVALID_VALUE)?, second.ok_or(Status::INVALID_VALUE)?);
+    (*first, *second) = private::device_tables(cuda.raw())?;
+    Ok(())
 }
