@@ -51,8 +51,8 @@ pub struct GuestArgs {
     /// The kernel's modules [default: /lib/modules/VERSION if the kernel file says its version]
     #[arg(long, value_name = "DIR")]
     pub modules: Option<PathBuf>,
-    /// Load this module, too (can be repeated)
-    #[arg(long, value_name = "NAME")]
+    /// Load this module, too: a name, or the path of a file that is not the kernel's own (can be repeated)
+    #[arg(long, value_name = "NAME|PATH")]
     pub module: Vec<String>,
     /// The shim library; the guest has it in /run/host-vmm, on LD_LIBRARY_PATH
     #[arg(long, value_name = "PATH", env = "HOST_VMM_SHIM")]

@@ -177,6 +177,10 @@ fn stage(scratch: &Path, host: &Path, kernel: &Kernel) -> Result<bool> {
     for directory in ["usr/bin", "l2/root/bin", "l2/modules"] {
         fs::create_dir_all(root.join(directory))?;
     }
+    // A read-only disk has to have them.
+    for directory in ["dev", "proc", "run", "sys", "tmp"] {
+        fs::create_dir_all(root.join("l2/root").join(directory))?;
+    }
     let probe = root.join("l2/root/bin/probe");
     build_probe(&probe)?;
     copy(&probe, &root.join("usr/bin/probe"))?;

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -14,17 +15,28 @@ fn open(path: &str) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
+/// The console; opened at its first use, which is before the change into the program's root: that may lack it.
+fn console() -> Option<&'static File> {
+    static OPENED: OnceLock<Option<File>> = OnceLock::new();
+    OPENED.get_or_init(|| open(CONSOLE).ok()).as_ref()
+}
+
+/// Makes sure that the console is open.
+pub fn prepare() {
+    console();
+}
+
 /// Writes a text for whoever watches the console.
 pub fn write(text: &str) {
-    if let Ok(mut console) = open(CONSOLE) {
+    if let Some(mut console) = console() {
         let _ = console.write_all(text.as_bytes());
-        let _ = rustix::termios::tcdrain(&console);
+        let _ = rustix::termios::tcdrain(console);
     }
 }
 
 /// The console as a program's output.
 pub fn stdio() -> Stdio {
-    open(CONSOLE).map_or_else(|_| Stdio::null(), Stdio::from)
+    console().and_then(|console| console.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
 }
 
 /// The second serial port, in a mode that changes no byte.

@@ -89,6 +89,7 @@ pub fn main() -> ! {
 
 fn prepare() -> Result<(Order, Output)> {
     system::mount_basics()?;
+    console::prepare();
     let order: Order = serde_json::from_slice(&fs::read(ORDER).context(ORDER)?).context(ORDER)?;
     for path in &order.modules {
         if let Err(error) = system::load_module(path) {
@@ -113,7 +114,8 @@ fn run(order: &Order, output: &mut Output) -> u8 {
 
 fn start(order: &Order, output: &Output) -> Result<Child, (u8, String)> {
     let failed = |error: anyhow::Error| (EXIT_NOT_STARTED, format!("init: {error:#}"));
-    system::mount_root(order.disk.as_deref(), order.read_only).map_err(failed)?;
+    let warn = |text: &str| output.message(&format!("host-vmm: warning: {text}\n"));
+    system::mount_root(order.disk.as_deref(), order.read_only, warn).map_err(failed)?;
     // Everything that this process still needs is open: from here on it lives in the program's root, too.
     std::os::unix::fs::chroot(SYSROOT).map_err(|error| failed(error.into()))?;
     let (program, arguments) = order.program.split_first().ok_or((EXIT_NOT_STARTED, "no program".into()))?;

@@ -38,8 +38,8 @@ pub fn load_module(path: &str) -> Result<()> {
     }
 }
 
-/// Makes the program's root complete: the disk, if it is on one, and what every program expects.
-pub fn mount_root(disk: Option<&str>, read_only: bool) -> Result<()> {
+/// Makes the program's root complete: the disk, if it is on one, and what every program expects. `warn` is told what could not be done.
+pub fn mount_root(disk: Option<&str>, read_only: bool, warn: impl Fn(&str)) -> Result<()> {
     if let Some(disk) = disk {
         mount_disk(disk, read_only)?;
     }
@@ -50,10 +50,8 @@ pub fn mount_root(disk: Option<&str>, read_only: bool) -> Result<()> {
         // A read-only root may lack some of them; the program then has to do without.
         let _ = fs::create_dir_all(&target);
         if let Err(error) = mount_at(kind, &target) {
-            super::console::write(&format!(
-                "host-vmm: warning: cannot mount {}: {error}\n",
-                target.display()
-            ));
+            let target = target.strip_prefix(SYSROOT).unwrap_or(&target).display();
+            warn(&format!("cannot mount {kind} at /{target} in the root: {error}"));
         }
     }
     // POSIX shared memory and pseudo-terminals.

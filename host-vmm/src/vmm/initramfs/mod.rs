@@ -120,9 +120,7 @@ pub fn build(content: &Content<'_>) -> Result<Vec<u8>> {
         directory: content.directory.as_os_str().as_bytes().to_vec(),
         ..Order::default()
     };
-    if let Some(directory) = content.modules {
-        add_modules(&mut archive, &mut order, directory, content)?;
-    }
+    add_modules(&mut archive, &mut order, content)?;
     for (name, path) in content.extra {
         let file = fs::read(path).with_context(|| path.display().to_string())?;
         archive.file(&format!("{EXTRA}/{name}"), 0o755, &file)?;
@@ -139,13 +137,8 @@ pub fn build(content: &Content<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn add_modules(
-    archive: &mut Archive,
-    order: &mut Order,
-    directory: &Path,
-    content: &Content<'_>,
-) -> Result<()> {
-    let modules = Modules::open(directory)?;
+fn add_modules(archive: &mut Archive, order: &mut Order, content: &Content<'_>) -> Result<()> {
+    let modules = content.modules.map(Modules::open).transpose()?.unwrap_or_default();
     let wanted = content.wanted_modules.iter().filter(|name| modules.has(name));
     let names = content.required_modules.iter().chain(wanted);
     for module in modules.resolve(names.copied())? {
@@ -229,7 +222,7 @@ mod tests {
             directory: Path::new("/"),
             root: &Root::Directory(root.path().into()),
             modules: None,
-            required_modules: &["never_asked_for"],
+            required_modules: &[],
             wanted_modules: &[],
             extra: &BTreeMap::new(),
             before: None,

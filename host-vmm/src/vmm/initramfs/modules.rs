@@ -20,7 +20,7 @@ pub struct Module {
 }
 
 /// The modules of one kernel.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Modules {
     files: BTreeMap<String, PathBuf>,
     built_in: BTreeSet<String>,
@@ -56,7 +56,8 @@ impl Modules {
         self.files.contains_key(&name) || self.built_in.contains(&name)
     }
 
-    /// `names` and what they need, each after what it needs. Those that are built in are left out.
+    /// `names` and what they need, each after what it needs. Those that are built in are left out. A name with a slash is the path of a
+    /// module that is not the kernel's own.
     ///
     /// # Errors
     /// A name that the kernel does not have, or a file that cannot be read.
@@ -64,7 +65,11 @@ impl Modules {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
         for name in names {
-            self.add(name, true, &mut seen, &mut order)?;
+            if name.contains('/') {
+                self.add_file(Path::new(name), &mut seen, &mut order)?;
+            } else {
+                self.add(name, true, &mut seen, &mut order)?;
+            }
         }
         Ok(order)
     }
@@ -86,10 +91,27 @@ impl Modules {
             }
             return Ok(());
         };
+        self.add_image(name, path, seen, order)
+    }
+
+    fn add_file(&self, path: &Path, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) -> Result<()> {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(name) = module_name(&file) else { bail!("{} is no module's name", path.display()) };
+        if seen.insert(name.clone()) { self.add_image(name, path, seen, order) } else { Ok(()) }
+    }
+
+    fn add_image(
+        &self,
+        name: String,
+        path: &Path,
+        seen: &mut BTreeSet<String>,
+        order: &mut Vec<Module>,
+    ) -> Result<()> {
         let image = unpack(path)?;
         let info = module_info(&image).with_context(|| path.display().to_string())?;
         for (needed, required) in needs(&info) {
-            self.add(&needed, required, seen, order)?;
+            self.add(&needed, required, seen, order)
+                .with_context(|| format!("{} needs another module", path.display()))?;
         }
         order.push(Module { name, image });
         Ok(())
@@ -166,6 +188,60 @@ mod tests {
         let expected = [("jbd2", true), ("mbcache", true), ("crc32c", false)];
         assert_eq!(needs(&info), expected.map(|(name, required)| (name.to_owned(), required)));
         assert!(needs(&["depends=".to_owned()]).is_empty());
+    }
+
+    /// An ELF file with a `.modinfo` section that says `depends=NEEDED`.
+    fn module(needed: &str) -> Vec<u8> {
+        let strings = b"\0.modinfo\0.shstrtab\0";
+        let info = format!("license=GPL\0depends={needed}\0");
+        let (strings_at, info_at) = (64, 64 + strings.len());
+        let sections_at = info_at + info.len();
+        let mut file = b"\x7FELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        for half in [1u16, 62] {
+            file.extend(half.to_le_bytes()); // relocatable, x86-64
+        }
+        file.extend(1u32.to_le_bytes());
+        for word in [0u64, 0, sections_at as u64] {
+            file.extend(word.to_le_bytes()); // entry, segments, sections
+        }
+        file.extend(0u32.to_le_bytes());
+        for half in [64u16, 0, 0, 64, 3, 2] {
+            file.extend(half.to_le_bytes());
+        }
+        file.extend(strings);
+        file.extend(info.as_bytes());
+        let sections = [(0, 0, 0, 0), (1, 1, info_at, info.len()), (10, 3, strings_at, strings.len())];
+        for (name, kind, at, len) in sections {
+            for word in [name, kind] {
+                file.extend((word as u32).to_le_bytes());
+            }
+            for word in [0, 0, at, len, 0, 1, 0] {
+                file.extend((word as u64).to_le_bytes());
+            }
+        }
+        file
+    }
+
+    #[test]
+    fn modules_come_after_what_they_need_also_those_from_elsewhere() {
+        let directory = tempfile::tempdir().expect("directory");
+        let kernel = directory.path().join("kernel");
+        fs::create_dir(&kernel).expect("directory");
+        for (name, needed) in
+            [("vsock", ""), ("virtio-ring", "virtio"), ("virtio", ""), ("virtio_mmio", "virtio_ring,virtio")]
+        {
+            fs::write(kernel.join(format!("{name}.ko")), module(needed)).expect("file");
+        }
+        let own = directory.path().join("broker.ko");
+        fs::write(&own, module("vsock")).expect("file");
+        let modules = Modules::open(&kernel).expect("readable");
+        let own = own.display().to_string();
+        let order = modules.resolve(["virtio_mmio", &own, "vsock"]).expect("all there");
+        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["virtio", "virtio_ring", "virtio_mmio", "vsock", "broker"]);
+        fs::write(&own, module("elsewhere")).expect("file");
+        assert!(format!("{:#}", modules.resolve([own.as_str()]).expect_err("missing")).contains("elsewhere"));
     }
 
     #[test]
