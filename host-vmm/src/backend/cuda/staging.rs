@@ -194,11 +194,14 @@ impl CudaBackend {
         if call.lane.staging_epoch == epoch {
             return;
         }
-        call.lane.staging_epoch = epoch;
         let (address, len) = call.lane.staging;
         // SAFETY: the staging area is mapped for the life of the process and belongs to this lane.
         let result =
             self.unobserved(|| unsafe { self.raw().cuMemHostRegister_v2(pointer(address), len, REGISTER) });
+        // Without a context the copy fails as well; the next one may have one.
+        if !matches!(result, Err(Status::INVALID_CONTEXT | Status::CONTEXT_IS_DESTROYED)) {
+            call.lane.staging_epoch = epoch;
+        }
         // It works without, only slower: no log for what a program without a context causes.
         if let Err(status) = result {
             tracing::debug!(lane = call.lane.id, error = status.0, "the staging area is not registered");
