@@ -157,6 +157,12 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             Err(_) => Status::UNKNOWN,
         };
         if header.kind == Kind::POSTED && !status.is_success() {
+            tracing::debug!(
+                lane = lane.id,
+                op = protocol::ops::by_opcode(header.op).map_or("?", |info| info.name),
+                status = status.0,
+                "a posted call failed"
+            );
             host.latch(status);
         }
         // Also for answered requests: the program waits for the number before it reads or reuses their part of the staging area. Not

@@ -8,7 +8,6 @@ use protocol::status::{CuResult, Status};
 use crate::copy::in_region;
 use crate::custom::context::require_init;
 use crate::generated::wire;
-use crate::thread;
 use crate::types::*;
 
 /// What the host knows of an address.
@@ -109,7 +108,6 @@ pub unsafe fn cuPointerGetAttribute(
     pointer: CUdeviceptr,
 ) -> CuResult {
     require_init()?;
-    thread::require_context()?;
     if data.is_null() {
         return Err(Status::INVALID_VALUE);
     }
@@ -126,7 +124,6 @@ pub unsafe fn cuPointerGetAttributes(
     pointer: CUdeviceptr,
 ) -> CuResult {
     require_init()?;
-    thread::require_context()?;
     if count == 0 || attributes.is_null() || data.is_null() {
         return Err(Status::INVALID_VALUE);
     }

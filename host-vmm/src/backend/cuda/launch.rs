@@ -225,9 +225,16 @@ impl CudaBackend {
         for (pointer, param) in pointers.iter_mut().zip(layout.iter()) {
             let (start, len) = (param.offset as usize, param.size as usize);
             let value = start.checked_add(len).and_then(|end| params.get(start..end));
-            *pointer = value.ok_or(Status::INVALID_VALUE)?.as_ptr().expose_provenance() as u64;
+            let Some(value) = value else {
+                tracing::debug!(len = params.len(), ?layout, "a launch with too few bytes of parameters");
+                return Err(Status::INVALID_VALUE);
+            };
+            *pointer = value.as_ptr().expose_provenance() as u64;
         }
-        f(if pointers.is_empty() { core::ptr::null_mut() } else { pointers.as_mut_ptr() })?;
+        let pointers = if pointers.is_empty() { core::ptr::null_mut() } else { pointers.as_mut_ptr() };
+        f(pointers).inspect_err(|status| {
+            tracing::debug!(status = status.0, shape = ?launch.shape, len = params.len(), ?layout, "a launch that the driver refuses");
+        })?;
         call.session.counters.launches.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
