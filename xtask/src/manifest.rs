@@ -37,6 +37,8 @@ pub struct Sample {
     pub data: &'static [Data],
     /// Exit code of a correct run.
     pub exit_code: i32,
+    /// What it needs and the CPU backend does not have.
+    pub cpu_lacks: Option<&'static str>,
 }
 
 impl Sample {
@@ -52,7 +54,7 @@ impl Sample {
 }
 
 const fn runtime(name: &'static str, sources: &'static [&'static str]) -> Sample {
-    Sample { name, sources, api: Api::Runtime, options: &[], data: &[], exit_code: 0 }
+    Sample { name, sources, api: Api::Runtime, options: &[], data: &[], exit_code: 0, cpu_lacks: None }
 }
 
 const fn driver(name: &'static str, sources: &'static [&'static str], data: &'static [Data]) -> Sample {
@@ -61,6 +63,10 @@ const fn driver(name: &'static str, sources: &'static [&'static str], data: &'st
 
 const fn with_options(sample: Sample, options: &'static [&'static str]) -> Sample {
     Sample { options, ..sample }
+}
+
+const fn gpu_only(sample: Sample, cpu_lacks: &'static str) -> Sample {
+    Sample { cpu_lacks: Some(cpu_lacks), ..sample }
 }
 
 /// Every sample, in the order in which they are built and run: simple ones first.
@@ -142,6 +148,12 @@ pub const SAMPLES: &[Sample] = &[
     runtime("big_grid", &["big_grid.cu"]),
     runtime("fork_exec", &["fork_exec.cu"]),
     runtime("exit_paths", &["exit_paths.cu"]),
+    gpu_only(runtime("graph_capture", &["graph_capture.cu"]), "no stream capture on the CPU"),
+    gpu_only(
+        // cudaGraphSetConditional is a function of the device runtime.
+        with_options(runtime("graph_explicit", &["graph_explicit.cu"]), &["-rdc=true"]),
+        "no graphs on the CPU",
+    ),
 ];
 
 /// Programs of the library tests (`test_shim`): built as samples are, in no matrix.

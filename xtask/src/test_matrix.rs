@@ -42,6 +42,11 @@ impl Leg {
         }
     }
 
+    /// What the sample needs and this leg's backend does not have.
+    fn lacks(self, sample: &Sample) -> Option<&'static str> {
+        if self.backend() == "cpu" { sample.cpu_lacks } else { None }
+    }
+
     /// Why this leg cannot run on this machine.
     fn missing(self) -> Option<&'static str> {
         match self {
@@ -65,7 +70,7 @@ pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Durati
             fs::read_to_string(&expected).with_context(|| format!("cannot read {}", expected.display()))?;
         let mut cells = Vec::new();
         for &leg in legs {
-            cells.push(match leg.missing() {
+            cells.push(match leg.missing().or(leg.lacks(sample)) {
                 Some(reason) => Outcome::Skip(reason.to_string()),
                 None => run_cell(host, sample, leg, nested.as_ref(), limit, &expected)?,
             });

@@ -101,6 +101,7 @@ fn cuMemRangeGetAttributes(
 /// Allocates from the device's current pool, in stream order.
 #[op(0x031b, since = 11020, ptsz = 11020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemAllocAsync(#[out] dptr: *mut CUdeviceptr, bytesize: usize, #[stream] hStream: CUstream);
 

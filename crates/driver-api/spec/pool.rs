@@ -3,6 +3,7 @@
 /// Allocates from a pool, in stream order.
 #[op(0x0340, since = 11020, ptsz = 11020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemAllocFromPoolAsync(
     #[out] dptr: *mut CUdeviceptr,

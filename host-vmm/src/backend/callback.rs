@@ -42,6 +42,12 @@ impl Callbacks {
         }
     }
 
+    /// Has the program call a function some time; nobody waits for it.
+    pub fn notify(&self, due: Due) {
+        self.lock().due.push_back(due);
+        self.changed.notify_all();
+    }
+
     /// The next function that is due. On the lane that the program keeps for this; ends only with the process.
     pub fn next(&self) -> Due {
         let mut state = self.lock();

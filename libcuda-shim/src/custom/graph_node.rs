@@ -12,7 +12,7 @@ use protocol::status::{CuResult, Status};
 use crate::callback;
 use crate::copy::Side;
 use crate::custom::context::require_init;
-use crate::custom::{function, launch};
+use crate::custom::{function, init, launch};
 use crate::function::Parent;
 use crate::generated::wire;
 use crate::marshal::{data_in, length, put};
@@ -290,6 +290,9 @@ unsafe fn add(api: u32, place: &Place, params: NodeParams) -> Result<Option<Node
         return Ok(None);
     }
     let mut params = decode(&completed)?;
+    if params.node_type() == NodeType::MEM_ALLOC {
+        init::learn_of(params.u64(at::ALLOC_DPTR))?;
+    }
     lay_out(id, &mut params)?;
     Ok(Some(params))
 }

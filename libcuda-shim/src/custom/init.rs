@@ -64,6 +64,12 @@ pub fn learn_ranges() -> CuResult {
     session.reserve(words)
 }
 
+/// Memory of a graph: the driver may have given it addresses where it had none before.
+pub fn learn_of(address: u64) -> CuResult {
+    let known = process().session.get().is_some_and(|session| session.contains(address));
+    if known { Ok(()) } else { learn_ranges() }
+}
+
 /// A context of a device has come into use. That of the first one is ready after `cuInit`.
 pub fn learn_more(device: i32) -> CuResult {
     if device == 0 { Ok(()) } else { learn_ranges() }

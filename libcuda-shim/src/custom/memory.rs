@@ -6,7 +6,10 @@ use core::ffi::c_void;
 use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
+use crate::custom::init;
 use crate::generated::wire;
+use crate::marshal::put;
+use crate::process::process;
 use crate::types::*;
 
 /// No attribute's value is longer: a list of devices.
@@ -37,4 +40,26 @@ pub unsafe fn cuMemRangeGetAttributes(
         unsafe { place.cast::<u8>().copy_from_nonoverlapping(value.as_ptr(), size) };
     }
     Ok(())
+}
+
+/// What becomes of memory that was allocated in stream order: in a capture it is a graph's, which has addresses of its own.
+///
+/// # Safety
+/// `place` is NULL or valid for writes.
+pub unsafe fn give_in_order(place: *mut CUdeviceptr, address: Option<u64>) -> CuResult {
+    if let Some(address) = address
+        && process().captures.active()
+    {
+        init::learn_of(address)?;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { put(place, address) };
+    Ok(())
+}
+
+pub unsafe fn cuMemAllocAsync(place: *mut CUdeviceptr, len: usize, stream: CUstream) -> CuResult {
+    let mut address = (!place.is_null()).then_some(0);
+    wire::cuMemAllocAsync(address.as_mut(), len as u64, stream as u64)?;
+    // SAFETY: passed on as received.
+    unsafe { give_in_order(place, address) }
 }

@@ -64,3 +64,15 @@ pub unsafe fn cuMemPoolCreate(pool: *mut CUmemoryPool, props: *const CUmemPoolPr
     // SAFETY: the properties as bytes.
     wire::cuMemPoolCreate(pool, unsafe { props.cast::<[u8; 88]>().as_ref() })
 }
+
+pub unsafe fn cuMemAllocFromPoolAsync(
+    place: *mut CUdeviceptr,
+    len: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CuResult {
+    let mut address = (!place.is_null()).then_some(0);
+    wire::cuMemAllocFromPoolAsync(address.as_mut(), len as u64, pool as u64, stream as u64)?;
+    // SAFETY: passed on as received.
+    unsafe { crate::custom::memory::give_in_order(place, address) }
+}

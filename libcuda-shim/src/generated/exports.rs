@@ -8080,11 +8080,8 @@ pub unsafe extern "C" fn cuMemAllocAsync(
             t.arg("hStream", hStream);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocAsync(dptr_value.as_mut(), bytesize as u64, hStream as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemAllocAsync(dptr, bytesize, hStream) }
         },
     )
 }
@@ -8104,11 +8101,8 @@ pub unsafe extern "C" fn cuMemAllocAsync_ptsz(
             t.arg("hStream", hStream);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocAsync(dptr_value.as_mut(), bytesize as u64, marshal::per_thread(hStream) as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemAllocAsync(dptr, bytesize, marshal::per_thread(hStream)) }
         },
     )
 }
@@ -9640,11 +9634,8 @@ pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
             t.arg("hStream", hStream);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocFromPoolAsync(dptr_value.as_mut(), bytesize as u64, pool as u64, hStream as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::pool::cuMemAllocFromPoolAsync(dptr, bytesize, pool, hStream) }
         },
     )
 }
@@ -9666,16 +9657,10 @@ pub unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
             t.arg("hStream", hStream);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocFromPoolAsync(
-                dptr_value.as_mut(),
-                bytesize as u64,
-                pool as u64,
-                marshal::per_thread(hStream) as u64,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::pool::cuMemAllocFromPoolAsync(dptr, bytesize, pool, marshal::per_thread(hStream))
+            }
         },
     )
 }

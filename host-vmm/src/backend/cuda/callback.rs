@@ -27,6 +27,11 @@ extern "C" fn stream_callback(_stream: *mut c_void, status: u32, id: *mut c_void
     callbacks().call(Due { id: id.addr() as u64, status: Status(status) });
 }
 
+/// The `CUhostFn` of host nodes of graphs, whose argument is the number of the program's function.
+pub fn host_function_address() -> u64 {
+    (host_function as extern "C" fn(*mut c_void) as *const c_void).expose_provenance() as u64
+}
+
 impl CudaBackend {
     /// Queues a call of the program's function `id` as a host function.
     ///

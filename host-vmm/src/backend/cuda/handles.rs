@@ -242,6 +242,24 @@ impl Handles {
         }
     }
 
+    /// All that belongs to an id, or to what belongs to it.
+    pub fn below(&self, id: u64) -> Vec<u64> {
+        let table = self.read();
+        let mut found = Vec::new();
+        let mut parents = vec![id];
+        while let Some(parent) = parents.pop() {
+            if !table.slot(parent).is_some_and(|slot| slot.has_children) {
+                continue;
+            }
+            let slots = table.slots.iter().enumerate();
+            let children = slots.filter(|(_, slot)| slot.entry.is_some_and(|entry| entry.parent == parent));
+            let before = found.len();
+            found.extend(children.map(|(index, slot)| join(slot.generation, index)));
+            parents.extend_from_slice(&found[before..]);
+        }
+        found
+    }
+
     /// Ids and objects of a kind.
     pub fn all(&self, kind: Kind) -> Vec<(u64, u64)> {
         let table = self.read();
@@ -304,6 +322,18 @@ mod tests {
         assert!(handles.raw(&[Kind::CUmodule], kept).is_err());
         assert_eq!(handles.raw(&[Kind::CUcontext], other), Ok(2));
         assert_eq!(handles.len(), 1);
+    }
+
+    #[test]
+    fn what_is_below_an_object_is_found_at_every_depth() {
+        let handles = Handles::new(10);
+        let graph = handles.enter(Kind::CUgraph, 1, 0).unwrap();
+        let node = handles.enter(Kind::CUgraphNode, 2, graph).unwrap();
+        let body = handles.enter(Kind::CUgraph, 3, node).unwrap();
+        let inner = handles.enter(Kind::CUgraphNode, 4, body).unwrap();
+        handles.enter(Kind::CUgraphNode, 5, 0).unwrap();
+        assert_eq!(handles.below(graph), [node, body, inner]);
+        assert!(handles.below(inner).is_empty());
     }
 
     #[test]

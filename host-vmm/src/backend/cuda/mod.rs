@@ -42,6 +42,7 @@ pub mod buffer;
 pub mod callback;
 pub mod custom;
 pub mod exchange;
+pub mod graph_memory;
 pub mod handles;
 pub mod images;
 pub mod launch;
@@ -66,6 +67,7 @@ use crate::backend::Backend;
 use crate::generated::cuda_raw::{Kind, Raw};
 use crate::session::{Call, Lane, Session};
 use buffer::Buffer;
+use graph_memory::GraphMemory;
 use handles::Handles;
 use launch::Launched;
 use memory::Memory;
@@ -86,6 +88,7 @@ pub struct CudaBackend {
     pub session: Arc<Session>,
     pub handles: Handles,
     pub memory: Memory,
+    pub graph_memory: GraphMemory,
     pub space: Space,
     pub output: Output,
     pub objects: Objects,
@@ -109,6 +112,7 @@ impl CudaBackend {
             handles: Handles::new(limits.handles as usize),
             objects: Objects::default(),
             memory: Memory::new(limits.memory_bytes),
+            graph_memory: GraphMemory::default(),
             space,
             output: Output::capture()?,
             raw,
@@ -230,7 +234,7 @@ impl CudaBackend {
             let fits = len <= self.session.window.len() - offset;
             return if fits { Ok(address) } else { Err(Status::INVALID_VALUE) };
         }
-        if self.memory.find(address).is_some() {
+        if self.memory.find(address).is_some() || self.graph_memory.contains(address, len) {
             // Beyond its end is device memory, or nothing that the device can reach.
             return Ok(address);
         }

@@ -115,6 +115,8 @@ pub struct Space {
     home: Option<Range<u64>>,
     /// Found outside of it.
     outside: RwLock<Vec<Range<u64>>>,
+    /// Memory of graphs outside of it, which the driver has at addresses that it does not reserve in the process.
+    graphs: RwLock<Vec<Range<u64>>>,
 }
 
 impl Space {
@@ -124,14 +126,14 @@ impl Space {
         drop(reserved.device);
         let home = region.device_range();
         fill(&home);
-        Self { before: before(), home: Some(home), outside: RwLock::default() }
+        Self { before: before(), home: Some(home), outside: RwLock::default(), graphs: RwLock::default() }
     }
 
     /// The driver takes what it likes: the one of tests, whose addresses are another session's region.
     pub fn wherever(reserved: Reserved) -> Self {
         reserved.window.leak();
         reserved.device.leak();
-        Self { before: before(), home: None, outside: RwLock::default() }
+        Self { before: before(), home: None, outside: RwLock::default(), graphs: RwLock::default() }
     }
 
     /// Looks for what the driver has reserved since it was initialised.
@@ -159,18 +161,36 @@ impl Space {
 
     /// The ranges that the program does not know: device memory outside of its region.
     pub fn outside(&self) -> Vec<Range<u64>> {
-        self.outside.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut ranges = self.outside.read().unwrap_or_else(PoisonError::into_inner).clone();
+        ranges.extend(self.graphs.read().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        ranges
+    }
+
+    /// The driver has given a graph memory there, wherever that is.
+    pub fn learn(&self, address: u64, len: u64) {
+        if self.contains(address) {
+            return;
+        }
+        self.look();
+        if self.contains(address) {
+            return;
+        }
+        let mut graphs = self.graphs.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = std::mem::take(&mut *graphs);
+        all.push(address..address.saturating_add(len));
+        all.sort_by_key(|range| range.start);
+        *graphs = coalesce(all);
+        tracing::debug!(?graphs, "memory of graphs");
     }
 
     /// Whether the program takes the address for one of device memory.
     pub fn contains(&self, address: u64) -> bool {
+        let known = |ranges: &RwLock<Vec<Range<u64>>>| {
+            ranges.read().unwrap_or_else(PoisonError::into_inner).iter().any(|range| range.contains(&address))
+        };
         self.home.as_ref().is_some_and(|home| home.contains(&address))
-            || self
-                .outside
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-                .any(|r| r.contains(&address))
+            || known(&self.outside)
+            || known(&self.graphs)
     }
 }
 

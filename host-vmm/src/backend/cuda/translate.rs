@@ -104,11 +104,17 @@ pub fn inward_CUmemDecompressParams(cuda: &CudaBackend, bytes: &mut [u8]) -> CuR
 /// `CUstreamBatchMemOpType`: those without an address.
 const FLUSH_REMOTE_WRITES: u32 = 3;
 const BARRIER: u32 = 6;
+/// The one with its address at 16.
+const ATOMIC_REDUCTION: u32 = 8;
 
 /// CUstreamBatchMemOpParams: operation 0, address 8, value 16, flags 24, and the driver's own word 32.
 pub fn inward_CUstreamBatchMemOpParams(cuda: &CudaBackend, bytes: &mut [u8]) -> CuResult {
     match half(bytes, 0) {
         FLUSH_REMOTE_WRITES | BARRIER => {}
+        ATOMIC_REDUCTION => {
+            cuda.address(word(bytes, 16))?;
+            set_word(bytes, 32, 0);
+        }
         _ => {
             cuda.address(word(bytes, 8))?;
             set_word(bytes, 32, 0);

@@ -29,6 +29,10 @@ pub fn device_alloc(
         cuda.memory.unreserve(len);
         return Err(status);
     }
+    if kind == Memory::Pool {
+        // In a capture it is memory of a graph.
+        cuda.space.learn(base, len);
+    }
     if !cuda.space.contains(base) {
         cuda.space.look();
         let _ = free(base);
