@@ -107,6 +107,8 @@ fn staging_word(op: u16) -> Option<usize> {
         ops::image_read => Some(5),
         // After address and pitch.
         ops::stage_in | ops::stage_in_last | ops::stage_out | ops::stage_out_last => Some(2),
+        // After the place, with its length word.
+        ops::stage_box_in | ops::stage_box_in_last | ops::stage_box_out | ops::stage_box_out_last => Some(9),
         _ => None,
     }
 }

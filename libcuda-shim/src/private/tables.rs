@@ -40,7 +40,7 @@ pub fn find(id: &[u8; 16]) -> Option<*const c_void> {
         0x21318c60_97143248_8ca641ff_7324c8f2 => TOOLS_CONTEXT.address(),
         0xc693336e_1121df11_a8c368f3_55d89593 => LOCAL_STORAGE.address(),
         0x263e8860_7cd26143_92f6bbd5_006dfa7e => CONTEXT_CHECKS.address(),
-        0x6e163fbe_b958444d_835ce182_aff1991e => CONTEXT_OBJECTS.address(),
+        0x6e163fbe_b958444d_835ce182_aff1991e => MODULE_FUNCTIONS.address(),
         0x1734dc26_800d4745_8726c0f1_e7dd8bca => DEVICE_TABLES.address(),
         #[cfg(feature = "cudart-handshake")]
         0xd4082055_bde6704b_8d34ba12_3c66e1f2 => integrity::TABLE.address(),
@@ -260,36 +260,40 @@ unsafe extern "C" fn device_tables_free(first: *mut c_void, second: *mut c_void)
     0
 }
 
-// What cuFFT attaches to a context. Observed (driver 580, cuFFT 12): one call of slot 7 for a library's first plan in a context,
-// `(CUcontext, object, function, void **handle, ..)`, which gives a handle and returns 1; nothing of it is called again while the context lives.
+// What cuFFT finds its kernels with. Observed (driver 580, cuFFT 12): slot 7, `(CUcontext, CUmodule, function, void *data)`, calls the function with
+// `data` and each function of the module (cuFFT's stores it at `data`), and gives 1.
 
-const CONTEXT_OBJECTS_SLOTS: usize = 99;
+const MODULE_FUNCTIONS_SLOTS: usize = 99;
 
-static CONTEXT_OBJECTS: Table<CONTEXT_OBJECTS_SLOTS> = {
-    let mut slots = [unused!(0x6e163fbe, 0); CONTEXT_OBJECTS_SLOTS];
-    slots[0] = size_slot(CONTEXT_OBJECTS_SLOTS);
-    slots[7] = attach_object as *const c_void;
+static MODULE_FUNCTIONS: Table<MODULE_FUNCTIONS_SLOTS> = {
+    let mut slots = [unused!(0x6e163fbe, 0); MODULE_FUNCTIONS_SLOTS];
+    slots[0] = size_slot(MODULE_FUNCTIONS_SLOTS);
+    slots[7] = each_function as *const c_void;
     Table(slots)
 };
 
-/// Handles of attached objects: never the same one twice, never NULL.
-static ATTACHED: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
+type EachFunction = unsafe extern "C" fn(data: *mut c_void, function: *mut c_void);
 
-/// Attaches an object to a context. Its function, to be called at the context's end, is not: by then the library's own memory may be gone, and the host has
-/// freed what was the context's.
-unsafe extern "C" fn attach_object(
-    context: CUcontext,
-    _object: *mut c_void,
-    _at_end: *const c_void,
-    handle: *mut usize,
+unsafe extern "C" fn each_function(
+    _context: CUcontext,
+    module: CUmodule,
+    visit: Option<EachFunction>,
+    data: *mut c_void,
 ) -> c_int {
-    if context.is_null() || handle.is_null() {
-        return 0;
-    }
-    let number = ATTACHED.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-    // SAFETY: not NULL; the library passes a pointer to its own variable.
-    unsafe { *handle = number << 4 };
-    1
+    let status = guarded("module functions[7]", || {
+        let visit = visit.ok_or(Status::INVALID_VALUE)?;
+        let mut count = 0u32;
+        wire::cuModuleGetFunctionCount(Some(&mut count), module as u64)?;
+        let mut functions = vec![core::ptr::null_mut(); count as usize];
+        // SAFETY: an array of the length that goes with it.
+        unsafe { custom::module::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, module) }?;
+        for function in functions {
+            // SAFETY: the library's own function with its own data.
+            unsafe { visit(data, function.cast()) };
+        }
+        Ok(())
+    });
+    c_int::from(status == 0)
 }
 
 // CONTEXT_LOCAL_STORAGE v0301: the one table without a size slot.

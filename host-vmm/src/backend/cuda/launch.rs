@@ -258,6 +258,26 @@ impl CudaBackend {
         Ok(layout)
     }
 
+    /// The function of a kernel in the current context, or else in the first device's: driver 580 does not tell the parameters of all kernels that are not
+    /// loaded into one, and runtimes ask for kernels before they make a context current.
+    fn loaded(&self, kernel: u64) -> Option<u64> {
+        let (mut function, mut before) = (0, 0);
+        // SAFETY: the outputs are variables for handles; the handles are the driver's. The thread's current context is put back.
+        unsafe {
+            self.raw().cuCtxGetCurrent(&mut before).ok()?;
+            if before == 0 {
+                let (_, primary) = self.primary(0).ok()?;
+                self.raw().cuCtxSetCurrent(primary).ok()?;
+            }
+            let found = self.raw().cuKernelGetFunction(&mut function, kernel);
+            if before == 0 {
+                self.raw().cuCtxSetCurrent(0).ok()?;
+            }
+            found.ok()?;
+        }
+        Some(function)
+    }
+
     /// Place and size of each parameter of a function or kernel.
     ///
     /// # Errors
@@ -265,13 +285,8 @@ impl CudaBackend {
     pub fn params(&self, function: u64) -> CuResult<Vec<Param>> {
         let mut raw = self.inward(Kind::CUfunction, function)?;
         let mut kernel = self.handles.kind(function) == Ok(Kind::CUkernel);
-        if kernel {
-            // In a context, the function: driver 580 does not tell the parameters of all kernels that are not loaded into one.
-            let mut loaded = 0;
-            // SAFETY: the output is a variable for a handle; the kernel is the driver's.
-            if unsafe { self.raw().cuKernelGetFunction(&mut loaded, raw) }.is_ok() {
-                (raw, kernel) = (loaded, false);
-            }
+        if kernel && let Some(loaded) = self.loaded(raw) {
+            (raw, kernel) = (loaded, false);
         }
         let mut params = Vec::new();
         for index in 0..FunctionInfo::MAX_PARAMS as u64 {
