@@ -13,8 +13,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,8 +27,10 @@ use crate::runner::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_NOT_STARTED};
 
 /// Name of the kernel parameter that says where output goes.
 pub const CHANNEL_PARAMETER: &str = "hostvmm.channel";
-/// How long descendants may keep the program's output open after its end.
+/// How long descendants may keep the program's output open after its end without writing.
 const OUTPUT_GRACE: Duration = Duration::from_secs(2);
+/// What is passed on of each output after the program's end: a pipe holds no more than this, so all of the program's own is in it.
+const OUTPUT_LEFT_BYTES: usize = 1 << 20;
 /// How long the host may take to confirm the exit code.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 /// Precedes the exit code on a plain console.
@@ -104,7 +107,7 @@ fn prepare() -> Result<(Order, Output)> {
 /// Runs the program; its exit code.
 fn run(order: &Order, output: &mut Output) -> u8 {
     match start(order, output) {
-        Ok(child) => output.follow(child),
+        Ok(child) => output.follow(child, system::wait_for),
         Err((code, text)) => {
             output.message(&format!("host-vmm: error: {text}\n"));
             code
@@ -185,16 +188,14 @@ impl Output {
     }
 
     /// Passes input and output on until the program has ended.
-    fn follow(&mut self, mut child: Child) -> u8 {
-        let (ended, all_ended) = mpsc::channel();
+    fn follow(&mut self, mut child: Child, wait: impl FnOnce(&mut Child) -> u8) -> u8 {
+        let (alive, all_ended) = mpsc::channel();
+        let over = Arc::new(AtomicBool::new(false));
         if let Self::Messages { writer, reader } = self {
             let pump = |stream: Option<Box<dyn Read + Send>>, kind| {
                 if let Some(stream) = stream {
-                    let (writer, ended) = (Arc::clone(writer), ended.clone());
-                    thread::spawn(move || {
-                        pump_output(stream, &writer, kind);
-                        drop(ended);
-                    });
+                    let (writer, alive, over) = (Arc::clone(writer), alive.clone(), Arc::clone(&over));
+                    thread::spawn(move || pump_output(stream, &writer, kind, &alive, &over));
                 }
             };
             pump(child.stdout.take().map(|stream| Box::new(stream) as _), Kind::Stdout);
@@ -203,11 +204,26 @@ impl Output {
                 thread::spawn(move || pump_input(reader, stdin));
             }
         }
-        drop::<mpsc::Sender<()>>(ended);
-        let code = system::wait_for(&mut child);
-        // Disconnected when both streams are at their end. What a daemon keeps open is not waited for.
-        let _ = all_ended.recv_timeout(OUTPUT_GRACE);
+        drop(alive);
+        let code = wait(&mut child);
+        over.store(true, Ordering::SeqCst);
+        // Until both streams are at their end, or silent: what a daemon keeps open is not waited for. A slow channel is.
+        loop {
+            match all_ended.recv_timeout(OUTPUT_GRACE) {
+                Ok(Progress) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) if self.is_sending() => {}
+                Err(_) => break,
+            }
+        }
         code
+    }
+
+    /// Whether a message is on its way; the serial port takes seconds for a long one.
+    fn is_sending(&self) -> bool {
+        match self {
+            Self::Messages { writer, .. } => matches!(writer.try_lock(), Err(TryLockError::WouldBlock)),
+            Self::Console => false,
+        }
     }
 
     fn finish(self, code: u8) -> Result<()> {
@@ -227,10 +243,26 @@ fn send(writer: &SharedWriter, kind: Kind, bytes: &[u8]) {
     let _ = channel::send(&mut *writer.lock().unwrap_or_else(PoisonError::into_inner), kind, bytes);
 }
 
-fn pump_output(mut stream: impl Read, writer: &SharedWriter, kind: Kind) {
+/// Something was passed on.
+struct Progress;
+
+fn pump_output(
+    mut stream: impl Read,
+    writer: &SharedWriter,
+    kind: Kind,
+    alive: &mpsc::Sender<Progress>,
+    over: &AtomicBool,
+) {
     let mut buffer = vec![0; MAX_BYTES];
+    let mut left = OUTPUT_LEFT_BYTES;
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         send(writer, kind, &buffer[..length]);
+        if over.load(Ordering::SeqCst) {
+            left = left.saturating_sub(length);
+            if left == 0 || alive.send(Progress).is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -289,6 +321,42 @@ fn in_root(path: &str) -> std::path::PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A channel as slow as a serial port.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            thread::sleep(Duration::from_millis(20));
+            let now = bytes.len().min(512);
+            self.0.lock().expect("lock").extend_from_slice(&bytes[..now]);
+            Ok(now)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_channel_gets_all_output_of_a_program_that_has_ended() {
+        let slow = Slow::default();
+        let mut output = Output::messages(Box::new(slow.clone()), None);
+        let mut command = Command::new("/bin/sh");
+        // More than one message, and longer under way than silence is waited for; and something that stays.
+        command.args(["-c", "head -c 64000 /dev/zero; sleep 9 & exit 7"]);
+        output.connect(&mut command);
+        let child = command.spawn().expect("a shell");
+        let wait = |child: &mut Child| exit_code(child.wait().expect("the shell's end"));
+        assert_eq!(output.follow(child, wait), 7);
+        let mut seen = 0;
+        let bytes = slow.0.lock().expect("lock").clone();
+        let result = Decoder::default().push(&bytes, |kind, body| {
+            assert_eq!(kind, Kind::Stdout);
+            seen += body.len();
+        });
+        assert_eq!((result, seen), (Ok(()), 64000));
+    }
 
     #[test]
     fn the_parameter_is_found_again() {
