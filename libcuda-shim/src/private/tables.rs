@@ -6,11 +6,11 @@ use core::ptr;
 
 use protocol::status::Status;
 
-use crate::local_storage::Destructor;
 use crate::generated::wire;
+use crate::local_storage::Destructor;
 use crate::process::process;
 use crate::thread;
-use crate::types::{CUcontext, CUdevice, CUmodule, CUresult};
+use crate::types::{CUcontext, CUdevice, CUmodule, CUresult, CUstream};
 use crate::{call, custom};
 
 /// A table of `N` slots as foreign code reads it.
@@ -201,6 +201,8 @@ static TOOLS_CONTEXT: Table<TOOLS_CONTEXT_SLOTS> = {
     let mut slots = [unused!(0x21318c60, 0); TOOLS_CONTEXT_SLOTS];
     slots[0] = size_slot(TOOLS_CONTEXT_SLOTS);
     slots[4] = tools_context_id as *const c_void;
+    slots[39] = tools_stream_id as *const c_void;
+    slots[51] = tools_stream_object as *const c_void;
     Table(slots)
 };
 
@@ -258,6 +260,28 @@ unsafe extern "C" fn device_tables_free(first: *mut c_void, second: *mut c_void)
         libc::free(second);
     }
     0
+}
+
+// A stream's identity, as cuBLAS asks for it (observed with driver 580, cuBLAS 13): slot 51 `(CUcontext, CUstream, void **object)` gives what stands behind a stream,
+// NULL included, and slot 39 `(CUcontext, object, u64 *id)` its number. Handles of streams are never used twice here, so the handle is both.
+
+/// `CU_STREAM_LEGACY`: what NULL stands for.
+const LEGACY: usize = 1;
+
+unsafe extern "C" fn tools_stream_object(_: CUcontext, stream: CUstream, object: *mut usize) -> CUresult {
+    guarded("tools context[51]", || {
+        // SAFETY: the library passes a pointer to its own variable, or NULL.
+        *unsafe { object.as_mut() }.ok_or(Status::INVALID_VALUE)? = (stream as usize).max(LEGACY);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn tools_stream_id(_: CUcontext, object: usize, id: *mut u64) -> CUresult {
+    guarded("tools context[39]", || {
+        // SAFETY: the library passes a pointer to its own variable, or NULL.
+        *unsafe { id.as_mut() }.ok_or(Status::INVALID_VALUE)? = object as u64;
+        Ok(())
+    })
 }
 
 // What cuFFT finds its kernels with. Observed (driver 580, cuFFT 12): slot 7, `(CUcontext, CUmodule, function, void *data)`, calls the function with

@@ -199,6 +199,11 @@ pub fn function_info(
     let kernel = cuda.handles.kind(function) == Ok(Kind::CUkernel);
     let device = if kernel { cuda.current_device().unwrap_or(0) } else { 0 };
     let driver = cuda.raw();
+    if !kernel {
+        // One from the list of a module's functions is not loaded yet, and tells nothing before it is. A driver that cannot load by itself has loaded it.
+        // SAFETY: takes a handle of the driver.
+        let _ = unsafe { driver.cuFuncLoad(raw) };
+    }
     let name = cuda.function_name(function)?;
     let mut attributes = Vec::new();
     for attribute in 0..ATTRIBUTES {
