@@ -14,7 +14,7 @@ use crate::idle::QUERIES;
 use crate::log::{self, Level};
 use crate::process::process;
 use crate::types::CUresult;
-use crate::{output, thread};
+use crate::{output, sticky, thread};
 
 /// Arguments of a traced call, formatted as `name=value`.
 #[derive(Default)]
@@ -101,7 +101,7 @@ pub fn private_entry(name: &'static str, body: impl FnOnce() -> CuResult) -> CUr
 fn guarded(name: &'static str, body: impl FnOnce() -> CuResult) -> CUresult {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
-        Ok(Err(status)) => status.0,
+        Ok(Err(status)) => sticky::instead(name, status).0,
         Err(_) => {
             crate::log!(Error, "{name}: internal error (panic); please report it");
             Status::UNKNOWN.0
@@ -182,10 +182,11 @@ const PARTS: [u16; 5] =
 ///
 /// Parts of a longer exchange, which ends with a reply before its call returns, need not be announced to other threads.
 ///
-/// While a stream is capturing they are waited for: what a capture forbids is reported by the call that does it.
+/// While a stream is capturing they are waited for: what a capture forbids is reported by the call that does it. So they are after a fault, which every
+/// call of its context reports.
 #[inline]
 pub fn posted(op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> CuResult {
-    if process().captures.active() && !PARTS.contains(&op) {
+    if (process().captures.active() || sticky::any()) && !PARTS.contains(&op) {
         return sync(op, encode, |_| Ok(()));
     }
     thread::with(|thread| {
@@ -197,6 +198,12 @@ pub fn posted(op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> CuResult {
         }
         latched.map_or(Ok(()), Err)
     })
+}
+
+/// Waits until the host has taken up what this thread has posted; fails with the first error of it.
+pub fn settle() -> CuResult {
+    // Any question that is always answered.
+    sync(ops::cuDeviceGetCount, |w| w.present(true), |r| r.i32().map(|_| ()))
 }
 
 /// As [`sync`], remembering a successful reply for the life of the process.

@@ -173,6 +173,14 @@ fn start(context: u64) -> CuResult {
     })
 }
 
+/// A failure changes nothing that the program could see but the code of a mistaken call.
+fn in_host_function(running: bool) {
+    let _ = thread::with(|thread| {
+        thread.in_host_function = running;
+        Ok(())
+    });
+}
+
 fn serve(context: u64) {
     let set = thread::with(|thread| {
         thread.set_current(context);
@@ -190,6 +198,7 @@ fn serve(context: u64) {
         let entry = process().callbacks.state.lock().unwrap_or_else(PoisonError::into_inner).take(id);
         if let Some(Entry { function, data }) = entry {
             let data = core::ptr::with_exposed_provenance_mut(data);
+            in_host_function(true);
             match function {
                 // SAFETY: the program asked for this call with this argument.
                 Function::Host(function) => unsafe { function(data) },
@@ -199,6 +208,7 @@ fn serve(context: u64) {
                 }
             }
         }
+        in_host_function(false);
         if wire::callback_done(id).is_err() {
             return;
         }

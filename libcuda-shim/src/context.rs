@@ -3,7 +3,7 @@
 //! Which context is current, on which device a context lives and how often a primary context is retained are questions that programs
 //! ask before almost every call; they are answered from these tables. The host keeps the contexts themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
 
 use protocol::status::{CuResult, Status};
@@ -15,6 +15,8 @@ pub struct Context {
     /// Flags given at creation; for a primary context those of its device.
     pub flags: u32,
     pub primary: bool,
+    /// `CUfunc_cache`: a preference that is only remembered.
+    pub cache_config: u32,
     /// What `cuCtxGetApiVersion` reports.
     pub api_version: u32,
 }
@@ -29,6 +31,7 @@ struct Primary {
 #[derive(Default)]
 struct Tables {
     contexts: HashMap<u64, Context>,
+    dead: HashSet<u64>,
     primaries: HashMap<i32, Primary>,
     /// Green contexts: their devices, and the contexts that they are once asked for.
     greens: HashMap<u64, (i32, Option<u64>)>,
@@ -63,16 +66,29 @@ impl Contexts {
 
     /// Enters a context made by `cuCtxCreate`.
     pub fn created(&self, handle: u64, device: i32, flags: u32) {
-        let context = Context { device, flags, primary: false, api_version: API_VERSION };
+        let context = Context { device, flags, primary: false, cache_config: 0, api_version: API_VERSION };
         self.write(|t| t.contexts.insert(handle, context));
     }
 
     pub fn destroyed(&self, handle: u64) {
-        self.write(|t| t.contexts.remove(&handle));
+        self.write(|t| {
+            t.contexts.remove(&handle);
+            t.dead.insert(handle);
+        });
+    }
+
+    /// Whether a handle is one of a context that has been destroyed. It can still be made current; calls in it say that it is destroyed.
+    pub fn was(&self, handle: u64) -> bool {
+        self.read(|t| t.dead.contains(&handle))
     }
 
     pub fn set_flags(&self, handle: u64, flags: u32) -> CuResult {
         self.write(|t| t.contexts.get_mut(&handle).map(|c| c.flags = flags)).ok_or(Status::INVALID_CONTEXT)
+    }
+
+    pub fn set_cache_config(&self, handle: u64, config: u32) -> CuResult {
+        self.write(|t| t.contexts.get_mut(&handle).map(|c| c.cache_config = config))
+            .ok_or(Status::INVALID_CONTEXT)
     }
 
     pub fn green_created(&self, green: u64, device: i32) {
@@ -116,6 +132,7 @@ impl Contexts {
                 device,
                 flags,
                 primary: true,
+                cache_config: 0,
                 api_version: API_VERSION,
             });
         });

@@ -106,7 +106,7 @@ impl Functions {
 }
 
 /// Shape of a launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub grid: [u32; 3],
     pub block: [u32; 3],

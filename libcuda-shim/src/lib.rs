@@ -42,6 +42,7 @@ mod process;
 mod registered;
 mod session;
 mod shared_handle;
+mod sticky;
 mod symbols;
 mod thread;
 mod types;

@@ -42,6 +42,8 @@ const JIT_INFO_LOG_BUFFER: u32 = 3;
 const JIT_INFO_LOG_BUFFER_SIZE_BYTES: u32 = 4;
 const JIT_ERROR_LOG_BUFFER: u32 = 5;
 const JIT_ERROR_LOG_BUFFER_SIZE_BYTES: u32 = 6;
+/// `CU_JIT_NUM_OPTIONS`, with room for those of newer headers.
+const NUM_OPTIONS: u32 = 64;
 /// More options than exist; a larger count is a mistake of the caller.
 const MAX_OPTIONS: u32 = 256;
 
@@ -67,6 +69,7 @@ impl Options {
                 JIT_INFO_LOG_BUFFER_SIZE_BYTES => options.info.sized(value, place),
                 JIT_ERROR_LOG_BUFFER_SIZE_BYTES => options.error.sized(value, place),
                 JIT_WALL_TIME => {}
+                NUM_OPTIONS.. => return Err(Status::INVALID_VALUE),
                 _ => {
                     options.numbers.extend_from_slice(&u64::from(key).to_le_bytes());
                     // Smaller numbers than a pointer are its low bits; the host knows which options have one.
@@ -109,7 +112,7 @@ impl LogBuffer {
                 buffer.copy_from_nonoverlapping(text.as_ptr(), text.len());
                 buffer.add(text.len()).write(0);
             }
-            used = if text.is_empty() { 0 } else { text.len() + 1 };
+            used = text.len();
         }
         if let Some(place) = self.written {
             // SAFETY: an element of the values array.

@@ -5,6 +5,9 @@ use crate::generated::proc_table::NAMES;
 /// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`
 const PER_THREAD_DEFAULT_STREAM: u64 = 2;
 
+/// All flags: `CU_GET_PROC_ADDRESS_LEGACY_STREAM` and the one above.
+pub const FLAGS: u64 = 3;
+
 /// A base name.
 #[derive(Debug)]
 pub struct Name {

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, OnceLock, RwLock};
 
 use protocol::status::CuResult;
@@ -21,7 +21,9 @@ use protocol::status::CuResult;
 use crate::callback::Callbacks;
 use crate::capture::Captures;
 use crate::context::Contexts;
+use crate::custom::launch::Accepted;
 use crate::custom::link::Links;
+use crate::custom::memory::PoolMemory;
 use crate::function::{Functions, Limits};
 use crate::graph::Given;
 use crate::legacy::{Attached, Launches, Registrations};
@@ -55,6 +57,10 @@ pub struct Process {
     pub launches: Launches,
     pub attached: Attached,
     pub registrations: Registrations,
+    /// A kernel has faulted in some context: see [`crate::sticky`].
+    pub faulted: AtomicBool,
+    pub pool_memory: PoolMemory,
+    pub accepted: Accepted,
     pub cache: RwLock<ReplyCache>,
     /// Limits on launches, by device.
     pub launch_limits: RwLock<Vec<(i32, Limits)>>,

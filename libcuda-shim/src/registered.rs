@@ -23,9 +23,21 @@ impl Registered {
         Ok(())
     }
 
+    /// INVALID_VALUE for an address inside a range, HOST_MEMORY_NOT_REGISTERED for one outside of all.
     pub fn remove(&self, start: usize) -> CuResult {
         let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
-        ranges.remove(&start).map(|_| ()).ok_or(Status::HOST_MEMORY_NOT_REGISTERED)
+        if ranges.remove(&start).is_some() {
+            return Ok(());
+        }
+        let inside = ranges.range(..start).next_back().is_some_and(|(other, (len, _))| start - other < *len);
+        Err(if inside { Status::INVALID_VALUE } else { Status::HOST_MEMORY_NOT_REGISTERED })
+    }
+
+    /// Start and length of the range that an address lies in.
+    pub fn range(&self, address: usize) -> Option<(usize, usize)> {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let (start, (len, _)) = ranges.range(..=address).next_back()?;
+        (address - start < *len).then_some((*start, *len))
     }
 
     /// Flags of the range that an address lies in.
@@ -53,7 +65,9 @@ mod tests {
         assert_eq!(registered.flags(1000), Some(1));
         assert_eq!(registered.flags(1110), None);
         assert_eq!(registered.insert(usize::MAX, 2, 0), Err(Status::INVALID_VALUE));
-        assert_eq!(registered.remove(1001), Err(Status::HOST_MEMORY_NOT_REGISTERED));
+        assert_eq!(registered.remove(1001), Err(Status::INVALID_VALUE));
+        assert_eq!(registered.remove(1110), Err(Status::HOST_MEMORY_NOT_REGISTERED));
+        assert_eq!(registered.range(1099), Some((1000, 100)));
         registered.remove(1000).unwrap();
         assert_eq!(registered.flags(1000), None);
     }

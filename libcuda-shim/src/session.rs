@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::order::{Order, Place};
+use crate::sticky;
 use protocol::Flags;
 use protocol::handshake::{Capabilities, Hello, Limits, RefusalCode, Token};
 use protocol::lane::{SLOTS, slot_len};
@@ -333,6 +334,7 @@ impl Lane {
     pub fn call(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(Status, Flags), Status> {
         encode(&mut Writer::new(&mut self.request));
         let reply = self.guest.call(op, &self.request, &mut self.reply).map_err(|error| failed(&error))?;
+        sticky::note(reply.status);
         Ok((reply.status, reply.flags))
     }
 
@@ -351,7 +353,7 @@ impl Lane {
     /// The first error of posted requests since the last look.
     #[inline]
     pub fn take_latched(&mut self) -> Option<Status> {
-        self.guest.take_latched()
+        self.guest.take_latched().inspect(|status| sticky::note(*status))
     }
 
     pub fn slot_len(&self) -> usize {

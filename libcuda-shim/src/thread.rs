@@ -27,6 +27,8 @@ pub struct Thread {
     remembered: Remembered,
     /// Streams known to be idle.
     pub idle: Idle,
+    /// A host function of the program is running: it must not call the driver.
+    pub in_host_function: bool,
     /// `cuThreadExchangeStreamCaptureMode`; starts as CU_STREAM_CAPTURE_MODE_GLOBAL.
     pub capture_mode: u32,
 }
@@ -78,6 +80,7 @@ fn state() -> &'static RefCell<Thread> {
         lane: None,
         remembered: Remembered::default(),
         idle: Idle::default(),
+        in_host_function: false,
         capture_mode: 0,
     };
     let state = Box::into_raw(Box::new(RefCell::new(fresh)));
@@ -171,6 +174,9 @@ impl Thread {
     }
 
     /// The thread's lane, opened on first use, with the host told of the current context.
+    ///
+    /// # Errors
+    /// NOT_PERMITTED in a host function.
     #[inline]
     pub fn lane(&mut self) -> Result<&mut Lane, Status> {
         let current = self.current();
@@ -178,6 +184,9 @@ impl Thread {
         // Not yet set is fine: `cuInit` itself comes here.
         if let Some(Err(_)) = self.process.initialised.get() {
             return Err(Status::NOT_INITIALIZED);
+        }
+        if self.in_host_function {
+            return Err(Status::NOT_PERMITTED);
         }
         let lane = match &mut self.lane {
             Some(lane) => lane,

@@ -3,12 +3,14 @@
 /// Allocates device memory.
 #[op(0x0310, since = 3020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemAlloc_v2(#[out] dptr: *mut CUdeviceptr, bytesize: usize);
 
 /// Allocates device memory for rows, with a pitch that the device likes.
 #[op(0x0311, since = 3020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemAllocPitch_v2(
     #[out] dptr: *mut CUdeviceptr,
@@ -33,6 +35,7 @@ fn cuMemGetInfo_v2(#[out] free: *mut usize, #[out] total: *mut usize);
 /// Start and size of the allocation that an address lies in.
 #[op(0x0314, since = 3020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemGetAddressRange_v2(#[out] pbase: *mut CUdeviceptr, #[out] psize: *mut usize, dptr: CUdeviceptr);
 
@@ -44,14 +47,14 @@ fn cuMemAllocManaged(#[out] dptr: *mut CUdeviceptr, bytesize: usize, flags: c_ui
 
 /// Moves managed memory to a device: a hint.
 #[op(0x0316, since = 8000, ptsz = 8000)]
-#[posted]
+#[sync]
 #[unchecked = "an older ABI name, not in the header any more"]
 #[host_custom]
 fn cuMemPrefetchAsync(devPtr: CUdeviceptr, count: usize, dstDevice: CUdevice, #[stream] hStream: CUstream);
 
 /// Moves managed memory to a location: a hint.
 #[op(0x0317, since = 12020, ptsz = 12020)]
-#[posted]
+#[sync]
 #[host_custom]
 fn cuMemPrefetchAsync_v2(
     devPtr: CUdeviceptr,
@@ -108,5 +111,6 @@ fn cuMemAllocAsync(#[out] dptr: *mut CUdeviceptr, bytesize: usize, #[stream] hSt
 /// Frees in stream order.
 #[op(0x031c, since = 11020, ptsz = 11020)]
 #[posted]
+#[custom]
 #[host_custom]
 fn cuMemFreeAsync(dptr: CUdeviceptr, #[stream] hStream: CUstream);

@@ -92,10 +92,12 @@ pub unsafe fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) -> CuRes
     if status == NOT_CAPTURING {
         process().captures.ended(stream as u64);
     }
-    result?;
+    if result.is_err() {
+        made = (!graph.is_null()).then_some(0);
+    }
     // SAFETY: NULL, or the caller's own variable.
     unsafe { crate::marshal::put(graph.cast(), made) };
-    Ok(())
+    result
 }
 
 /// A stream is being destroyed.

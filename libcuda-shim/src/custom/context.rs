@@ -39,6 +39,16 @@ fn given_or_current(context: CUcontext) -> Result<(u64, Context), Status> {
     Ok((context as u64, process().contexts.get(context as u64)?))
 }
 
+/// Checks a handle that is to be made current.
+fn given(context: CUcontext) -> CuResult {
+    let contexts = &process().contexts;
+    if context.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
+    let known = contexts.exists(context as u64) || contexts.was(context as u64);
+    if known { Ok(()) } else { Err(Status::INVALID_CONTEXT) }
+}
+
 pub unsafe fn cuCtxGetCurrent(context: *mut CUcontext) -> CuResult {
     require_init()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
@@ -48,8 +58,8 @@ pub unsafe fn cuCtxGetCurrent(context: *mut CUcontext) -> CuResult {
 
 pub unsafe fn cuCtxSetCurrent(context: CUcontext) -> CuResult {
     require_init()?;
-    if !context.is_null() && !process().contexts.exists(context as u64) {
-        return Err(Status::INVALID_CONTEXT);
+    if !context.is_null() {
+        given(context)?;
     }
     thread::with(|thread| {
         thread.set_current(context as u64);
@@ -59,9 +69,7 @@ pub unsafe fn cuCtxSetCurrent(context: CUcontext) -> CuResult {
 
 pub unsafe fn cuCtxPushCurrent_v2(context: CUcontext) -> CuResult {
     require_init()?;
-    if !process().contexts.exists(context as u64) {
-        return Err(Status::INVALID_CONTEXT);
-    }
+    given(context)?;
     thread::with(|thread| {
         thread.push(context as u64);
         Ok(())
@@ -100,8 +108,16 @@ pub unsafe fn cuCtxGetFlags(flags: *mut c_uint) -> CuResult {
 }
 
 pub unsafe fn cuCtxSetFlags(flags: c_uint) -> CuResult {
+    /// Scheduling (one of 0, 1, 2, 4), and the flags from MAP_HOST to SYNC_MEMOPS.
+    const SCHEDULING: c_uint = 7;
+    const FLAGS: c_uint = 0xff;
+    /// `CU_CTX_MAP_HOST`: always on.
+    const MAP_HOST: c_uint = 8;
     let (handle, _) = current()?;
-    process().contexts.set_flags(handle, flags)
+    if flags & !FLAGS != 0 || (flags & SCHEDULING).count_ones() > 1 {
+        return Err(Status::INVALID_VALUE);
+    }
+    process().contexts.set_flags(handle, flags | MAP_HOST)
 }
 
 pub unsafe fn cuCtxGetApiVersion(context: CUcontext, version: *mut c_uint) -> CuResult {
@@ -188,6 +204,9 @@ pub fn drop_local_storage(context: u64) {
 pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
     require_init()?;
     let handle = context as u64;
+    if context.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
     let known = process().contexts.get(handle)?;
     if known.primary {
         return Err(Status::INVALID_CONTEXT);
@@ -267,17 +286,23 @@ pub unsafe fn cuDevicePrimaryCtxSetFlags_v2(device: CUdevice, flags: c_uint) -> 
     Ok(())
 }
 
-// Preferences without an effect on today's devices: remembered by nobody, accepted as a GPU accepts them.
+// Preferences without an effect on today's devices: remembered here, as far as they can be asked for.
 
 pub unsafe fn cuCtxGetCacheConfig(config: *mut CUfunc_cache) -> CuResult {
-    current()?;
+    let (_, context) = current()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
-    *unsafe { out(config) }? = 0;
+    *unsafe { out(config) }? = context.cache_config;
     Ok(())
 }
 
-pub unsafe fn cuCtxSetCacheConfig(_config: CUfunc_cache) -> CuResult {
-    current().map(|_| ())
+pub unsafe fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CuResult {
+    /// `CU_FUNC_CACHE_PREFER_EQUAL`
+    const LAST: CUfunc_cache = 3;
+    let (handle, _) = current()?;
+    if config > LAST {
+        return Err(Status::INVALID_VALUE);
+    }
+    process().contexts.set_cache_config(handle, config)
 }
 
 /// `CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE`

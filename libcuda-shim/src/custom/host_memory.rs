@@ -12,13 +12,20 @@ use crate::custom::pointer;
 use crate::generated::wire;
 use crate::pointer::out;
 use crate::process::process;
-use crate::thread;
 use crate::types::*;
+use crate::{sticky, thread};
 
 pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, len: usize, flags: c_uint) -> CuResult {
     require_init()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     let pointer = unsafe { out(pointer) }?;
+    /// The flags that exist: portable, device map, write-combined.
+    const FLAGS: c_uint = 7;
+    if len == 0 && flags & !FLAGS == 0 {
+        thread::require_context()?;
+        *pointer = core::ptr::null_mut();
+        return Ok(());
+    }
     let mut address = 0;
     wire::cuMemHostAlloc(Some(&mut address), len as u64, flags)?;
     *pointer = address as *mut c_void;
@@ -32,6 +39,9 @@ pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, len: usize) -> CuResu
 
 pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CuResult {
     require_init()?;
+    if pointer.is_null() {
+        return thread::require_context().map(|_| ());
+    }
     wire::cuMemFreeHost(pointer.addr() as u64)
 }
 
@@ -70,7 +80,9 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResu
     if info.kind != pointer::KIND_HOST {
         return Err(Status::INVALID_VALUE);
     }
-    *flags = info.flags;
+    /// `CU_MEMHOSTALLOC_DEVICEMAP`: all of it is mapped.
+    const DEVICEMAP: c_uint = 2;
+    *flags = info.flags | DEVICEMAP;
     Ok(())
 }
 
@@ -81,6 +93,7 @@ const REGISTER_FLAGS: c_uint = 0xf;
 pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, len: usize, flags: c_uint) -> CuResult {
     require_init()?;
     thread::require_context()?;
+    sticky::check()?;
     if pointer.is_null() || len == 0 || flags & !REGISTER_FLAGS != 0 {
         return Err(Status::INVALID_VALUE);
     }

@@ -118,6 +118,9 @@ pub unsafe fn cuGetProcAddress_v2(
     let symbol: &CStr = unsafe { text(symbol) }?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     let function = unsafe { out(function) }?;
+    if flags & !proc_address::FLAGS != 0 {
+        return Err(Status::INVALID_VALUE);
+    }
     let found = proc_address::resolve(symbol.to_bytes(), version, flags);
     let (address, status) = match found {
         Found::Symbol(name) => match symbols::address(name) {
@@ -131,6 +134,8 @@ pub unsafe fn cuGetProcAddress_v2(
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     if let Some(symbol_status) = unsafe { symbol_status.as_mut() } {
         *symbol_status = status;
+        // Who takes the status learns of a miss by it alone.
+        return Ok(());
     }
     if address.is_null() { Err(Status::NOT_FOUND) } else { Ok(()) }
 }

@@ -2,10 +2,12 @@
 //! Launches and host functions. Unsafe because kernel parameters are read through the caller's pointers.
 
 use core::ffi::{c_uint, c_void};
-use std::sync::{OnceLock, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use protocol::status::{CuResult, Status};
 
+use crate::call::settle;
 use crate::custom::context::require_init;
 use crate::custom::device;
 use crate::function::{Function, Limits, Shape, check_launch};
@@ -49,6 +51,34 @@ fn limits(device: i32) -> Result<Limits, Status> {
     Ok(limits)
 }
 
+/// Function, shape, flags and cluster.
+type Judged = (u64, Shape, c_uint, [u32; 3]);
+
+/// Launches with clusters, or with blocks that wait for each other: whether the device has room for them is the driver's to judge, so that the first one of
+/// each kind is answered. What it has accepted once is posted from then on.
+#[derive(Default)]
+pub struct Accepted {
+    seen: Mutex<HashSet<Judged>>,
+}
+
+impl Accepted {
+    /// More kinds than any program has at a time.
+    const MAX: usize = 4096;
+
+    fn knows(&self, function: u64, launch: &Launch) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.contains(&(function, launch.shape, launch.flags, launch.cluster))
+    }
+
+    fn note(&self, function: u64, launch: &Launch) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= Self::MAX {
+            seen.clear();
+        }
+        seen.insert((function, launch.shape, launch.flags, launch.cluster));
+    }
+}
+
 /// Everything about a launch except its parameters.
 struct Launch {
     shape: Shape,
@@ -84,6 +114,9 @@ unsafe fn launch(
     unsafe { gather(&function, params, extra, buffer) }?;
 
     let Launch { shape, stream, flags, cluster, attributes } = launch;
+    let judged = *flags != 0 || *cluster != [0; 3];
+    let accepted = &process().accepted;
+    let unknown = judged && !accepted.knows(function.handle, launch);
     if !attributes.is_empty() {
         wire::launch_with_attributes(
             function.handle,
@@ -98,6 +131,10 @@ unsafe fn launch(
             Some(attributes),
             Some(buffer),
         )?;
+        if unknown {
+            settle()?;
+            accepted.note(function.handle, launch);
+        }
         return if launch_blocking() { wire::cuStreamSynchronize(*stream) } else { Ok(()) };
     }
     wire::launch(
@@ -116,6 +153,10 @@ unsafe fn launch(
         cluster[2],
         Some(buffer),
     )?;
+    if unknown {
+        settle()?;
+        accepted.note(function.handle, launch);
+    }
     if launch_blocking() { wire::cuStreamSynchronize(*stream) } else { Ok(()) }
 }
 
@@ -170,11 +211,12 @@ pub unsafe fn gather(
             _ => return Err(Status::INVALID_VALUE),
         }
     }
-    if source.is_null() || len < buffer.len() {
+    if source.is_null() {
         return Err(Status::INVALID_VALUE);
     }
+    // What a short buffer leaves out is not looked for: the driver takes it as it is.
     // SAFETY: the buffer has the length given with it, of which the kernel takes its part.
-    unsafe { source.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len()) };
+    unsafe { source.copy_to_nonoverlapping(buffer.as_mut_ptr(), buffer.len().min(len)) };
     Ok(())
 }
 

@@ -268,8 +268,11 @@ pub unsafe fn cuKernelGetAttribute(
     value: *mut c_int,
     which: CUfunction_attribute,
     kernel: CUkernel,
-    _device: CUdevice,
+    device: CUdevice,
 ) -> CuResult {
+    if !(0..device::count()?).contains(&device) {
+        return Err(Status::INVALID_DEVICE);
+    }
     function::attribute(value, which, kernel as u64)
 }
 

@@ -273,6 +273,9 @@ unsafe fn cuboid(copy: *const CUDA_MEMCPY3D, stream: CUstream, wait: bool) -> Cu
     if copy.WidthInBytes == 0 || copy.Height == 0 {
         return Ok(());
     }
+    if copy.Depth > 1 && (dst_height < copy.Height || src_height < copy.Height) {
+        return Err(Status::INVALID_VALUE);
+    }
     for z in 0..copy.Depth {
         let depth = |start: usize| start.checked_add(z).ok_or(Status::INVALID_VALUE);
         let rows = Rows {

@@ -1,16 +1,152 @@
 #![allow(unsafe_code)]
-//! Queries about memory. Unsafe because results are written through the caller's pointers.
+//! Device memory, and queries about memory. Unsafe because results are written through the caller's pointers.
 
-use core::ffi::c_void;
+use core::ffi::{c_uint, c_void};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
+use protocol::ops;
 use protocol::status::{CuResult, Status};
 
+use crate::call::sync;
 use crate::custom::context::require_init;
-use crate::custom::init;
+use crate::custom::init::learn_of;
 use crate::generated::wire;
 use crate::marshal::put;
 use crate::process::process;
+use crate::thread;
 use crate::types::*;
+
+/// Addresses of stream-ordered allocations. To free one of them cannot fail, so that nobody has to wait for it.
+#[derive(Default)]
+pub struct PoolMemory {
+    live: Mutex<HashSet<u64>>,
+}
+
+impl PoolMemory {
+    fn allocated(&self, address: u64) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
+    }
+
+    /// Returns whether it is known.
+    fn freed(&self, address: u64) -> bool {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&address)
+    }
+}
+
+/// Asks the host for device memory. It may lie where the driver has had none so far: that of pools, and of graphs in a capture.
+fn allocate(wanted: bool, ask: impl FnOnce(Option<&mut u64>) -> CuResult) -> Result<u64, Status> {
+    let mut address = 0;
+    ask(wanted.then_some(&mut address))?;
+    if address != 0
+        && let Err(status) = learn_of(address)
+    {
+        let _ = wire::cuMemFree_v2(address);
+        return Err(status);
+    }
+    Ok(address)
+}
+
+/// What cannot be allocated is NULL.
+pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, len: usize) -> CuResult {
+    let wanted = !pointer.is_null();
+    let allocated = allocate(wanted, |address| wire::cuMemAlloc_v2(address, len as u64));
+    // SAFETY: not NULL: the caller's own variable.
+    unsafe { put(pointer, wanted.then_some(allocated.unwrap_or(0))) };
+    allocated.map(|_| ())
+}
+
+pub unsafe fn cuMemAllocPitch_v2(
+    pointer: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element: c_uint,
+) -> CuResult {
+    let wanted = !pointer.is_null();
+    let mut found = (!pitch.is_null()).then_some(0);
+    let allocated = allocate(wanted, |address| {
+        wire::cuMemAllocPitch_v2(address, found.as_mut(), width as u64, height as u64, element)
+    })?;
+    // SAFETY: not NULL: the caller's own variables.
+    unsafe {
+        put(pointer, wanted.then_some(allocated));
+        put(pitch, found.map(|pitch| pitch as usize));
+    }
+    Ok(())
+}
+
+/// What is known of no allocation begins at 0 and is empty.
+pub unsafe fn cuMemGetAddressRange_v2(
+    base: *mut CUdeviceptr,
+    len: *mut usize,
+    pointer: CUdeviceptr,
+) -> CuResult {
+    let mut start = (!base.is_null()).then_some(0);
+    let mut extent = (!len.is_null()).then_some(0);
+    let mut result = wire::cuMemGetAddressRange_v2(start.as_mut(), extent.as_mut(), pointer);
+    if result == Err(Status::NOT_FOUND)
+        && let Some((first, bytes)) = process().registered.range(pointer as usize)
+    {
+        (start, extent) = (start.map(|_| first as u64), extent.map(|_| bytes as u64));
+        result = Ok(());
+    }
+    if matches!(result, Ok(()) | Err(Status::NOT_FOUND)) {
+        // SAFETY: not NULL: the caller's own variables.
+        unsafe {
+            put(base, start);
+            put(len, extent.map(|bytes| bytes as usize));
+        }
+    }
+    result
+}
+
+/// # Safety
+/// `pointer` is NULL or valid for a write.
+unsafe fn from_pool(pointer: *mut CUdeviceptr, ask: impl FnOnce(Option<&mut u64>) -> CuResult) -> CuResult {
+    let wanted = !pointer.is_null();
+    let address = allocate(wanted, ask)?;
+    if address != 0 {
+        process().pool_memory.allocated(address);
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { put(pointer, wanted.then_some(address)) };
+    Ok(())
+}
+
+pub unsafe fn cuMemAllocAsync(pointer: *mut CUdeviceptr, len: usize, stream: CUstream) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe { from_pool(pointer, |address| wire::cuMemAllocAsync(address, len as u64, stream as u64)) }
+}
+
+pub unsafe fn cuMemAllocFromPoolAsync(
+    pointer: *mut CUdeviceptr,
+    len: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: passed on as received.
+    unsafe {
+        from_pool(pointer, |address| {
+            wire::cuMemAllocFromPoolAsync(address, len as u64, pool as u64, stream as u64)
+        })
+    }
+}
+
+/// Posted for memory that is known to be there; what else it may be, the driver judges at once.
+pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CuResult {
+    if pointer == 0 {
+        return thread::require_context().map(|_| ());
+    }
+    if process().pool_memory.freed(pointer) {
+        return wire::cuMemFreeAsync(pointer, stream as u64);
+    }
+    let request = |w: &mut protocol::Writer<'_>| {
+        w.u64(pointer);
+        w.u64(stream as u64);
+    };
+    sync(ops::cuMemFreeAsync, request, |_| Ok(()))
+}
 
 /// No attribute's value is longer: a list of devices.
 const MAX_VALUE_LEN: usize = 4096;
@@ -40,26 +176,4 @@ pub unsafe fn cuMemRangeGetAttributes(
         unsafe { place.cast::<u8>().copy_from_nonoverlapping(value.as_ptr(), size) };
     }
     Ok(())
-}
-
-/// What becomes of memory that was allocated in stream order: in a capture it is a graph's, which has addresses of its own.
-///
-/// # Safety
-/// `place` is NULL or valid for writes.
-pub unsafe fn give_in_order(place: *mut CUdeviceptr, address: Option<u64>) -> CuResult {
-    if let Some(address) = address
-        && process().captures.active()
-    {
-        init::learn_of(address)?;
-    }
-    // SAFETY: by the caller's promise.
-    unsafe { put(place, address) };
-    Ok(())
-}
-
-pub unsafe fn cuMemAllocAsync(place: *mut CUdeviceptr, len: usize, stream: CUstream) -> CuResult {
-    let mut address = (!place.is_null()).then_some(0);
-    wire::cuMemAllocAsync(address.as_mut(), len as u64, stream as u64)?;
-    // SAFETY: passed on as received.
-    unsafe { give_in_order(place, address) }
 }

@@ -103,13 +103,13 @@ pub unsafe fn cuModuleGetFunction(
     // SAFETY: the caller passes NUL-terminated text, or NULL.
     let name = unsafe { text(name) }?.to_owned();
     let module = module as u64;
-    let handle = function::find(Parent::Module(module), name, |name| {
+    let found = function::find(Parent::Module(module), name, |name| {
         let mut handle = 0;
         wire::cuModuleGetFunction(Some(&mut handle), module, Some(name))?;
         Ok(handle)
-    })?;
-    *function = handle as CUfunction;
-    Ok(())
+    });
+    *function = found.unwrap_or(0) as CUfunction;
+    found.map(|_| ())
 }
 
 pub unsafe fn cuModuleGetGlobal_v2(
@@ -121,6 +121,9 @@ pub unsafe fn cuModuleGetGlobal_v2(
     require_init()?;
     // SAFETY: the caller passes NUL-terminated text, or NULL.
     let name = unsafe { text(name) }?;
+    if address.is_null() && len.is_null() {
+        return Err(Status::INVALID_VALUE);
+    }
     let module = module as u64;
     // SAFETY: the caller passes pointers to its own variables, or NULL.
     unsafe {

@@ -7,7 +7,10 @@ use protocol::status::{CuResult, Status};
 
 use crate::copy::in_region;
 use crate::custom::context::require_init;
+use crate::custom::device;
 use crate::generated::wire;
+use crate::process::process;
+use crate::thread;
 use crate::types::*;
 
 /// What the host knows of an address.
@@ -26,12 +29,29 @@ pub struct Info {
 const KIND_NONE: u32 = 0;
 pub const KIND_HOST: u32 = 2;
 const KIND_MANAGED: u32 = 3;
+/// Of the guest alone: not a kind that the host knows.
+const KIND_REGISTERED: u32 = u32::MAX;
+
+/// What is known of memory that the program has registered. It has no address on the device.
+fn registered(address: u64) -> Option<Info> {
+    let (start, len) = process().registered.range(address as usize)?;
+    Some(Info {
+        kind: KIND_REGISTERED,
+        base: start as u64,
+        size: len as u64,
+        context: thread::current_context(),
+        device: device::current().unwrap_or(0),
+        flags: 0,
+        buffer_id: start as u64,
+        pool: 0,
+    })
+}
 
 /// Asks the host; INVALID_VALUE for an address that CUDA does not know.
 pub fn info(address: u64) -> Result<Info, Status> {
     let mut info = Info::default();
     if !in_region(address) {
-        return Err(Status::INVALID_VALUE);
+        return registered(address).ok_or(Status::INVALID_VALUE);
     }
     wire::pointer_info(
         address,
@@ -57,6 +77,8 @@ const SYNC_MEMOPS: u32 = 6;
 enum Value {
     Word(u64),
     Int(u32),
+    /// No such address: an error if nothing else is asked for, else 0.
+    Nowhere,
     /// `CUDA_POINTER_ATTRIBUTE_P2P_TOKENS`: deprecated, never available here.
     Unsupported,
 }
@@ -66,20 +88,26 @@ fn value(attribute: u32, pointer: u64, info: Option<&Info>) -> Result<Value, Sta
     let known = info.is_some();
     let zero = Info { device: DEVICE_INVALID, ..Info::default() };
     let info = info.unwrap_or(&zero);
-    let host = info.kind == KIND_HOST || info.kind == KIND_MANAGED;
+    let registered = info.kind == KIND_REGISTERED;
+    let host = info.kind == KIND_HOST || registered;
+    let reachable = host || info.kind == KIND_MANAGED;
     Ok(match attribute {
         1 => Value::Word(info.context),
         2 if !known => Value::Int(0),
-        2 => Value::Int(if info.kind == KIND_HOST { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
-        3 => Value::Word(if known { pointer } else { 0 }),
-        4 => Value::Word(if host { pointer } else { 0 }),
+        2 => Value::Int(if host { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
+        3 if !known || registered => Value::Nowhere,
+        3 => Value::Word(pointer),
+        4 if !reachable => Value::Nowhere,
+        4 => Value::Word(pointer),
         5 => Value::Unsupported,
-        SYNC_MEMOPS => Value::Int(0),
+        SYNC_MEMOPS => Value::Int(u32::from(info.kind == KIND_MANAGED)),
         7 => Value::Word(info.buffer_id),
         8 => Value::Int(u32::from(info.kind == KIND_MANAGED)),
         9 => Value::Int(info.device as u32),
         // No legacy IPC, no RDMA registration flags, no GPUDirect.
-        10 | 15 | 16 | 18 | 20 => Value::Int(0),
+        10 | 15 | 18 | 20 => Value::Int(0),
+        // `CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE`
+        16 => Value::Int(if known { 3 } else { 0 }),
         11 => Value::Word(info.base),
         12 => Value::Word(info.size),
         13 => Value::Int(u32::from(known)),
@@ -97,6 +125,8 @@ unsafe fn store(data: *mut c_void, value: Value) -> CuResult {
         Value::Word(word) => unsafe { data.cast::<u64>().write_unaligned(word) },
         // SAFETY: as above.
         Value::Int(int) => unsafe { data.cast::<u32>().write_unaligned(int) },
+        // SAFETY: as above.
+        Value::Nowhere => unsafe { data.cast::<u64>().write_unaligned(0) },
         Value::Unsupported => return Err(Status::NOT_SUPPORTED),
     }
     Ok(())
@@ -112,8 +142,12 @@ pub unsafe fn cuPointerGetAttribute(
         return Err(Status::INVALID_VALUE);
     }
     let info = info(pointer)?;
+    let value = value(attribute, pointer, Some(&info))?;
+    if matches!(value, Value::Nowhere) {
+        return Err(Status::INVALID_VALUE);
+    }
     // SAFETY: the caller passes room for the value that it asks for.
-    unsafe { store(data, value(attribute, pointer, Some(&info))?) }
+    unsafe { store(data, value) }
 }
 
 /// Unlike the single query this one succeeds for a pointer that CUDA does not know.

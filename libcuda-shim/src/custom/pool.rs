@@ -10,6 +10,8 @@ use crate::custom::vmm;
 use crate::generated::wire;
 use crate::types::*;
 
+pub use crate::custom::memory::cuMemAllocFromPoolAsync;
+
 /// The three reuse switches are `int`; from the release threshold on values are `cuuint64_t`.
 const LAST_INT_ATTRIBUTE: CUmemPool_attribute = 3;
 
@@ -63,16 +65,4 @@ pub unsafe fn cuMemPoolCreate(pool: *mut CUmemoryPool, props: *const CUmemPoolPr
     let pool = unsafe { pool.cast::<u64>().as_mut() };
     // SAFETY: the properties as bytes.
     wire::cuMemPoolCreate(pool, unsafe { props.cast::<[u8; 88]>().as_ref() })
-}
-
-pub unsafe fn cuMemAllocFromPoolAsync(
-    place: *mut CUdeviceptr,
-    len: usize,
-    pool: CUmemoryPool,
-    stream: CUstream,
-) -> CuResult {
-    let mut address = (!place.is_null()).then_some(0);
-    wire::cuMemAllocFromPoolAsync(address.as_mut(), len as u64, pool as u64, stream as u64)?;
-    // SAFETY: passed on as received.
-    unsafe { crate::custom::memory::give_in_order(place, address) }
 }

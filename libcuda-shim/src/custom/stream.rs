@@ -16,7 +16,11 @@ pub unsafe fn cuStreamSynchronize(stream: CUstream) -> CuResult {
 }
 
 pub unsafe fn cuStreamQuery(stream: CUstream) -> CuResult {
-    idle::stream(stream as u64, || wire::cuStreamQuery(stream as u64))
+    idle::stream(stream as u64, || wire::cuStreamQuery(stream as u64)).map_err(|status| match status {
+        // The driver's word for a stream that is none any more.
+        Status::INVALID_HANDLE => Status::CONTEXT_IS_DESTROYED,
+        status => status,
+    })
 }
 
 pub unsafe fn cuStreamAddCallback(

@@ -7729,11 +7729,8 @@ pub unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) 
             t.arg("bytesize", bytesize);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAlloc_v2(dptr_value.as_mut(), bytesize as u64)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemAlloc_v2(dptr, bytesize) }
         },
     )
 }
@@ -7757,20 +7754,10 @@ pub unsafe extern "C" fn cuMemAllocPitch_v2(
             t.arg("ElementSizeBytes", ElementSizeBytes);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            let mut pPitch_value = (!pPitch.is_null()).then_some(0u64);
-            wire::cuMemAllocPitch_v2(
-                dptr_value.as_mut(),
-                pPitch_value.as_mut(),
-                WidthInBytes as u64,
-                Height as u64,
-                ElementSizeBytes,
-            )?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pPitch.cast(), pPitch_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe {
+                custom::memory::cuMemAllocPitch_v2(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes)
+            }
         },
     )
 }
@@ -7824,14 +7811,8 @@ pub unsafe extern "C" fn cuMemGetAddressRange_v2(
             t.arg("dptr", dptr);
         },
         || {
-            let mut pbase_value = (!pbase.is_null()).then_some(0u64);
-            let mut psize_value = (!psize.is_null()).then_some(0u64);
-            wire::cuMemGetAddressRange_v2(pbase_value.as_mut(), psize_value.as_mut(), dptr)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pbase.cast(), pbase_value) };
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(psize.cast(), psize_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemGetAddressRange_v2(pbase, psize, dptr) }
         },
     )
 }
@@ -8116,7 +8097,10 @@ pub unsafe extern "C" fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) ->
             t.arg("dptr", dptr);
             t.arg("hStream", hStream);
         },
-        || wire::cuMemFreeAsync(dptr, hStream as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemFreeAsync(dptr, hStream) }
+        },
     )
 }
 
@@ -8129,7 +8113,10 @@ pub unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstrea
             t.arg("dptr", dptr);
             t.arg("hStream", hStream);
         },
-        || wire::cuMemFreeAsync(dptr, marshal::per_thread(hStream) as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemFreeAsync(dptr, marshal::per_thread(hStream)) }
+        },
     )
 }
 

@@ -3432,12 +3432,16 @@ pub fn cuMemAllocManaged(dptr: Option<&mut u64>, bytesize: u64, flags: u32) -> C
 
 /// Moves managed memory to a device: a hint.
 pub fn cuMemPrefetchAsync(devPtr: u64, count: u64, dstDevice: i32, hStream: u64) -> CuResult {
-    posted(ops::cuMemPrefetchAsync, |w| {
-        w.u64(devPtr);
-        w.u64(count);
-        w.i32(dstDevice);
-        w.u64(hStream);
-    })
+    sync(
+        ops::cuMemPrefetchAsync,
+        |w| {
+            w.u64(devPtr);
+            w.u64(count);
+            w.i32(dstDevice);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
 }
 
 /// Moves managed memory to a location: a hint.
@@ -3448,13 +3452,17 @@ pub fn cuMemPrefetchAsync_v2(
     flags: u32,
     hStream: u64,
 ) -> CuResult {
-    posted(ops::cuMemPrefetchAsync_v2, |w| {
-        w.u64(devPtr);
-        w.u64(count);
-        w.fixed(&location);
-        w.u32(flags);
-        w.u64(hStream);
-    })
+    sync(
+        ops::cuMemPrefetchAsync_v2,
+        |w| {
+            w.u64(devPtr);
+            w.u64(count);
+            w.fixed(&location);
+            w.u32(flags);
+            w.u64(hStream);
+        },
+        |_| Ok(()),
+    )
 }
 
 /// Advises on the use of managed memory.

@@ -152,9 +152,9 @@ pub const cuMemGetInfo_v2: u16 = 0x0313;
 pub const cuMemGetAddressRange_v2: u16 = 0x0314;
 /// `cuMemAllocManaged`, sync.
 pub const cuMemAllocManaged: u16 = 0x0315;
-/// `cuMemPrefetchAsync`, posted.
+/// `cuMemPrefetchAsync`, sync.
 pub const cuMemPrefetchAsync: u16 = 0x0316;
-/// `cuMemPrefetchAsync_v2`, posted.
+/// `cuMemPrefetchAsync_v2`, sync.
 pub const cuMemPrefetchAsync_v2: u16 = 0x0317;
 /// `cuMemAdvise`, sync.
 pub const cuMemAdvise: u16 = 0x0318;
@@ -3482,28 +3482,28 @@ pub mod info {
     pub static cuMemPrefetchAsync: OpInfo = OpInfo {
         op: 0x0316,
         name: "cuMemPrefetchAsync",
-        class: Class::Posted,
+        class: Class::Sync,
         args: &["devPtr", "count", "dstDevice", "hStream"],
     };
     /// `cuMemPrefetchAsync_ptsz`
     pub static cuMemPrefetchAsync_ptsz: OpInfo = OpInfo {
         op: 0x0316,
         name: "cuMemPrefetchAsync_ptsz",
-        class: Class::Posted,
+        class: Class::Sync,
         args: &["devPtr", "count", "dstDevice", "hStream"],
     };
     /// `cuMemPrefetchAsync_v2`
     pub static cuMemPrefetchAsync_v2: OpInfo = OpInfo {
         op: 0x0317,
         name: "cuMemPrefetchAsync_v2",
-        class: Class::Posted,
+        class: Class::Sync,
         args: &["devPtr", "count", "location", "flags", "hStream"],
     };
     /// `cuMemPrefetchAsync_v2_ptsz`
     pub static cuMemPrefetchAsync_v2_ptsz: OpInfo = OpInfo {
         op: 0x0317,
         name: "cuMemPrefetchAsync_v2_ptsz",
-        class: Class::Posted,
+        class: Class::Sync,
         args: &["devPtr", "count", "location", "flags", "hStream"],
     };
     /// `cuMemAdvise`

@@ -29,12 +29,19 @@ pub fn device_alloc(
         cuda.memory.unreserve(len);
         return Err(status);
     }
+    // Nothing, of a pool.
+    if base == 0 && len == 0 {
+        cuda.memory.unreserve(len);
+        return put(Some(dptr), base);
+    }
     if kind == Memory::Pool {
-        // In a capture it is memory of a graph.
+        // In a capture it is memory of a graph; a pool of the program's own makes the driver reserve more. The program asks for what it does not know.
         cuda.space.learn(base, len);
     }
     if !cuda.space.contains(base) {
         cuda.space.look();
+    }
+    if !cuda.space.contains(base) {
         let _ = free(base);
         cuda.memory.unreserve(len);
         tracing::error!(address = %format_args!("{base:#x}"), len, "the driver's memory lies where the program does not expect it");
@@ -237,6 +244,9 @@ pub fn cuMemPrefetchAsync_v2(
     hStream: u64,
 ) -> CuResult {
     let stream = cuda.inward(Kind::CUstream, hStream)?;
+    if flags != 0 {
+        return Err(Status::INVALID_VALUE);
+    }
     let Some(allocation) = managed(cuda, devPtr, count)? else {
         // SAFETY: takes numbers, a structure by value and a handle of the driver.
         return unsafe { cuda.raw().cuMemPrefetchAsync_v2(devPtr, count, Bytes(location), flags, stream) };
@@ -286,7 +296,10 @@ pub fn cuMemAdvise_v2(
     location: [u8; 8],
 ) -> CuResult {
     match managed(cuda, devPtr, count)? {
-        Some(allocation) => advise(cuda, &allocation, advice, ordinal(&location).unwrap_or(-1)),
+        Some(allocation) => advise(cuda, &allocation, advice, ordinal(&location).unwrap_or(-1)).map_err(
+            // Other than the form with an ordinal, for which that is no device.
+            |status| if status == Status::INVALID_DEVICE { Status::INVALID_VALUE } else { status },
+        ),
         // SAFETY: takes numbers and a structure by value.
         None => unsafe { cuda.raw().cuMemAdvise_v2(devPtr, count, advice, Bytes(location)) },
     }

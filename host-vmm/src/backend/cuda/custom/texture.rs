@@ -53,6 +53,10 @@ pub fn cuTexObjectDestroy(cuda: &CudaBackend, _: &mut Call<'_>, texture: u64) ->
 }
 
 fn end(numbers: &Numbers, number: u64, destroy: impl FnOnce(u64) -> CuResult) -> CuResult {
+    // As with free().
+    if number == 0 {
+        return Ok(());
+    }
     if !numbers.leave(number) {
         return Err(Status::INVALID_VALUE);
     }
