@@ -403,7 +403,7 @@ int load_file(const char *path) {
 int unhandled() {
     void *library = dlopen("libcuda.so.1", RTLD_NOW);
     EXPECT(library, "%s", dlerror());
-    for (const char *name : {"cuArrayDestroy", "cuTexRefCreate", "cuArrayDestroy", "cuArrayDestroy"}) {
+    for (const char *name : {"cuGLInit", "cuVDPAUGetDevice", "cuGLInit", "cuGLInit"}) {
         auto function = reinterpret_cast<CUresult (*)(void *)>(dlsym(library, name));
         EXPECT(function, "%s", name);
         printf("%s: %s\n", name, error_name(function(nullptr)));
