@@ -59,6 +59,11 @@ pub fn in_region(address: u64) -> bool {
     process().session.get().is_some_and(|session| session.contains(address))
 }
 
+/// Whether an address is one of the window, which the program can reach as well.
+pub fn in_window(address: u64) -> bool {
+    process().session.get().is_some_and(|session| session.region().window_range().contains(&address))
+}
+
 /// `height` rows of `width` bytes, with the distance between rows on each side.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use protocol::status::{CuResult, Status};
 
+use crate::copy::in_window;
 use crate::custom::context::require_init;
 use crate::custom::{device, function};
 use crate::function::Parent;
@@ -191,8 +192,20 @@ pub unsafe fn cuLibraryGetManaged(
     // SAFETY: the caller passes NUL-terminated text, or NULL.
     let name = unsafe { text(name) }?;
     let host = host_library(library as u64)?;
+    let ask = |a: &mut u64, l: &mut u64| {
+        wire::cuLibraryGetManaged(Some(&mut *a), Some(l), host, Some(name))?;
+        // A driver places managed variables of modules itself, where the program has no memory: better an error than a crash at the first use.
+        if !in_window(*a) {
+            crate::log!(
+                Error,
+                "managed variable {name:?}: variables declared __managed__ are not supported on a GPU yet"
+            );
+            return Err(Status::NOT_SUPPORTED);
+        }
+        Ok(())
+    };
     // SAFETY: the caller passes pointers to its own variables, or NULL.
-    unsafe { give_global(address, len, |a, l| wire::cuLibraryGetManaged(Some(a), Some(l), host, Some(name))) }
+    unsafe { give_global(address, len, ask) }
 }
 
 pub unsafe fn cuLibraryGetKernelCount(count: *mut c_uint, library: CUlibrary) -> CuResult {
