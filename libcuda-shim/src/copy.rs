@@ -61,7 +61,7 @@ pub fn in_region(address: u64) -> bool {
 
 /// Whether an address is one of the window, which the program can reach as well.
 pub fn in_window(address: u64) -> bool {
-    process().session.get().is_some_and(|session| session.region().window_range().contains(&address))
+    process().session.get().is_some_and(|session| session.in_window(address))
 }
 
 /// `height` rows of `width` bytes, with the distance between rows on each side.

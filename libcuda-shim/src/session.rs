@@ -126,6 +126,11 @@ impl Session {
         Err(OpenError::new(Status::OPERATING_SYSTEM, message))
     }
 
+    /// Whether an address is one of the window, which program and worker share.
+    pub fn in_window(&self, address: u64) -> bool {
+        self.region.window_range().contains(&address)
+    }
+
     /// Whether an address is one of device memory or of the window.
     #[inline]
     pub fn contains(&self, address: u64) -> bool {
