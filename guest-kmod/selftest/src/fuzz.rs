@@ -51,7 +51,7 @@ fn process(seed: u64, calls: u64) -> Result<()> {
     let mut regions = [0u64; 16];
     let mut succeeded = 0u64;
     for call in 0..calls {
-        if random.next() % 1000 == 0 {
+        if random.next().is_multiple_of(1000) {
             device = Device::open()?;
         }
         let fd = device.as_fd().as_raw_fd();
@@ -76,7 +76,7 @@ fn process(seed: u64, calls: u64) -> Result<()> {
             8 => abi::PIN ^ (1 << (random.next() % 32)),
             9 => (u32::from(abi::MAGIC) << 8) | (random.next() as u32 & 0xffff_00ff),
             10 => {
-                let offset = if random.next() % 2 == 0 {
+                let offset = if random.next().is_multiple_of(2) {
                     (random.pick(&regions) & ((1 << 40) - 1)) << 12
                 } else {
                     words[0] & !4095
@@ -88,10 +88,10 @@ fn process(seed: u64, calls: u64) -> Result<()> {
                     let at = libc::mmap(std::ptr::null_mut(), len, 3, flags, fd, offset as i64);
                     if at != libc::MAP_FAILED {
                         at.cast::<u64>().write(call);
-                        if random.next() % 4 != 0 {
+                        if !random.next().is_multiple_of(4) {
                             libc::munmap(at, len);
                         } else {
-                            libc::munmap(at.byte_add(len / 2 & !4095), len);
+                            libc::munmap(at.byte_add((len / 2) & !4095), len);
                             libc::munmap(at, len);
                         }
                         succeeded += 1;
@@ -107,7 +107,7 @@ fn process(seed: u64, calls: u64) -> Result<()> {
             },
         };
         // A valid call now and then: small sizes, known flags.
-        if random.next() % 2 == 0 {
+        if random.next().is_multiple_of(2) {
             match op {
                 abi::ALLOC_WINDOW => (words[0], words[1]) = ((1 + random.next() % 16) << 12, 0),
                 abi::PIN => {

@@ -38,7 +38,8 @@ fn run() -> Result<()> {
     system::mount_all()?;
     system::load_modules()?;
     wait_for("the device", || Ok(Device::open().is_ok()))?;
-    let cases: [(&str, fn() -> Result<()>); 10] = [
+    type Case = (&'static str, fn() -> Result<()>);
+    let cases: [Case; 10] = [
         ("window", window),
         ("pinned", pinned),
         ("refused", refused),
@@ -229,10 +230,9 @@ fn refused() -> Result<()> {
         ensure!(!wrong, "mapping: {what}");
     }
     // SAFETY: the window's own range.
-    ensure!(
-        unsafe { libc::mprotect(window.as_ptr().cast(), 4096, libc::PROT_READ | libc::PROT_EXEC) } != 0,
-        "a window became executable"
-    );
+    let executable =
+        unsafe { libc::mprotect(window.as_ptr().cast(), 4096, libc::PROT_READ | libc::PROT_EXEC) };
+    ensure!(executable != 0, "a window became executable");
     ensure!(Agent::of(&device).is_err(), "a cookie was taken twice");
     let pinned_window = device.window(4096)?;
     let pinned = pinned_window.region();

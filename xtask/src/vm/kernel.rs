@@ -37,10 +37,11 @@ impl Kernel {
     /// It cannot be fetched.
     pub fn of(release: &Release) -> Result<Self> {
         let root = release.root("kernel", &["linux-image-cloud-amd64"])?;
-        let vmlinuz = root.find("boot", "vmlinuz-", "")?;
-        let name = vmlinuz.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let version = name.trim_start_matches("vmlinuz-").to_owned();
-        let modules = root.dir.join("usr/lib/modules").join(&version);
+        // Newer packages have the image beside the modules.
+        let modules = root.find("usr/lib/modules", "", "")?;
+        let version = modules.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let beside = modules.join("vmlinuz");
+        let vmlinuz = if beside.is_file() { beside } else { root.find("boot", "vmlinuz-", "")? };
         let vmlinux = unpacked(&vmlinuz, &version)?.unwrap_or_else(|| vmlinuz.clone());
         Ok(Self { version, vmlinuz, vmlinux, modules })
     }
