@@ -154,6 +154,37 @@ fn next_word(data: &mut impl Iterator<Item = u8>, seen: &[u64]) -> Option<u64> {
     })
 }
 
+/// A module's bytes, to a broker with 16 MiB of guest memory. Every region that comes to be is looked at from end to end.
+/// Tells whether all bytes were taken.
+pub fn broker(data: &[u8]) -> bool {
+    use crate::broker::{Broker, Limits};
+    use crate::vmm::memory::GuestRam;
+
+    static RAM: OnceLock<GuestRam> = OnceLock::new();
+    let ram = RAM.get_or_init(|| GuestRam::new(16 << 20).expect("guest memory"));
+    let limits = Limits { sessions: 4, regions: 8, extents: 64, guest_extents: 100, region_bytes: 8 << 20 };
+    let broker = Broker::new(ram.clone(), limits, Box::new(|| ()));
+    let Ok(mut connection) = broker.connect(1) else { return false };
+    let mut taken = true;
+    let mut sessions = Vec::new();
+    // In pieces, so that something can be used between messages.
+    for piece in data.chunks(32) {
+        taken &= connection.receive(piece).is_ok();
+        if !taken {
+            break;
+        }
+        sessions.extend(broker.claim([5, 6]));
+        for region in sessions.iter().flat_map(|session| (0..4).filter_map(|id| session.region(id).ok())) {
+            let pieces = region.pieces(ram, 0, region.len_bytes()).expect("the region's own length");
+            assert_eq!(pieces.iter().map(|piece| piece.len_bytes).sum::<u64>(), region.len_bytes());
+            assert!(pieces.iter().all(|piece| piece.file_offset_bytes + piece.len_bytes <= 16 << 20));
+        }
+    }
+    drop(connection);
+    assert_eq!(broker.uses(), 0);
+    taken
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -186,35 +217,4 @@ mod tests {
         // Otherwise the corpus does not fit the operations any more and reaches nothing.
         assert!(files > 0 && succeeded >= 15, "{files} files, {succeeded} requests succeeded");
     }
-}
-
-/// A module's bytes, to a broker with 16 MiB of guest memory. Every region that comes to be is looked at from end to end.
-/// Tells whether all bytes were taken.
-pub fn broker(data: &[u8]) -> bool {
-    use crate::broker::{Broker, Limits};
-    use crate::vmm::memory::GuestRam;
-
-    static RAM: OnceLock<GuestRam> = OnceLock::new();
-    let ram = RAM.get_or_init(|| GuestRam::new(16 << 20).expect("guest memory"));
-    let limits = Limits { sessions: 4, regions: 8, extents: 64, guest_extents: 100, region_bytes: 8 << 20 };
-    let broker = Broker::new(ram.clone(), limits, Box::new(|| ()));
-    let Ok(mut connection) = broker.connect(1) else { return false };
-    let mut taken = true;
-    let mut sessions = Vec::new();
-    // In pieces, so that something can be used between messages.
-    for piece in data.chunks(32) {
-        taken &= connection.receive(piece).is_ok();
-        if !taken {
-            break;
-        }
-        sessions.extend(broker.claim([5, 6]));
-        for region in sessions.iter().flat_map(|session| (0..4).filter_map(|id| session.region(id).ok())) {
-            let pieces = region.pieces(ram, 0, region.len_bytes()).expect("the region's own length");
-            assert_eq!(pieces.iter().map(|piece| piece.len_bytes).sum::<u64>(), region.len_bytes());
-            assert!(pieces.iter().all(|piece| piece.file_offset_bytes + piece.len_bytes <= 16 << 20));
-        }
-    }
-    drop(connection);
-    assert_eq!(broker.uses(), 0);
-    taken
 }
