@@ -12,7 +12,8 @@ use protocol::copy::{Memory, Place};
 use protocol::status::{CuResult, Status};
 
 use crate::chunks::{BoxChunk, Chunk, box_chunks};
-use crate::copy::{AHEAD, STAGE_FIRST, Side};
+use crate::copy::{AHEAD, STAGE_FIRST, Side, settled};
+use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
 use crate::session::Slot;
 use crate::thread;
@@ -122,10 +123,16 @@ pub unsafe fn run(dst: &End, src: &End, extent: Extent, stream: u64, wait: bool)
             let flags = if wait { WAIT } else { 0 };
             wire::copy_box(Some(&dst.encode()), Some(&src.encode()), width, height, depth, stream, flags)
         }
-        // SAFETY: by the caller's promise.
-        (Ok(dst), Err(src)) => unsafe { stage_in(&dst, src, extent, stream) },
-        // SAFETY: by the caller's promise.
-        (Err(dst), Ok(src)) => unsafe { stage_out(dst, &src, extent, stream) },
+        (Ok(dst), Err(src)) => {
+            refuse_staged(stream)?;
+            // SAFETY: by the caller's promise.
+            settled(unsafe { stage_in(&dst, src, extent, stream) })
+        }
+        (Err(dst), Ok(src)) => {
+            refuse_staged(stream)?;
+            // SAFETY: by the caller's promise.
+            settled(unsafe { stage_out(dst, &src, extent, stream) })
+        }
         // No array on either side: not a copy for this module.
         (Err(_), Err(_)) => Err(Status::UNKNOWN),
     }

@@ -123,12 +123,12 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         (Side::Region(_), Side::Host(_)) => {
             refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
-            unsafe { stage_in(&rows, stream, wait) }
+            settled(unsafe { stage_in(&rows, stream, wait) })
         }
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
-            unsafe { stage_out(&rows, stream) }
+            settled(unsafe { stage_out(&rows, stream) })
         }
         (Side::Host(dst), Side::Host(src)) => {
             wire::cuStreamSynchronize(stream)?;
@@ -140,6 +140,14 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             Ok(())
         }
     }
+}
+
+/// The result of a copy in pieces: after an error the others' errors are not left to a later call.
+pub fn settled(result: CuResult) -> CuResult {
+    if result.is_err() {
+        thread::with(|thread| thread.lane()?.settle())?;
+    }
+    result
 }
 
 fn slot_len() -> Result<u64, Status> {

@@ -361,6 +361,14 @@ impl Lane {
         self.guest.take_latched().inspect(|status| sticky::note(*status))
     }
 
+    /// Waits until all that was posted has been taken up, and drops its errors: those of the pieces of a copy whose call reports the first one.
+    pub fn settle(&mut self) -> CuResult {
+        let last = self.guest.last_seq();
+        self.guest.wait_completed(last).map_err(|error| failed(&error))?;
+        let _ = self.guest.take_latched();
+        Ok(())
+    }
+
     pub fn slot_len(&self) -> usize {
         slot_len(self.guest.staging_len()) as usize
     }

@@ -154,6 +154,11 @@ pub const SAMPLES: &[Sample] = &[
         with_options(runtime("graph_explicit", &["graph_explicit.cu"]), &["-rdc=true"]),
         "no graphs on the CPU",
     ),
+    gpu_only(runtime("textures", &["textures.cu"]), "no textures on the CPU"),
+    gpu_only(runtime("copies_3d", &["copies_3d.cu"]), "no arrays on the CPU"),
+    gpu_only(runtime("vmm", &["vmm.cu"]), "no memory without addresses on the CPU"),
+    gpu_only(runtime("stream_memops", &["stream_memops.cu"]), "no stream memory operations on the CPU"),
+    gpu_only(runtime("ipc", &["ipc.cu"]), "no memory of other programs on the CPU"),
 ];
 
 /// Programs of the library tests (`test_shim`): built as samples are, in no matrix.

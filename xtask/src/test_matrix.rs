@@ -42,9 +42,12 @@ impl Leg {
         }
     }
 
-    /// What the sample needs and this leg's backend does not have.
+    /// What the sample needs and this leg does not have: behind the nested one there is the CPU, too.
     fn lacks(self, sample: &Sample) -> Option<&'static str> {
-        if self.backend() == "cpu" { sample.cpu_lacks } else { None }
+        match self {
+            Self::CpuStatic | Self::CpuShared | Self::Nested => sample.cpu_lacks,
+            Self::GpuStatic | Self::GpuShared => None,
+        }
     }
 
     /// Why this leg cannot run on this machine.

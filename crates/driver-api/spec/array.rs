@@ -3,11 +3,13 @@
 /// Creates a one- or two-dimensional array.
 #[op(0x0700, since = 3020)]
 #[sync]
+#[host_custom]
 fn cuArrayCreate_v2(#[out] pHandle: *mut CUarray, #[input] pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR);
 
 /// Creates an array of up to three dimensions, layered, cubemap or sparse if asked for.
 #[op(0x0701, since = 3020)]
 #[sync]
+#[host_custom]
 fn cuArray3DCreate_v2(#[out] pHandle: *mut CUarray, #[input] pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR);
 
 /// Size and format of an array.
@@ -23,6 +25,7 @@ fn cuArray3DGetDescriptor_v2(#[out] pArrayDescriptor: *mut CUDA_ARRAY3D_DESCRIPT
 /// Destroys an array.
 #[op(0x0704, since = 2000)]
 #[sync]
+#[host_custom]
 fn cuArrayDestroy(#[dies] hArray: CUarray);
 
 /// Memory that a sparse or deferred array needs.
@@ -47,6 +50,7 @@ fn cuArrayGetSparseProperties(#[out] sparseProperties: *mut CUDA_ARRAY_SPARSE_PR
 /// Creates an array with mipmap levels.
 #[op(0x0708, since = 5000)]
 #[sync]
+#[host_custom]
 fn cuMipmappedArrayCreate(
     #[out] pHandle: *mut CUmipmappedArray,
     #[input] pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR,
@@ -56,6 +60,7 @@ fn cuMipmappedArrayCreate(
 /// Destroys an array with mipmap levels.
 #[op(0x0709, since = 5000)]
 #[sync]
+#[host_custom]
 fn cuMipmappedArrayDestroy(#[dies] hMipmappedArray: CUmipmappedArray);
 
 /// The array of one mipmap level.

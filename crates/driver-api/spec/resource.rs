@@ -99,7 +99,7 @@ fn cuGreenCtxWaitEvent(hCtx: CUgreenCtx, hEvent: CUevent);
 #[op(0x080c, since = 12050)]
 #[sync]
 fn cuGreenCtxStreamCreate(
-    #[out] phStream: *mut CUstream,
+    #[out] #[parent(greenCtx)] phStream: *mut CUstream,
     greenCtx: CUgreenCtx,
     flags: c_uint,
     priority: c_int,

@@ -120,7 +120,7 @@ fn cuMemImportFromShareableHandle(
 );
 
 /// As `cuMemExportToShareableHandle`. A fabric handle is in `shared` as it is; for a file descriptor, which stays on the host, its
-/// first 16 bytes are a secret by which any session finds it.
+/// first 32 bytes are a ticket by which any session finds it.
 #[op(0x078b)]
 #[sync]
 #[internal]

@@ -20,18 +20,7 @@ impl ArrayCalls for CudaBackend {
         pHandle: Option<&mut u64>,
         pAllocateArray: Option<&[u8; 24]>,
     ) -> CuResult {
-        self.room()?;
-        let mut pHandle_raw = 0u64;
-        let mut pAllocateArray = Buffer::new(pAllocateArray.map(|bytes| &bytes[..]));
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw()
-                .cuArrayCreate_v2(buffer::out(pHandle.is_some(), &mut pHandle_raw), pAllocateArray.as_ptr())
-        }?;
-        if let Some(pHandle) = pHandle {
-            *pHandle = self.born(call, Kind::CUarray, pHandle_raw, None)?;
-        }
-        Ok(())
+        custom::array::cuArrayCreate_v2(self, call, pHandle, pAllocateArray)
     }
 
     fn cuArray3DCreate_v2(
@@ -40,18 +29,7 @@ impl ArrayCalls for CudaBackend {
         pHandle: Option<&mut u64>,
         pAllocateArray: Option<&[u8; 40]>,
     ) -> CuResult {
-        self.room()?;
-        let mut pHandle_raw = 0u64;
-        let mut pAllocateArray = Buffer::new(pAllocateArray.map(|bytes| &bytes[..]));
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw()
-                .cuArray3DCreate_v2(buffer::out(pHandle.is_some(), &mut pHandle_raw), pAllocateArray.as_ptr())
-        }?;
-        if let Some(pHandle) = pHandle {
-            *pHandle = self.born(call, Kind::CUarray, pHandle_raw, None)?;
-        }
-        Ok(())
+        custom::array::cuArray3DCreate_v2(self, call, pHandle, pAllocateArray)
     }
 
     fn cuArrayGetDescriptor_v2(
@@ -83,13 +61,7 @@ impl ArrayCalls for CudaBackend {
     }
 
     fn cuArrayDestroy(&self, call: &mut Call<'_>, hArray: u64) -> CuResult {
-        let (hArray, hArray_dying) = self.dying(Kind::CUarray, hArray)?;
-        let result = {
-            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-            unsafe { self.raw().cuArrayDestroy(hArray) }
-        };
-        self.settle(&result, [hArray_dying]);
-        result
+        custom::array::cuArrayDestroy(self, call, hArray)
     }
 
     fn cuArrayGetMemoryRequirements(
@@ -155,31 +127,11 @@ impl ArrayCalls for CudaBackend {
         pMipmappedArrayDesc: Option<&[u8; 40]>,
         numMipmapLevels: u32,
     ) -> CuResult {
-        self.room()?;
-        let mut pHandle_raw = 0u64;
-        let mut pMipmappedArrayDesc = Buffer::new(pMipmappedArrayDesc.map(|bytes| &bytes[..]));
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw().cuMipmappedArrayCreate(
-                buffer::out(pHandle.is_some(), &mut pHandle_raw),
-                pMipmappedArrayDesc.as_ptr(),
-                numMipmapLevels,
-            )
-        }?;
-        if let Some(pHandle) = pHandle {
-            *pHandle = self.born(call, Kind::CUmipmappedArray, pHandle_raw, None)?;
-        }
-        Ok(())
+        custom::array::cuMipmappedArrayCreate(self, call, pHandle, pMipmappedArrayDesc, numMipmapLevels)
     }
 
     fn cuMipmappedArrayDestroy(&self, call: &mut Call<'_>, hMipmappedArray: u64) -> CuResult {
-        let (hMipmappedArray, hMipmappedArray_dying) = self.dying(Kind::CUmipmappedArray, hMipmappedArray)?;
-        let result = {
-            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-            unsafe { self.raw().cuMipmappedArrayDestroy(hMipmappedArray) }
-        };
-        self.settle(&result, [hMipmappedArray_dying]);
-        result
+        custom::array::cuMipmappedArrayDestroy(self, call, hMipmappedArray)
     }
 
     fn cuMipmappedArrayGetLevel(
@@ -3285,6 +3237,7 @@ impl ResourceCalls for CudaBackend {
         priority: i32,
     ) -> CuResult {
         self.room()?;
+        let greenCtx_id = greenCtx;
         let mut phStream_raw = 0u64;
         let greenCtx = self.inward(Kind::CUgreenCtx, greenCtx)?;
         // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
@@ -3297,7 +3250,7 @@ impl ResourceCalls for CudaBackend {
             )
         }?;
         if let Some(phStream) = phStream {
-            *phStream = self.born(call, Kind::CUstream, phStream_raw, None)?;
+            *phStream = self.born(call, Kind::CUstream, phStream_raw, Some(greenCtx_id))?;
         }
         Ok(())
     }

@@ -3239,7 +3239,7 @@ pub trait VmmCalls {
     }
 
     /// As `cuMemExportToShareableHandle`. A fabric handle is in `shared` as it is; for a file descriptor, which stays on the host, its
-    /// first 16 bytes are a secret by which any session finds it.
+    /// first 32 bytes are a ticket by which any session finds it.
     fn memory_export(
         &self,
         call: &mut Call<'_>,

@@ -64,10 +64,18 @@ pub fn learn_ranges() -> CuResult {
     session.reserve(words)
 }
 
-/// Memory of a graph: the driver may have given it addresses where it had none before.
+/// Memory of a graph or a pool: the driver may have given it addresses where it had none before.
 pub fn learn_of(address: u64) -> CuResult {
     let known = process().session.get().is_some_and(|session| session.contains(address));
     if known { Ok(()) } else { learn_ranges() }
+}
+
+/// As [`learn_of`], for an output that may be absent or 0.
+pub fn learn_address(address: Option<u64>) -> CuResult {
+    match address {
+        None | Some(0) => Ok(()),
+        Some(address) => learn_of(address),
+    }
 }
 
 /// A context of a device has come into use. That of the first one is ready after `cuInit`.

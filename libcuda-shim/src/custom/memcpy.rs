@@ -328,6 +328,22 @@ pub unsafe fn cuMemcpyWithAttributesAsync(
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_STREAM` to `_ANY`
 const ACCESS_ORDERS: core::ops::RangeInclusive<u32> = 1..=3;
 
+/// Batches do not go to the legacy default stream.
+pub fn batch_stream(stream: CUstream) -> CuResult {
+    if stream.is_null() || stream == CU_STREAM_LEGACY { Err(Status::INVALID_VALUE) } else { Ok(()) }
+}
+
+/// Tells a caller of the first version which copy has failed: the largest number if none has, or the call as a whole.
+///
+/// # Safety
+/// `place` is NULL or the caller's own variable.
+pub unsafe fn tell_failed(place: *mut usize, result: Result<(), (usize, Status)>) -> CuResult {
+    let index = result.map_or_else(|(index, _)| index, |()| usize::MAX);
+    // SAFETY: by the caller's promise.
+    unsafe { crate::marshal::put(place, (!place.is_null()).then_some(index)) };
+    result.map_err(|(_, status)| status)
+}
+
 /// Copies in their order; all that the attributes allow beyond that is not made use of. Returns the index of the copy that failed.
 ///
 /// # Safety
@@ -344,9 +360,10 @@ unsafe fn batch(
     require_init().map_err(whole)?;
     let missing =
         dsts.is_null() || srcs.is_null() || lens.is_null() || attributes.is_null() || firsts.is_null();
-    if missing || count == 0 || attribute_count == 0 || attribute_count > count || stream.is_null() {
+    if missing || count == 0 || attribute_count == 0 || attribute_count > count {
         return Err(whole(Status::INVALID_VALUE));
     }
+    batch_stream(stream).map_err(whole)?;
     let mut previous = None;
     for index in 0..attribute_count {
         // SAFETY: arrays of `attribute_count` elements by the caller's promise.
@@ -357,6 +374,12 @@ unsafe fn batch(
             return Err(whole(Status::INVALID_VALUE));
         }
         previous = Some(first);
+    }
+    for index in 0..count {
+        // SAFETY: an array of `count` elements by the caller's promise.
+        if unsafe { lens.add(index).read() } == 0 {
+            return Err((index, Status::INVALID_VALUE));
+        }
     }
     for index in 0..count {
         // SAFETY: arrays of `count` elements by the caller's promise.
@@ -380,13 +403,9 @@ pub unsafe fn cuMemcpyBatchAsync(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: passed on as received.
-    unsafe { batch((dsts, srcs, lens), count, (attributes, firsts), attribute_count, stream) }.map_err(
-        |(index, status)| {
-            // SAFETY: the caller passes a pointer to its own variable, or NULL.
-            unsafe { crate::marshal::put(failed, (!failed.is_null()).then_some(index)) };
-            status
-        },
-    )
+    unsafe {
+        tell_failed(failed, batch((dsts, srcs, lens), count, (attributes, firsts), attribute_count, stream))
+    }
 }
 
 pub unsafe fn cuMemcpyBatchAsync_v2(

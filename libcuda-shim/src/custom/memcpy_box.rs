@@ -8,7 +8,7 @@ use protocol::status::{CuResult, Status};
 use crate::box_copy::{self, End, Extent, In};
 use crate::copy::{self, Rows, Side};
 use crate::custom::context::require_init;
-use crate::custom::memcpy::either;
+use crate::custom::memcpy::{batch_stream, either, tell_failed};
 use crate::generated::wire;
 use crate::pointer::input;
 use crate::types::*;
@@ -181,9 +181,10 @@ unsafe fn batch(
     // What is wrong with the call as a whole has no index.
     let whole = |status| (usize::MAX, status);
     require_init().map_err(whole)?;
-    if count == 0 || ops.is_null() || flags != 0 || stream.is_null() {
+    if count == 0 || ops.is_null() || flags != 0 {
         return Err(whole(Status::INVALID_VALUE));
     }
+    batch_stream(stream).map_err(whole)?;
     for index in 0..count {
         // SAFETY: an array of `count` elements by the caller's promise.
         let op = unsafe { ops.add(index).read_unaligned() };
@@ -201,11 +202,7 @@ pub unsafe fn cuMemcpy3DBatchAsync(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: passed on as received.
-    unsafe { batch(count, ops, flags, stream) }.map_err(|(index, status)| {
-        // SAFETY: the caller passes a pointer to its own variable, or NULL.
-        unsafe { crate::marshal::put(failed, (!failed.is_null()).then_some(index)) };
-        status
-    })
+    unsafe { tell_failed(failed, batch(count, ops, flags, stream)) }
 }
 
 pub unsafe fn cuMemcpy3DBatchAsync_v2(

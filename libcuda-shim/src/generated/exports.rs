@@ -3634,6 +3634,7 @@ pub unsafe extern "C" fn cuGraphMemFreeNodeGetParams(
         || {
             let mut dptr_out_value = (!dptr_out.is_null()).then_some(0u64);
             wire::cuGraphMemFreeNodeGetParams(hNode as u64, dptr_out_value.as_mut())?;
+            custom::init::learn_address(dptr_out_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(dptr_out.cast(), dptr_out_value) };
             Ok(())
@@ -4839,6 +4840,7 @@ pub unsafe extern "C" fn cuIpcOpenMemHandle(
             // SAFETY: the structure is 64 bytes without padding.
             let handle_value = unsafe { (&raw const handle).cast::<[u8; 64]>().read() };
             wire::cuIpcOpenMemHandle_v2(pdptr_value.as_mut(), handle_value, Flags)?;
+            custom::init::learn_address(pdptr_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pdptr.cast(), pdptr_value) };
             Ok(())
@@ -4865,6 +4867,7 @@ pub unsafe extern "C" fn cuIpcOpenMemHandle_v2(
             // SAFETY: the structure is 64 bytes without padding.
             let handle_value = unsafe { (&raw const handle).cast::<[u8; 64]>().read() };
             wire::cuIpcOpenMemHandle_v2(pdptr_value.as_mut(), handle_value, Flags)?;
+            custom::init::learn_address(pdptr_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pdptr.cast(), pdptr_value) };
             Ok(())
@@ -7834,6 +7837,7 @@ pub unsafe extern "C" fn cuMemAllocManaged(
         || {
             let mut dptr_value = (!dptr.is_null()).then_some(0u64);
             wire::cuMemAllocManaged(dptr_value.as_mut(), bytesize as u64, flags)?;
+            custom::init::learn_address(dptr_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(dptr.cast(), dptr_value) };
             Ok(())
@@ -9993,6 +9997,7 @@ pub unsafe extern "C" fn cuMemPoolImportPointer(
             // SAFETY: NULL or, by the call's contract, a structure of that size.
             let shareData_value = unsafe { marshal::input::<[u8; 64]>(shareData.cast()) };
             wire::cuMemPoolImportPointer(ptr_out_value.as_mut(), pool as u64, shareData_value.as_ref())?;
+            custom::init::learn_address(ptr_out_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(ptr_out.cast(), ptr_out_value) };
             Ok(())
@@ -11959,6 +11964,7 @@ pub unsafe extern "C" fn cuTexRefGetAddress_v2(pdptr: *mut CUdeviceptr, hTexRef:
         || {
             let mut pdptr_value = (!pdptr.is_null()).then_some(0u64);
             wire::cuTexRefGetAddress_v2(pdptr_value.as_mut(), hTexRef as u64)?;
+            custom::init::learn_address(pdptr_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pdptr.cast(), pdptr_value) };
             Ok(())
@@ -12518,6 +12524,7 @@ pub unsafe extern "C" fn cuMemAddressReserve(
         || {
             let mut ptr_value = (!ptr.is_null()).then_some(0u64);
             wire::cuMemAddressReserve(ptr_value.as_mut(), size as u64, alignment as u64, addr, flags)?;
+            custom::init::learn_address(ptr_value)?;
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(ptr.cast(), ptr_value) };
             Ok(())

@@ -6185,7 +6185,7 @@ pub fn cuMemGetAllocationPropertiesFromHandle(prop: Option<&mut [u8; 32]>, handl
 }
 
 /// As `cuMemExportToShareableHandle`. A fabric handle is in `shared` as it is; for a file descriptor, which stays on the host, its
-/// first 16 bytes are a secret by which any session finds it.
+/// first 32 bytes are a ticket by which any session finds it.
 pub fn memory_export(handle: u64, handle_type: u32, flags: u64, shared: Option<&mut [u8; 64]>) -> CuResult {
     let shared_present = shared.is_some();
     sync(

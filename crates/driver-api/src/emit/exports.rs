@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{HEADER, doc, local_name, zero};
 use crate::check::Table;
 use crate::ir::{Class, Length, Mark, Param, Row};
-use crate::types::{Kind, is_rust_name};
+use crate::types::{Kind, Type, is_rust_name};
 
 pub(super) fn emit(table: &Table) -> String {
     let mut body = String::new();
@@ -153,6 +153,9 @@ fn argument(row: &Row, param: &Param, per_thread: bool, before: &mut String, aft
         Mark::Out => {
             let zero = param.wire().map(zero).unwrap_or_default();
             before.push_str(&format!("let mut {name}_value = (!{name}.is_null()).then_some({zero});\n"));
+            if param.ty.pointee().and_then(Type::base_name) == Some("CUdeviceptr") {
+                after.push_str(&format!("custom::init::learn_address({name}_value)?;\n"));
+            }
             after.push_str(&format!(
                 "// SAFETY: not NULL, so by the call's contract it points to room for the value.\n\
                  unsafe {{ marshal::put({name}.cast(), {name}_value) }};\n"

@@ -80,7 +80,15 @@ use start::Start;
 
 /// Kinds whose objects belong to the context that was current when they were made.
 fn lives_in_context(kind: Kind) -> bool {
-    matches!(kind, Kind::CUstream | Kind::CUevent | Kind::CUmodule)
+    matches!(
+        kind,
+        Kind::CUstream
+            | Kind::CUevent
+            | Kind::CUmodule
+            | Kind::CUarray
+            | Kind::CUmipmappedArray
+            | Kind::CUtexref
+    )
 }
 
 /// The backend of one worker.
@@ -257,6 +265,7 @@ impl CudaBackend {
 
     /// To be called after a context's contents have gone.
     pub fn context_gone(&self, context: u64) {
+        self.memory.unreserve(self.objects.arrays.remove_context(context));
         for allocation in self.memory.remove_context(context) {
             if matches!(allocation.kind, memory::Kind::Host | memory::Kind::Managed) {
                 self.session.window.free(allocation.base);

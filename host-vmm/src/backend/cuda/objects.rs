@@ -7,6 +7,7 @@ use protocol::status::{CuResult, Status};
 
 use super::CudaBackend;
 use super::exchange::Exchange;
+use crate::generated::cuda_raw::Kind;
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -162,6 +163,33 @@ impl Allocations {
     }
 }
 
+/// Arrays, by their handles of the driver: context and bytes.
+#[derive(Default)]
+pub struct Arrays(Mutex<HashMap<(Kind, u64), (u64, u64)>>);
+
+impl Arrays {
+    pub fn enter(&self, array: (Kind, u64), context: u64, len: u64) {
+        lock(&self.0).insert(array, (context, len));
+    }
+
+    /// Takes an array out: its context and bytes.
+    pub fn leave(&self, array: (Kind, u64)) -> Option<(u64, u64)> {
+        lock(&self.0).remove(&array)
+    }
+
+    /// Takes the arrays of a context out; returns their bytes.
+    pub fn remove_context(&self, context: u64) -> u64 {
+        let mut len = 0;
+        lock(&self.0).retain(|_, (of, bytes)| {
+            if *of == context {
+                len += *bytes;
+            }
+            *of != context
+        });
+        len
+    }
+}
+
 /// Bytes of a CUdevResource.
 pub const RESOURCE_LEN: usize = 144;
 /// Its private part.
@@ -223,18 +251,21 @@ pub struct Objects {
     pub textures: Numbers,
     pub surfaces: Numbers,
     pub allocations: Allocations,
+    pub arrays: Arrays,
     pub resources: Resources,
     pub exchange: Exchange,
 }
 
 impl CudaBackend {
-    /// Whether the program takes an address that the driver has chosen for one of device memory; if not, what lies there has to be given back.
-    pub fn known_to_program(&self, address: u64) -> bool {
+    /// Whether the program can know `len` bytes that the driver has put at an address; if not, they have to be given back.
+    pub fn known_to_program(&self, address: u64, len: u64) -> bool {
+        if self.space.has_home() {
+            self.space.learn(address, len);
+        }
         if address == 0 || self.space.contains(address) {
             return true;
         }
-        self.space.look();
-        tracing::error!(address = %format_args!("{address:#x}"), "the driver's memory lies where the program does not expect it");
+        tracing::error!(address = %format_args!("{address:#x}"), len, "the driver's memory lies where the program does not expect it");
         false
     }
 }
@@ -293,6 +324,19 @@ mod tests {
             seen[ID..ID + 8].copy_from_slice(&id.to_le_bytes());
             assert_eq!(resources.inward(&mut seen), Err(Status::INVALID_VALUE));
         }
+    }
+
+    #[test]
+    fn arrays_go_with_their_context() {
+        let arrays = Arrays::default();
+        arrays.enter((Kind::CUarray, 1), 10, 100);
+        arrays.enter((Kind::CUmipmappedArray, 1), 10, 20);
+        arrays.enter((Kind::CUarray, 2), 11, 3);
+        assert_eq!(arrays.leave((Kind::CUarray, 1)), Some((10, 100)));
+        assert_eq!(arrays.leave((Kind::CUarray, 1)), None);
+        assert_eq!(arrays.remove_context(10), 20);
+        assert_eq!(arrays.remove_context(10), 0);
+        assert_eq!(arrays.leave((Kind::CUarray, 2)), Some((11, 3)));
     }
 
     #[test]

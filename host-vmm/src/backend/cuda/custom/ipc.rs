@@ -2,7 +2,7 @@
 
 use protocol::status::{CuResult, Status};
 
-use super::put;
+use super::{mapped_len, put};
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::buffer::out;
 use crate::generated::cuda_raw::Bytes;
@@ -18,7 +18,7 @@ pub fn cuIpcOpenMemHandle_v2(
     let mut address = 0;
     // SAFETY: the output is a variable of the right type, or NULL; the handle is passed by value, and the driver checks it.
     unsafe { cuda.raw().cuIpcOpenMemHandle_v2(out(pdptr.is_some(), &mut address), Bytes(handle), flags) }?;
-    if !cuda.known_to_program(address) {
+    if !cuda.known_to_program(address, mapped_len(cuda, address)) {
         // SAFETY: what was just opened.
         let _ = unsafe { cuda.raw().cuIpcCloseMemHandle(address) };
         return Err(Status::OUT_OF_MEMORY);

@@ -6,6 +6,7 @@
 
 use protocol::status::{CuResult, Status};
 
+pub mod array;
 pub mod capture;
 pub mod context;
 pub mod device;
@@ -36,4 +37,12 @@ pub mod vmm;
 pub fn put<T>(out: Option<&mut T>, value: T) -> CuResult {
     *out.ok_or(Status::INVALID_VALUE)? = value;
     Ok(())
+}
+
+/// Bytes of what another program has allocated, from an address on.
+fn mapped_len(cuda: &crate::backend::cuda::CudaBackend, address: u64) -> u64 {
+    let (mut base, mut len) = (0, 0);
+    // SAFETY: the outputs are variables of the right types.
+    let known = unsafe { cuda.raw().cuMemGetAddressRange_v2(&mut base, &mut len, address) };
+    if known.is_ok() { base.saturating_add(len).saturating_sub(address) } else { 1 }
 }

@@ -2,8 +2,8 @@
 
 use protocol::status::{CuResult, Status};
 
-use super::put;
 use super::vmm::{export, import};
+use super::{mapped_len, put};
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::buffer::{Buffer, out};
 use crate::generated::cuda_raw::Kind;
@@ -56,7 +56,7 @@ pub fn cuMemPoolImportPointer(
     unsafe {
         cuda.raw().cuMemPoolImportPointer(out(ptr_out.is_some(), &mut address), pool, share_data.as_mut_ptr())
     }?;
-    if !cuda.known_to_program(address) {
+    if !cuda.known_to_program(address, mapped_len(cuda, address)) {
         // SAFETY: what was just imported.
         let _ = unsafe { cuda.raw().cuMemFree_v2(address) };
         return Err(Status::OUT_OF_MEMORY);

@@ -23,7 +23,7 @@ pub fn cuMemAddressReserve(
     let mut start = 0;
     // SAFETY: the output is a variable of the right type, or NULL.
     unsafe { cuda.raw().cuMemAddressReserve(out(ptr.is_some(), &mut start), size, alignment, addr, flags) }?;
-    if !cuda.known_to_program(start) {
+    if !cuda.known_to_program(start, size) {
         // SAFETY: what was just reserved.
         let _ = unsafe { cuda.raw().cuMemAddressFree(start, size) };
         return Err(Status::OUT_OF_MEMORY);
@@ -151,7 +151,10 @@ pub fn export(
     let mut shared = [0; 64];
     match handle_type {
         DESCRIPTOR => {
-            let ticket = match cuda.objects.exchange.known(kind, raw) {
+            // Whether a pool is still the same one is not known here.
+            let known =
+                (kind == Kind::CUmemGenericAllocationHandle).then(|| cuda.objects.exchange.known(kind, raw));
+            let ticket = match known.flatten() {
                 Some(ticket) => ticket,
                 None => {
                     let mut descriptor: core::ffi::c_int = -1;
