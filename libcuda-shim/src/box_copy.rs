@@ -173,8 +173,28 @@ unsafe fn stage_in(dst: &Place, src: Pageable, extent: Extent, stream: u64) -> C
 /// # Safety
 /// The destination is valid for the box.
 unsafe fn stage_out(dst: Pageable, src: &Place, extent: Extent, stream: u64) -> CuResult {
+    let mut under_way = VecDeque::new();
+    // SAFETY: by the caller's promise.
+    let result = unsafe { stage_pieces_out(dst, src, extent, stream, &mut under_way) };
+    // After an error: what was asked for comes all the same, and the host must not be left with it.
+    for (_, slot) in under_way {
+        let _ = thread::with(|thread| thread.lane()?.wait_slot(&slot));
+    }
+    result
+}
+
+/// `under_way`: pieces that the host fills, of which none is left after success.
+///
+/// # Safety
+/// The destination is valid for the box.
+unsafe fn stage_pieces_out(
+    dst: Pageable,
+    src: &Place,
+    extent: Extent,
+    stream: u64,
+    under_way: &mut VecDeque<(BoxChunk, Slot)>,
+) -> CuResult {
     let mut flags = STAGE_FIRST;
-    let mut under_way: VecDeque<(BoxChunk, Slot)> = VecDeque::new();
     let mut pieces = box_chunks(extent.width, extent.height, extent.depth, slot_len()?).peekable();
     while let Some(chunk) = pieces.next() {
         if under_way.len() == AHEAD
@@ -183,7 +203,12 @@ unsafe fn stage_out(dst: Pageable, src: &Place, extent: Extent, stream: u64) -> 
             // SAFETY: by the caller's promise.
             unsafe { empty_slot(dst, chunk, slot) }?;
         }
-        let slot = thread::with(|thread| thread.lane()?.next_slot())?;
+        let slot = thread::with(|thread| {
+            let lane = thread.lane()?;
+            let slot = lane.next_slot()?;
+            lane.fetch_slot(&slot, chunk.slice.width * chunk.slice.rows * chunk.depth)?;
+            Ok(slot)
+        })?;
         let (place, offset) = (part(src, &chunk), slot.offset());
         let (width, rows, depth) = (chunk.slice.width, chunk.slice.rows, chunk.depth);
         if pieces.peek().is_some() {
@@ -195,7 +220,7 @@ unsafe fn stage_out(dst: Pageable, src: &Place, extent: Extent, stream: u64) -> 
         under_way.push_back((chunk, slot));
         flags = 0;
     }
-    for (chunk, slot) in under_way {
+    while let Some((chunk, slot)) = under_way.pop_front() {
         // SAFETY: by the caller's promise.
         unsafe { empty_slot(dst, chunk, slot) }?;
     }

@@ -3,8 +3,6 @@
 //!
 //! The host holds the stream while the function runs. A thread of the program, started with the first such function, asks the host over a lane
 //! of its own which one is due, calls it, and reports that it has returned. Unsafe because the functions are C functions of the program.
-//!
-//! The thread is the only one that this library ever starts in a program; it blocks all signals, which belong to the program's threads.
 
 use core::ffi::c_void;
 use std::collections::HashMap;
@@ -12,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::status::{CuResult, Status};
 
+use crate::background;
 use crate::generated::wire;
 use crate::process::process;
 use crate::thread;
@@ -133,7 +132,7 @@ impl State {
 fn with_state<R>(context: u64, f: impl FnOnce(&mut State) -> R) -> Result<R, Status> {
     let mut state = process().callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
     if !state.running {
-        start(context)?;
+        background::spawn("cuda-callbacks", move || serve(context))?;
         state.running = true;
     }
     Ok(f(&mut state))
@@ -152,25 +151,6 @@ fn queue(stream: u64, kind: u32, entry: Entry) -> CuResult {
         forget(id);
     }
     posted
-}
-
-/// Starts the thread with all signals blocked.
-fn start(context: u64) -> CuResult {
-    // SAFETY: the set is initialised by sigfillset before it is used, and the old mask is put back below.
-    let old = unsafe {
-        let mut all = core::mem::zeroed::<libc::sigset_t>();
-        let mut old = core::mem::zeroed::<libc::sigset_t>();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        old
-    };
-    let started = std::thread::Builder::new().name("cuda-callbacks".into()).spawn(move || serve(context));
-    // SAFETY: the mask that this thread had.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, core::ptr::null_mut()) };
-    started.map(|_| ()).map_err(|error| {
-        crate::log!(Error, "no thread for host functions: {error}");
-        Status::OUT_OF_MEMORY
-    })
 }
 
 /// A failure changes nothing that the program could see but the code of a mistaken call.

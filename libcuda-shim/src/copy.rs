@@ -41,9 +41,9 @@ impl Side {
         if in_region(pointer as u64) { Side::Region(pointer as u64) } else { Side::Host(pointer) }
     }
 
-    /// A pointer that the call says is device memory.
+    /// A pointer that the call says is device memory. It may be of page-locked memory as well, which has one address for both.
     pub fn device(pointer: u64) -> Side {
-        Side::Region(pointer)
+        if is_own_pinned(pointer) { Side::Host(pointer as usize) } else { Side::Region(pointer) }
     }
 
     pub fn advance(self, bytes: u64) -> Side {
@@ -62,6 +62,12 @@ pub fn in_region(address: u64) -> bool {
 /// Whether an address is one of the window, which the program can reach as well.
 pub fn in_window(address: u64) -> bool {
     process().session.get().is_some_and(|session| session.in_window(address))
+}
+
+/// Whether an address is one of page-locked memory that the host does not see.
+fn is_own_pinned(address: u64) -> bool {
+    let pinned = process().session.get().and_then(|session| session.pinned());
+    pinned.is_some_and(|pinned| pinned.contains(address))
 }
 
 /// `height` rows of `width` bytes, with the distance between rows on each side.
@@ -195,8 +201,22 @@ unsafe fn stage_in(rows: &Rows, stream: u64, wait: bool) -> CuResult {
 /// # Safety
 /// The destination is valid for all rows.
 unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
+    let mut under_way = VecDeque::new();
+    // SAFETY: by the caller's promise.
+    let result = unsafe { stage_pieces_out(rows, stream, &mut under_way) };
+    // After an error: what was asked for comes all the same, and the host must not be left with it.
+    for (_, slot) in under_way {
+        let _ = thread::with(|thread| thread.lane()?.wait_slot(&slot));
+    }
+    result
+}
+
+/// `under_way`: pieces that the host fills, of which none is left after success.
+///
+/// # Safety
+/// The destination is valid for all rows.
+unsafe fn stage_pieces_out(rows: &Rows, stream: u64, under_way: &mut VecDeque<(Chunk, Slot)>) -> CuResult {
     let mut flags = STAGE_FIRST;
-    let mut under_way: VecDeque<(Chunk, Slot)> = VecDeque::new();
     let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
     while let Some(chunk) = pieces.next() {
         let Side::Region(src) = rows.part(&chunk).1 else { return Err(Status::UNKNOWN) };
@@ -206,7 +226,12 @@ unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
             // SAFETY: by the caller's promise.
             unsafe { empty_slot(rows, &chunk, slot) }?;
         }
-        let slot = thread::with(|thread| thread.lane()?.next_slot())?;
+        let slot = thread::with(|thread| {
+            let lane = thread.lane()?;
+            let slot = lane.next_slot()?;
+            lane.fetch_slot(&slot, chunk.width * chunk.rows)?;
+            Ok(slot)
+        })?;
         let (offset, width, height) = (slot.offset(), chunk.width, chunk.rows);
         if pieces.peek().is_some() {
             wire::stage_out(src, rows.src_pitch, offset, width, height, stream, flags)?;
@@ -217,7 +242,7 @@ unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
         under_way.push_back((chunk, slot));
         flags = 0;
     }
-    for (chunk, slot) in under_way {
+    while let Some((chunk, slot)) = under_way.pop_front() {
         // SAFETY: by the caller's promise.
         unsafe { empty_slot(rows, &chunk, slot) }?;
     }

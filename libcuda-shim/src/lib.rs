@@ -14,6 +14,7 @@
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
+mod background;
 mod box_copy;
 mod call;
 mod callback;
@@ -35,6 +36,7 @@ mod marshal;
 mod module;
 mod order;
 mod output;
+mod pinned;
 mod pointer;
 mod private;
 mod proc_address;

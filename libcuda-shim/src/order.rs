@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use protocol::status::{CuResult, Status};
-use transport::Progress;
+use transport::{GuestLane, Progress};
 
 /// How far a lane is.
 pub struct Mark {
@@ -42,6 +42,8 @@ pub struct Place {
     mark: Arc<Mark>,
     /// Value of `posts` up to which the others are known to have been taken up, or were this lane's own.
     seen: u64,
+    /// For each lane the posted request up to which this one is known to come after it.
+    followed: Vec<u64>,
 }
 
 /// Looks at another lane's progress between two naps.
@@ -65,37 +67,43 @@ impl Order {
     pub fn enter(&self, progress: Progress) -> Place {
         let mark = Arc::new(Mark { posted: AtomicU64::new(0), progress });
         self.marks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&mark));
-        Place { mark, seen: 0 }
+        Place { mark, seen: 0, followed: Vec::new() }
     }
 
-    /// To be called before a request is sent on `place`'s lane. `is_closed` tells that the host is gone, so that waiting has no end.
+    /// To be called before a request is sent on `place`'s lane, which is `lane`.
     #[inline]
-    pub fn follow(&self, place: &mut Place, is_closed: impl Fn() -> bool) -> CuResult {
+    pub fn follow(&self, place: &mut Place, lane: &mut GuestLane) -> CuResult {
         let now = self.posts.load(Ordering::Acquire);
         if now == place.seen {
             return Ok(());
         }
-        self.wait(place, is_closed)?;
+        self.wait(place, lane)?;
         place.seen = now;
         Ok(())
     }
 
     #[cold]
-    fn wait(&self, place: &Place, is_closed: impl Fn() -> bool) -> CuResult {
+    fn wait(&self, place: &mut Place, lane: &mut GuestLane) -> CuResult {
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
-        for mark in marks.iter().filter(|mark| !Arc::ptr_eq(mark, &place.mark)) {
+        place.followed.resize(marks.len(), 0);
+        for (mark, followed) in marks.iter().zip(&mut place.followed) {
             let posted = mark.posted.load(Ordering::Acquire);
+            if posted == *followed || Arc::ptr_eq(mark, &place.mark) {
+                continue;
+            }
             let mut looks = 0;
-            while mark.progress.completed() < posted {
+            while !lane.follow(&mark.progress, posted).map_err(|_| Status::UNKNOWN)? {
                 std::hint::spin_loop();
                 looks += 1;
                 if looks % LOOKS == 0 {
-                    if is_closed() {
+                    // Then waiting has no end.
+                    if lane.is_closed() {
                         return Err(Status::UNKNOWN);
                     }
                     std::thread::sleep(NAP);
                 }
             }
+            *followed = posted;
         }
         Ok(())
     }

@@ -18,13 +18,36 @@ use protocol::region::Region;
 use protocol::status::{CuResult, Status};
 use protocol::text::Text;
 use protocol::wire::Writer;
-use transport::{Address, Connection, GuestLane, Placement, Reservation, Window, handshake};
+use transport::handshake::Lanes;
+use transport::{
+    Address, Connection, Flusher, GuestLane, Placement, Reservation, Window, WindowFile, handshake, vsock,
+};
+
+use crate::background;
+use crate::pinned::Pinned;
 
 /// How long the daemon may take for one step of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the daemon listens unless `CUDA_SHIM_CONNECT` says otherwise.
-const DEFAULT_ADDRESS: &str = "unix:/run/host-vmm.sock";
+/// Where the daemon of this machine listens unless `CUDA_SHIM_CONNECT` says otherwise.
+const DEFAULT_PATH: &str = "/run/host-vmm.sock";
+
+/// Where a host may be, the best first.
+fn addresses() -> Result<Vec<Address>, OpenError> {
+    if let Ok(text) = std::env::var("CUDA_SHIM_CONNECT") {
+        let address = text
+            .parse()
+            .map_err(|error| OpenError::new(Status::NO_DEVICE, format!("CUDA_SHIM_CONNECT: {error}")))?;
+        return Ok(vec![address]);
+    }
+    // The device of guest-kmod, which gives shared memory, comes here before all others.
+    let mut addresses = Vec::new();
+    if vsock::may_be_guest() {
+        addresses.push(Address::Vsock { cid: None, port: vsock::DEFAULT_PORT });
+    }
+    addresses.push(Address::Unix(DEFAULT_PATH.into()));
+    Ok(addresses)
+}
 
 /// Why no session could be opened.
 #[derive(Debug)]
@@ -57,7 +80,9 @@ pub struct Session {
     token: Token,
     capabilities: Capabilities,
     limits: Limits,
-    window: Arc<Window>,
+    lanes: Lanes,
+    /// Page-locked memory, where it cannot be shared with the host.
+    pinned: Option<Pinned>,
     /// Kept open: its end is the end of the session.
     control: Connection,
     /// Lanes of threads that have ended, for threads to come.
@@ -70,12 +95,25 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the daemon.
+    /// Connects to the first host that answers.
     pub fn open() -> Result<Session, OpenError> {
-        let text = std::env::var("CUDA_SHIM_CONNECT").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
-        let address: Address = text
-            .parse()
-            .map_err(|error| OpenError::new(Status::NO_DEVICE, format!("CUDA_SHIM_CONNECT: {error}")))?;
+        let mut failed: Option<OpenError> = None;
+        for address in addresses()? {
+            match Self::open_at(&address) {
+                Ok(session) => return Ok(session),
+                Err(error) => {
+                    crate::log!(Info, "{error}");
+                    failed = Some(match failed {
+                        Some(first) => OpenError::new(error.status, format!("{first}; {error}")),
+                        None => error,
+                    });
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| OpenError::new(Status::NO_DEVICE, "no host")))
+    }
+
+    fn open_at(address: &Address) -> Result<Session, OpenError> {
         let mut refused = None;
         for region in Region::candidates() {
             let Ok(reservation) = Reservation::new(region.start(), region.end() - region.start()) else {
@@ -83,27 +121,30 @@ impl Session {
             };
             let name = Text::new(&program_name());
             let hello = Hello::control(region, std::process::id(), name);
-            match handshake::connect_control(&address, &hello, TIMEOUT) {
+            match handshake::connect_control(address, &hello, TIMEOUT) {
                 Ok((control, welcome, file)) => {
-                    let place = Placement::Over(&reservation, region.window_start());
-                    let window = Window::map(file, place, true)
-                        .map_err(|error| OpenError::new(Status::OPERATING_SYSTEM, error))?;
+                    let (lanes, pinned) = match file {
+                        Some(file) => (rings(file, &reservation, region)?, None),
+                        None => (streams()?, Some(pinned_memory(region, &welcome.limits))),
+                    };
                     // For the life of the process: exit handlers still use device pointers.
                     reservation.leak();
                     crate::log!(
                         Info,
-                        "session with {address}: worker {}, region {:#x}, protocol {}",
+                        "session with {address}: worker {}, region {:#x}, protocol {}, {}",
                         welcome.worker_pid,
                         region.start(),
-                        welcome.version
+                        welcome.version,
+                        if pinned.is_none() { "shared memory" } else { "no shared memory" }
                     );
                     return Ok(Session {
-                        address,
+                        address: address.clone(),
                         region,
                         token: welcome.token,
                         capabilities: welcome.capabilities,
                         limits: welcome.limits,
-                        window: Arc::new(window),
+                        lanes,
+                        pinned,
                         control,
                         idle: Mutex::default(),
                         order: Order::default(),
@@ -126,15 +167,25 @@ impl Session {
         Err(OpenError::new(Status::OPERATING_SYSTEM, message))
     }
 
-    /// Whether an address is one of the window, which program and worker share.
+    /// Whether an address is one of a window, which program and worker share.
     pub fn in_window(&self, address: u64) -> bool {
-        self.region.window_range().contains(&address)
+        self.pinned.is_none() && self.region.window_range().contains(&address)
     }
 
-    /// Whether an address is one of device memory or of the window.
+    /// Whether an address is one of device memory or of a window that the host shares.
     #[inline]
     pub fn contains(&self, address: u64) -> bool {
-        self.region.contains(address) || self.is_outside(address)
+        let inside = match &self.pinned {
+            None => self.region.contains(address),
+            Some(_) => self.region.is_device(address),
+        };
+        inside || self.is_outside(address)
+    }
+
+    /// Page-locked memory of the program's own, in a session without shared memory.
+    #[inline]
+    pub fn pinned(&self) -> Option<&Pinned> {
+        self.pinned.as_ref()
     }
 
     fn is_outside(&self, address: u64) -> bool {
@@ -185,7 +236,7 @@ impl Session {
             return Ok(lane);
         }
         let hello = Hello::lane(self.token, self.region, std::process::id());
-        let guest = handshake::connect_lane(&self.address, &hello, &self.window, &self.limits, TIMEOUT)
+        let guest = handshake::connect_lane(&self.address, &hello, &self.lanes, &self.limits, TIMEOUT)
             .map_err(|error| {
                 crate::log!(Error, "no lane for this thread: {}", causes(&error));
                 Status::UNKNOWN
@@ -197,7 +248,9 @@ impl Session {
     }
 
     /// Takes the lane of a thread that ends.
-    pub fn give_back(&self, lane: Lane) {
+    pub fn give_back(&self, mut lane: Lane) {
+        // An error shows again when the lane is used.
+        let _ = lane.guest.flush();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
     }
 
@@ -221,6 +274,30 @@ impl Session {
             };
         }
     }
+}
+
+/// The lanes of a session that shares memory.
+fn rings(file: WindowFile, reservation: &Reservation, region: Region) -> Result<Lanes, OpenError> {
+    let window = Window::map(file, Placement::Over(reservation, region.window_start()), true)
+        .map_err(|error| OpenError::new(Status::OPERATING_SYSTEM, error))?;
+    Ok(Lanes::Rings(Arc::new(window)))
+}
+
+/// The lanes of a session that shares none, with the thread that sends what was posted.
+fn streams() -> Result<Lanes, OpenError> {
+    let flusher: Arc<Flusher> = Arc::default();
+    let own = Arc::clone(&flusher);
+    background::spawn("cuda-flush", move || own.run())
+        .map_err(|status| OpenError::new(status, "no thread for posted requests"))?;
+    Ok(Lanes::Streams(Some(flusher)))
+}
+
+/// Page-locked memory lies above what the worker may use of the window.
+fn pinned_memory(region: Region, limits: &Limits) -> Pinned {
+    const ALIGN: u64 = 2 << 20;
+    let start = region.window_start() + limits.window_len.next_multiple_of(ALIGN);
+    // SAFETY: the upper half of the region, which the session has reserved for the life of the process and maps nothing in; `start` is at most its end.
+    unsafe { Pinned::new(start.min(region.end())..region.end(), limits.pinned_memory_len) }
 }
 
 fn program_name() -> String {
@@ -306,7 +383,7 @@ impl Lane {
     /// Waits until the host has taken up what other threads have posted.
     #[inline]
     pub fn follow(&mut self, order: &Order) -> CuResult {
-        order.follow(&mut self.place, || self.guest.is_closed())
+        order.follow(&mut self.place, &mut self.guest)
     }
 
     /// Tells other threads of the request that was posted last, as its call returns.
@@ -397,9 +474,20 @@ impl Lane {
     ///
     /// # Safety
     /// `from` is readable for `len` bytes.
-    pub unsafe fn copy_into_slot(&self, slot: &Slot, offset: u64, from: *const u8, len: usize) -> CuResult {
+    pub unsafe fn copy_into_slot(
+        &mut self,
+        slot: &Slot,
+        offset: u64,
+        from: *const u8,
+        len: usize,
+    ) -> CuResult {
         // SAFETY: by the caller's promise; program memory is not staging area, which the program does not know.
         unsafe { self.guest.copy_in(slot.offset + offset, from, len) }.map_err(|error| failed(&error))
+    }
+
+    /// Says that the next request fills the first `len` bytes of a slot.
+    pub fn fetch_slot(&mut self, slot: &Slot, len: u64) -> CuResult {
+        self.guest.fetch(slot.offset, len).map_err(|error| failed(&error))
     }
 
     /// Copies from a slot, at an offset in it, to program memory. `long`: it is part of a copy that no cache holds.

@@ -39,6 +39,8 @@ pub struct Sample {
     pub exit_code: i32,
     /// What it needs and the CPU backend does not have.
     pub cpu_lacks: Option<&'static str>,
+    /// What it needs and a session without shared memory does not have.
+    pub stream_lacks: Option<&'static str>,
 }
 
 impl Sample {
@@ -54,7 +56,16 @@ impl Sample {
 }
 
 const fn runtime(name: &'static str, sources: &'static [&'static str]) -> Sample {
-    Sample { name, sources, api: Api::Runtime, options: &[], data: &[], exit_code: 0, cpu_lacks: None }
+    Sample {
+        name,
+        sources,
+        api: Api::Runtime,
+        options: &[],
+        data: &[],
+        exit_code: 0,
+        cpu_lacks: None,
+        stream_lacks: None,
+    }
 }
 
 const fn driver(name: &'static str, sources: &'static [&'static str], data: &'static [Data]) -> Sample {
@@ -69,10 +80,14 @@ const fn gpu_only(sample: Sample, cpu_lacks: &'static str) -> Sample {
     Sample { cpu_lacks: Some(cpu_lacks), ..sample }
 }
 
+const fn sharing(sample: Sample, stream_lacks: &'static str) -> Sample {
+    Sample { stream_lacks: Some(stream_lacks), ..sample }
+}
+
 /// Every sample, in the order in which they are built and run: simple ones first.
 pub const SAMPLES: &[Sample] = &[
     runtime("vector_add", &["vector_add.cu"]),
-    runtime("device_query", &["device_query.cu"]),
+    sharing(runtime("device_query", &["device_query.cu"]), "demands managed memory of the device"),
     driver("driver_ptx", &["driver_ptx.cpp"], &[Data::Copy { from: "driver_ptx.ptx", to: "driver_ptx.ptx" }]),
     driver(
         "driver_fatbin",
@@ -128,10 +143,10 @@ pub const SAMPLES: &[Sample] = &[
     runtime("scan", &["scan.cu"]),
     runtime("constant_symbols", &["constant_symbols.cu"]),
     runtime("struct_params", &["struct_params.cu"]),
-    runtime("streams_events", &["streams_events.cu"]),
+    sharing(runtime("streams_events", &["streams_events.cu"]), "mapped host memory"),
     runtime("launch_api", &["launch_api.cu"]),
     runtime("pitched_2d", &["pitched_2d.cu"]),
-    runtime("managed", &["managed.cu"]),
+    sharing(runtime("managed", &["managed.cu"]), "managed memory"),
     runtime("printf_assert", &["printf_assert.cu"]),
     runtime("function_pointers", &["function_pointers.cu"]),
     with_options(runtime("rdc", &["rdc.cu", "rdc_device.cu"]), &["-rdc=true"]),

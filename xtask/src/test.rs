@@ -61,6 +61,8 @@ pub struct Args {
 pub enum Leg {
     CpuStatic,
     CpuShared,
+    /// The CPU backend without shared memory: everything goes through a socket, as from a virtual machine over plain vsock
+    Stream,
     /// The CUDA backend, with the shim and a CPU backend in the place of the driver
     Nested,
     GpuStatic,

@@ -22,6 +22,7 @@ impl Leg {
         match self {
             Self::CpuStatic => "cpu static",
             Self::CpuShared => "cpu shared",
+            Self::Stream => "cpu stream",
             Self::Nested => "cuda nested",
             Self::GpuStatic => "gpu static",
             Self::GpuShared => "gpu shared",
@@ -30,14 +31,14 @@ impl Leg {
 
     fn variant(self) -> Variant {
         match self {
-            Self::CpuStatic | Self::Nested | Self::GpuStatic => Variant::Static,
+            Self::CpuStatic | Self::Stream | Self::Nested | Self::GpuStatic => Variant::Static,
             Self::CpuShared | Self::GpuShared => Variant::Shared,
         }
     }
 
     fn backend(self) -> &'static str {
         match self {
-            Self::CpuStatic | Self::CpuShared => "cpu",
+            Self::CpuStatic | Self::CpuShared | Self::Stream => "cpu",
             Self::Nested | Self::GpuStatic | Self::GpuShared => "cuda",
         }
     }
@@ -46,6 +47,7 @@ impl Leg {
     fn lacks(self, sample: &Sample) -> Option<&'static str> {
         match self {
             Self::CpuStatic | Self::CpuShared | Self::Nested => sample.cpu_lacks,
+            Self::Stream => sample.cpu_lacks.or(sample.stream_lacks),
             Self::GpuStatic | Self::GpuShared => None,
         }
     }
@@ -53,7 +55,7 @@ impl Leg {
     /// Why this leg cannot run on this machine.
     fn missing(self) -> Option<&'static str> {
         match self {
-            Self::CpuStatic | Self::CpuShared | Self::Nested => None,
+            Self::CpuStatic | Self::CpuShared | Self::Stream | Self::Nested => None,
             Self::GpuStatic | Self::GpuShared => {
                 (!Path::new("/dev/nvidiactl").exists()).then_some("no NVIDIA driver")
             }
@@ -100,6 +102,9 @@ fn run_cell(
             return Ok(Outcome::Skip(reason.to_owned()));
         }
         nested.apply(&mut command);
+    }
+    if leg == Leg::Stream {
+        command.arg("--stream");
     }
     command.arg("--").arg(nvcc::program(sample, leg.variant()));
     let finished = process::run_limited(&mut command, limit)?;

@@ -35,6 +35,7 @@ fn cuDeviceTotalMem_v2(#[out] bytes: *mut usize, dev: CUdevice);
 /// on an error.
 #[op(0x0146, since = 2000)]
 #[cached]
+#[custom]
 #[host_custom]
 fn cuDeviceGetAttribute(#[out] pi: *mut c_int, attrib: CUdevice_attribute, dev: CUdevice);
 

@@ -42,6 +42,7 @@ fn cuMemGetAddressRange_v2(#[out] pbase: *mut CUdeviceptr, #[out] psize: *mut us
 /// Allocates memory that program and device both see.
 #[op(0x0315, since = 6000)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemAllocManaged(#[out] dptr: *mut CUdeviceptr, bytesize: usize, flags: c_uint);
 

@@ -24,6 +24,14 @@ impl Kind {
     pub const SYNC: Kind = Kind(2);
     /// The answer to a [`Kind::SYNC`] frame.
     pub const REPLY: Kind = Kind(3);
+    /// Bytes of the staging area ([`crate::stream::Data`]); on stream lanes only, both ways.
+    pub const DATA: Kind = Kind(4);
+    /// Asks to be told when a slot of the staging area is free ([`crate::stream::Watch`]); on stream lanes only, from the program.
+    pub const WATCH: Kind = Kind(5);
+    /// What follows waits for a request of another lane ([`crate::stream::After`]); on stream lanes only, from the program.
+    pub const AFTER: Kind = Kind(6);
+    /// Number of the last complete request, the latched error and free slots ([`crate::stream::FreeSlots`]); on stream lanes only, from the worker.
+    pub const PROGRESS: Kind = Kind(7);
     /// First frame of a connection, from the program ([`crate::handshake::Hello`]).
     pub const HELLO: Kind = Kind(16);
     /// The hello was accepted ([`crate::handshake::ControlWelcome`] or [`crate::handshake::LaneWelcome`]).
@@ -39,6 +47,10 @@ impl Kind {
             Kind::POSTED => "posted",
             Kind::SYNC => "sync",
             Kind::REPLY => "reply",
+            Kind::DATA => "data",
+            Kind::WATCH => "watch",
+            Kind::AFTER => "after",
+            Kind::PROGRESS => "progress",
             Kind::HELLO => "hello",
             Kind::WELCOME => "welcome",
             Kind::REFUSED => "refused",
@@ -83,9 +95,9 @@ pub struct FrameHeader {
     pub kind: Kind,
     /// See [`Flags`].
     pub flags: Flags,
-    /// Requests of a lane count up from 1; a reply repeats its request's number. 0 in a handshake.
+    /// Requests of a lane count up from 1; a reply repeats its request's number, a watch names one. The number in a progress frame. 0 in all others.
     pub seq: u64,
-    /// Result of the operation in a reply, otherwise 0.
+    /// Result of the operation in a reply, latched error in a progress frame, otherwise 0.
     pub status: Status,
 }
 

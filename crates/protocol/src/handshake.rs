@@ -25,7 +25,8 @@ use crate::wire::{Reader, WireError, Writer};
 
 /// Newest protocol version that this crate speaks.
 pub const CURRENT: u32 = 1;
-/// Oldest protocol version that is still accepted. Version 0 is version 1 without [`Capabilities::DEVICE_OUTPUT`].
+/// Oldest protocol version that is still accepted. Version 0 is version 1 without [`Capabilities::DEVICE_OUTPUT`]
+/// and [`Capabilities::STREAM_LANES`].
 pub const PREVIOUS: u32 = 0;
 /// The most body bytes of a handshake frame.
 pub const MAX_BODY: u32 = 4096;
@@ -47,8 +48,12 @@ impl Capabilities {
     pub const PTX: Capabilities = Capabilities(1 << 3);
     /// The backend loads machine code (cubin).
     pub const MACHINE_CODE: Capabilities = Capabilities(1 << 4);
+    /// Lanes are streams of frames ([`crate::stream`]), for sides that share no memory. Since version 1. A welcome has this or [`Capabilities::RINGS`], never both.
+    pub const STREAM_LANES: Capabilities = Capabilities(1 << 5);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x1f);
+    pub const ALL: Capabilities = Capabilities(0x3f);
+    /// What a session with shared memory needs.
+    pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
 
     /// Whether every bit of `other` is set.
     pub const fn contains(self, other: Capabilities) -> bool {
@@ -65,9 +70,28 @@ impl Capabilities {
         Capabilities(self.0 & other.0)
     }
 
+    /// The bits without those of `other`.
+    pub const fn without(self, other: Capabilities) -> Capabilities {
+        Capabilities(self.0 & !other.0)
+    }
+
     /// The bits that exist in a protocol version.
     pub const fn of_version(version: u32) -> Capabilities {
-        if version == 0 { Capabilities(Self::ALL.0 & !Self::DEVICE_OUTPUT.0) } else { Self::ALL }
+        match version {
+            0 => Self::ALL.without(Self::DEVICE_OUTPUT.union(Self::STREAM_LANES)),
+            _ => Self::ALL,
+        }
+    }
+
+    /// Decides how the lanes of a session work, where both sides can do what is set: by shared memory if that is possible, otherwise as streams. None if neither is.
+    pub const fn choose_lanes(self) -> Option<Capabilities> {
+        if self.contains(Self::SHARED_MEMORY) {
+            Some(self.without(Self::STREAM_LANES))
+        } else if self.contains(Self::STREAM_LANES) {
+            Some(self.without(Self::SHARED_MEMORY))
+        } else {
+            None
+        }
     }
 }
 
@@ -296,7 +320,7 @@ impl Limits {
     }
 }
 
-/// The answer to a control hello; the window's memfd comes with it as the only descriptor.
+/// The answer to a control hello; the window's memfd comes with it as the only descriptor, if the session has shared memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ControlWelcome {
     /// The version that both sides speak from here on.
@@ -350,9 +374,10 @@ impl ControlWelcome {
 pub struct LaneWelcome {
     /// The session's version.
     pub version: u32,
-    /// Number of the lane in its session, for people.
+    /// Number of the lane in its session; names it in [`crate::stream::After`].
     pub lane: u32,
-    /// Where the lane's block lies in the window. To be checked with [`LanePlacement::is_valid`] against the window's length.
+    /// Where the lane's block lies in the window. To be checked with [`LanePlacement::is_valid`] against the window's length. In a session without shared
+    /// memory only the length of the staging area counts.
     pub placement: LanePlacement,
 }
 

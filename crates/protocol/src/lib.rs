@@ -22,6 +22,7 @@ pub mod handshake;
 pub mod lane;
 pub mod region;
 pub mod status;
+pub mod stream;
 pub mod text;
 pub mod wire;
 

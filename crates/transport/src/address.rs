@@ -8,20 +8,31 @@ use std::str::FromStr;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Address {
-    /// `unix:/absolute/path`: a unix stream socket.
+    /// `unix:/absolute/path`: a unix stream socket; both sides share memory.
     Unix(PathBuf),
-    /// `vsock:PORT`: the host's port as a guest sees it. Parsed, not yet connected to.
+    /// `unix-stream:/absolute/path`: a unix stream socket that carries bytes only, as one does that stands for a virtual machine's vsock port.
+    UnixStream(PathBuf),
+    /// `vsock:PORT` or `vsock:CID:PORT`.
     Vsock {
+        /// Whom to connect to, by default the host; at which of our own to listen, by default all.
+        cid: Option<u32>,
         /// The port.
         port: u32,
     },
+}
+
+impl Address {
+    /// Whether descriptors, and with them shared memory, can pass.
+    pub fn passes_descriptors(&self) -> bool {
+        matches!(self, Address::Unix(_))
+    }
 }
 
 /// Why a text is no address.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AddressError {
     /// No scheme, or an unknown one.
-    #[error("address \"{0}\" begins with neither \"unix:\" nor \"vsock:\"")]
+    #[error("address \"{0}\" begins with none of \"unix:\", \"unix-stream:\" and \"vsock:\"")]
     Scheme(String),
     /// The path is relative: program and daemon rarely share a working directory.
     #[error("socket path \"{0}\" is not absolute")]
@@ -35,32 +46,47 @@ pub enum AddressError {
     /// Not a port number.
     #[error("vsock port \"{0}\" is not a number from 0 to 4294967294")]
     Port(String),
+    /// Not a context id.
+    #[error("vsock context id \"{0}\" is not a number from 0 to 4294967294")]
+    Cid(String),
+}
+
+fn path(path: &str) -> Result<PathBuf, AddressError> {
+    if !path.starts_with('/') {
+        return Err(AddressError::Relative(path.into()));
+    }
+    if path.len() > 107 {
+        return Err(AddressError::Long(path.into()));
+    }
+    if path.contains('\0') {
+        return Err(AddressError::Nul(path.into()));
+    }
+    Ok(path.into())
+}
+
+/// A number in plain digits; u32::MAX stands for "any" in vsock addresses.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number != u32::MAX)
 }
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            if !path.starts_with('/') {
-                return Err(AddressError::Relative(path.into()));
-            }
-            if path.len() > 107 {
-                return Err(AddressError::Long(path.into()));
-            }
-            if path.contains('\0') {
-                return Err(AddressError::Nul(path.into()));
-            }
-            return Ok(Address::Unix(path.into()));
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return path(rest).map(Address::Unix);
         }
-        if let Some(port) = text.strip_prefix("vsock:") {
-            // u32::MAX is VMADDR_PORT_ANY.
-            return match port.parse() {
-                Ok(port) if port != u32::MAX && text.as_bytes()[6].is_ascii_digit() => {
-                    Ok(Address::Vsock { port })
-                }
-                _ => Err(AddressError::Port(port.into())),
+        if let Some(rest) = text.strip_prefix("unix-stream:") {
+            return path(rest).map(Address::UnixStream);
+        }
+        if let Some(rest) = text.strip_prefix("vsock:") {
+            let (cid, port) = match rest.split_once(':') {
+                Some((cid, port)) => (Some(number(cid).ok_or_else(|| AddressError::Cid(cid.into()))?), port),
+                None => (None, rest),
             };
+            let port = number(port).ok_or_else(|| AddressError::Port(port.into()))?;
+            return Ok(Address::Vsock { cid, port });
         }
         Err(AddressError::Scheme(text.into()))
     }
@@ -70,7 +96,9 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
-            Address::Vsock { port } => write!(f, "vsock:{port}"),
+            Address::UnixStream(path) => write!(f, "unix-stream:{}", path.display()),
+            Address::Vsock { cid: None, port } => write!(f, "vsock:{port}"),
+            Address::Vsock { cid: Some(cid), port } => write!(f, "vsock:{cid}:{port}"),
         }
     }
 }
@@ -82,8 +110,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(path in "/[a-zA-Z0-9 ./:_-]{0,100}", port in 0..u32::MAX) {
-            for text in [format!("unix:{path}"), format!("vsock:{port}")] {
+        fn round_trip(path in "/[a-zA-Z0-9 ./:_-]{0,100}", cid in 0..u32::MAX, port in 0..u32::MAX) {
+            let texts = [
+                format!("unix:{path}"),
+                format!("unix-stream:{path}"),
+                format!("vsock:{port}"),
+                format!("vsock:{cid}:{port}"),
+            ];
+            for text in texts {
                 prop_assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
             }
         }
@@ -108,6 +142,10 @@ mod tests {
         assert!(matches!(parse(&format!("unix:/{}", "x".repeat(107))), Long(_)));
         for port in ["", "x", "-1", "+1", "4294967295", "1 "] {
             assert_eq!(parse(&format!("vsock:{port}")), Port(port.into()));
+            assert_eq!(parse(&format!("vsock:2:{port}")), Port(port.into()));
+            assert_eq!(parse(&format!("vsock:{port}:1")), Cid(port.into()));
         }
+        assert_eq!(parse("unix-stream:x"), Relative("x".into()));
+        assert_eq!(parse("vsock:1:2:3"), Port("2:3".into()));
     }
 }

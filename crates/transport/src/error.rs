@@ -5,6 +5,7 @@ use std::io;
 use protocol::frame::{FrameError, Kind};
 use protocol::handshake::{HandshakeError, Refused};
 use protocol::lane::LanePlacement;
+use protocol::wire::WireError;
 
 use crate::ring::Corrupt;
 
@@ -26,9 +27,6 @@ pub enum Error {
     /// The other side was silent or slow for too long.
     #[error("timed out while waiting to {0}")]
     Timeout(&'static str),
-    /// The address names a transport that does not exist here.
-    #[error("address {0} is not supported")]
-    Address(crate::Address),
     /// Another process listens there.
     #[error("{0} is in use by another process")]
     InUse(std::path::PathBuf),
@@ -97,6 +95,23 @@ pub enum Error {
     /// A frame of a kind that does not belong here. The lane is unusable from here on.
     #[error("unexpected frame of {0:?}")]
     UnexpectedKind(Kind),
+    /// A data frame whose bytes do not fill it or do not lie in the staging area. The lane is unusable from here on.
+    #[error("data frame of {len} bytes that does not fit itself or the staging area of {area_len} bytes")]
+    Data {
+        /// Bytes of the frame's body.
+        len: u32,
+        /// Bytes of the staging area.
+        area_len: u64,
+    },
+    /// A frame whose body is malformed. The lane is unusable from here on.
+    #[error("malformed frame of {0:?}: {1}")]
+    Body(Kind, WireError),
+    /// More watches than a program needs are unanswered. The lane is unusable from here on.
+    #[error("more than {} unanswered watches", crate::stream::MAX_WATCHES)]
+    Watches,
+    /// The other side speaks no kind of lane that this connection can carry.
+    #[error("no common kind of lane")]
+    Lanes,
     /// The lane has failed before.
     #[error("the lane has failed before")]
     Dead,
@@ -119,6 +134,10 @@ impl Error {
                 | Error::Corrupt(_)
                 | Error::Unexpected { .. }
                 | Error::UnexpectedKind(_)
+                | Error::Data { .. }
+                | Error::Body(..)
+                | Error::Watches
+                | Error::Lanes
         )
     }
 }

@@ -4,15 +4,19 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::handshake::{ControlWelcome, Hello, LaneWelcome, Limits, MAX_BODY, RefusalCode, Refused};
+use protocol::handshake::{
+    Capabilities, ControlWelcome, Hello, LaneWelcome, Limits, MAX_BODY, RefusalCode, Refused,
+};
 
 use crate::address::Address;
 use crate::error::Error;
 use crate::lane::GuestLane;
+use crate::stream::Flusher;
 use crate::unix::Connection;
 use crate::window::{Window, WindowFile};
 
-/// Program: opens a session. The connection is to be kept: its end is the session's end.
+/// Program: opens a session. The connection is to be kept: its end is the session's end. There is a window if the welcome's capabilities say that lanes are
+/// rings in it; where descriptors cannot pass, the hello does not offer that.
 ///
 /// # Errors
 /// [`Error::Refused`] (with `REGION_BUSY` the next region may do); whatever else goes wrong. The timeout covers each step.
@@ -20,9 +24,13 @@ pub fn connect_control(
     address: &Address,
     hello: &Hello,
     timeout: Duration,
-) -> Result<(Connection, ControlWelcome, WindowFile), Error> {
+) -> Result<(Connection, ControlWelcome, Option<WindowFile>), Error> {
     let connection = Connection::connect(address, timeout)?;
     let mut buf = Vec::new();
+    let mut hello = hello.clone();
+    if !address.passes_descriptors() {
+        hello.capabilities = hello.capabilities.without(Capabilities::SHARED_MEMORY);
+    }
     connection.send(&hello.encode(&mut buf), &buf, &[], timeout)?;
     let mut received = connection.receive(MAX_BODY, timeout)?;
     let welcome = ControlWelcome::decode(&received.header, &received.body)?;
@@ -33,9 +41,28 @@ pub fn connect_control(
             expected: hello.region_tag.into(),
         });
     }
-    let [fd] = received.take_fds()?;
-    let file = WindowFile::verify(fd, welcome.limits.window_len)?;
+    // Exactly one kind of lane, and one that we have offered.
+    let lanes = welcome.capabilities.intersection(hello.capabilities);
+    if lanes.choose_lanes() != Some(welcome.capabilities) {
+        return Err(Error::Lanes);
+    }
+    let file = if welcome.capabilities.contains(Capabilities::SHARED_MEMORY) {
+        let [fd] = received.take_fds()?;
+        Some(WindowFile::verify(fd, welcome.limits.window_len)?)
+    } else {
+        let [] = received.take_fds()?;
+        None
+    };
     Ok((connection, welcome, file))
+}
+
+/// How the lanes of a session work, on the program's side.
+#[derive(Clone, Debug)]
+pub enum Lanes {
+    /// Rings in this window.
+    Rings(Arc<Window>),
+    /// Streams, whose posted requests this sends. Without it they leave at once.
+    Streams(Option<Arc<Flusher>>),
 }
 
 /// Program: opens a lane of a session for the calling thread.
@@ -45,7 +72,7 @@ pub fn connect_control(
 pub fn connect_lane(
     address: &Address,
     hello: &Hello,
-    window: &Arc<Window>,
+    lanes: &Lanes,
     limits: &Limits,
     timeout: Duration,
 ) -> Result<GuestLane, Error> {
@@ -55,7 +82,12 @@ pub fn connect_lane(
     let mut received = connection.receive(MAX_BODY, timeout)?;
     let welcome = LaneWelcome::decode(&received.header, &received.body)?;
     let [] = received.take_fds()?;
-    GuestLane::new(connection, window.clone(), welcome.placement, limits.max_body_len)
+    match lanes {
+        Lanes::Rings(window) => {
+            GuestLane::new(connection, window.clone(), welcome.placement, limits.max_body_len)
+        }
+        Lanes::Streams(flusher) => GuestLane::stream(connection, &welcome, limits, flusher.as_ref()),
+    }
 }
 
 /// Daemon: receives the hello of a new connection. What is no acceptable hello is answered with a refusal here.
@@ -86,16 +118,20 @@ pub fn refuse(connection: &Connection, refused: &Refused) {
     let _ = connection.send(&header, &buf, &[], Duration::ZERO);
 }
 
-/// Worker: accepts a session and hands out its window.
+/// Worker: accepts a session and hands out its window, if it has shared memory.
 ///
 /// # Errors
 /// Those of [`Connection::send`].
 pub fn welcome_control(
     connection: &Connection,
     welcome: &ControlWelcome,
-    window: &WindowFile,
+    window: Option<&WindowFile>,
     timeout: Duration,
 ) -> Result<(), Error> {
     let mut buf = Vec::new();
-    connection.send(&welcome.encode(&mut buf), &buf, &[window.as_fd()], timeout)
+    let header = welcome.encode(&mut buf);
+    match window {
+        Some(window) => connection.send(&header, &buf, &[window.as_fd()], timeout),
+        None => connection.send(&header, &buf, &[], timeout),
+    }
 }

@@ -1,9 +1,10 @@
-//! Lanes between a program and its worker: rings in shared memory with a socket as doorbell, windows, handshake frames with descriptors.
+//! Lanes between a program and its worker: rings in shared memory with a socket as doorbell, or frames on the socket itself; windows, handshake frames with
+//! descriptors.
 //!
-//! * [`Address`], [`Listener`], [`Connection`]: unix sockets that carry handshake frames and file descriptors, every wait with a deadline.
+//! * [`Address`], [`Listener`], [`Connection`]: unix and vsock sockets that carry handshake frames and file descriptors, every wait with a deadline.
 //! * [`WindowFile`], [`Window`], [`Reservation`]: the memory that both sides see at the same address.
-//! * [`GuestLane`], [`HostLane`]: the two ends of a lane. One thread owns an end; there is no lock in it.
-//! * [`ring`] and [`park`]: the ring and the sleep/wake protocol under the lanes.
+//! * [`GuestLane`], [`HostLane`]: the two ends of a lane. One thread owns an end; there is no lock in a ring's.
+//! * [`ring`] and [`park`]: the ring and the sleep/wake protocol under the lanes; [`stream`]: the lanes without shared memory.
 //!
 //! Everything read from shared memory or a socket comes from a peer that may be hostile: it is copied once, then checked.
 
@@ -25,9 +26,13 @@ pub mod handshake;
 #[cfg(not(loom))]
 mod lane;
 #[cfg(not(loom))]
+pub mod stream;
+#[cfg(not(loom))]
 mod streaming;
 #[cfg(not(loom))]
 mod unix;
+#[cfg(not(loom))]
+pub mod vsock;
 #[cfg(not(loom))]
 mod window;
 
@@ -36,6 +41,7 @@ pub use {
     address::{Address, AddressError},
     error::Error,
     lane::{GuestLane, HostLane, HostSignals, Progress, Reply},
-    unix::{Connection, Credentials, Listener, MAX_DESCRIPTORS, Received},
+    stream::{Flusher, StreamLanes},
+    unix::{Connection, Credentials, Listener, MAX_DESCRIPTORS, Peer, Received},
     window::{Placement, Reservation, Window, WindowFile},
 };

@@ -1,4 +1,4 @@
-//! Unix stream sockets that carry single frames with descriptors: the handshake, and the daemon's hand-over of connections to workers.
+//! Sockets that carry single frames, over unix sockets with descriptors: the handshake, and the daemon's hand-over of connections to workers.
 //!
 //! Every wait has a deadline, so that a silent or slow peer cannot hold a daemon thread for longer than the daemon wants.
 
@@ -23,6 +23,7 @@ use rustix::net::{
 
 use crate::address::Address;
 use crate::error::Error;
+use crate::vsock;
 
 /// The most descriptors that a frame can carry.
 pub const MAX_DESCRIPTORS: usize = 4;
@@ -47,16 +48,62 @@ impl fmt::Display for Credentials {
     }
 }
 
+/// Who is at the other end of a connection, by what vouches for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// A process of this machine.
+    Process(Credentials),
+    /// A virtual machine (or this one, for CIDs below 3).
+    Machine {
+        /// Its context id, for which our kernel vouches.
+        cid: u32,
+        /// The port that the connection comes from, for which its kernel vouches: below 1024 it is privileged there.
+        port: u32,
+    },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Process(credentials) => credentials.fmt(f),
+            Peer::Machine { cid, port } => write!(f, "cid {cid} port {port}"),
+        }
+    }
+}
+
 /// A listening socket. Removes its file when dropped.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
+    file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the socket file: a file that has replaced ours is not removed.
+    /// Device and inode: a file that has replaced ours is not removed.
     id: (u64, u64),
 }
 
 impl Listener {
+    /// Listens at an address; at a path as [`Listener::bind`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen(address: &Address) -> Result<Listener, Error> {
+        match address {
+            Address::Unix(path) | Address::UnixStream(path) => Listener::bind(path),
+            Address::Vsock { cid, port } => {
+                let failed = |error| Error::io(format!("listen at {address}"), error);
+                let socket = vsock::socket(false).map_err(failed)?;
+                let socket = off_stdio(socket).map_err(|errno| failed(errno.into()))?;
+                vsock::bind(socket.as_fd(), cid.unwrap_or(vsock::CID_ANY), *port).map_err(failed)?;
+                listen(&socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
+                Ok(Listener { socket, file: None })
+            }
+        }
+    }
+
     /// Listens at `path` with mode 0600. A socket file that nobody listens on any more is replaced.
     ///
     /// # Errors
@@ -78,7 +125,8 @@ impl Listener {
             .map_err(|error| failed("set the mode of socket", error))?;
         let meta = fs::symlink_metadata(path).map_err(|error| failed("examine socket", error))?;
         listen(&socket, BACKLOG).map_err(|errno| failed("listen on socket", errno.into()))?;
-        Ok(Listener { socket, path: path.into(), id: (meta.dev(), meta.ino()) })
+        let file = SocketFile { path: path.into(), id: (meta.dev(), meta.ino()) };
+        Ok(Listener { socket, file: Some(file) })
     }
 
     /// Waits for the next connection.
@@ -95,11 +143,6 @@ impl Listener {
             }
         }
     }
-
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl AsFd for Listener {
@@ -110,10 +153,11 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id);
+        let Some(SocketFile { path, id }) = &self.file else { return };
+        let ours = fs::symlink_metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == *id);
         if ours {
             // Nothing to be done if it fails: the next daemon replaces a stale file.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -177,14 +221,40 @@ impl Connection {
     /// Connects to a daemon.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if the daemon accepts nothing for that long; an address of another kind; a system call.
+    /// [`Error::Timeout`] if the daemon accepts nothing for that long; a system call.
     pub fn connect(address: &Address, timeout: Duration) -> Result<Connection, Error> {
-        let Address::Unix(path) = address else {
-            return Err(Error::Address(address.clone()));
-        };
+        match address {
+            Address::Unix(path) | Address::UnixStream(path) => Self::connect_unix(address, path, timeout),
+            Address::Vsock { cid, port } => {
+                Self::connect_vsock(address, cid.unwrap_or(vsock::CID_HOST), *port, timeout)
+            }
+        }
+    }
+
+    fn connect_vsock(address: &Address, cid: u32, port: u32, timeout: Duration) -> Result<Connection, Error> {
+        let failed = |error: io::Error| Error::io(format!("connect to {address}"), error);
+        let deadline = Deadline::after(timeout);
+        let socket = vsock::socket(true).map_err(failed)?;
+        let socket = off_stdio(socket).map_err(|errno| failed(errno.into()))?;
+        match vsock::connect(socket.as_fd(), cid, port) {
+            Ok(()) => {}
+            // Both go on in the background.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+                deadline.wait(&socket, PollFlags::OUT, "connect")?;
+                sockopt::socket_error(&socket)
+                    .map_err(|errno| failed(errno.into()))?
+                    .map_err(|errno| failed(errno.into()))?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        ioctl_fionbio(&socket, false).map_err(|errno| failed(errno.into()))?;
+        Ok(Connection { socket })
+    }
+
+    fn connect_unix(address: &Address, path: &Path, timeout: Duration) -> Result<Connection, Error> {
         let failed = |errno: Errno| Error::io(format!("connect to {address}"), errno.into());
         let deadline = Deadline::after(timeout);
-        let socket_address = SocketAddrUnix::new(path.as_path()).map_err(failed)?;
+        let socket_address = SocketAddrUnix::new(path).map_err(failed)?;
         let socket = new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         loop {
             match connect(&socket, &socket_address) {
@@ -214,7 +284,7 @@ impl Connection {
         Ok((Connection { socket: a.into() }, Connection { socket: b.into() }))
     }
 
-    /// Takes over a connected unix stream socket (a descriptor that was passed on).
+    /// Takes over a connected stream socket (a descriptor that was passed on).
     pub fn from_fd(socket: OwnedFd) -> Connection {
         Connection { socket }
     }
@@ -224,7 +294,20 @@ impl Connection {
         self.socket
     }
 
-    /// Who is at the other end.
+    /// Who is at the other end, for a connection of any kind.
+    ///
+    /// # Errors
+    /// A system call.
+    pub fn peer(&self) -> Result<Peer, Error> {
+        let machine =
+            vsock::peer(self.socket.as_fd()).map_err(|error| Error::io("read the peer's address", error))?;
+        match machine {
+            Some((cid, port)) => Ok(Peer::Machine { cid, port }),
+            None => self.credentials().map(Peer::Process),
+        }
+    }
+
+    /// The process at the other end of a unix socket.
     ///
     /// # Errors
     /// A system call.

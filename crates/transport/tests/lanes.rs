@@ -269,7 +269,7 @@ fn slots_are_free_in_any_order() {
 
 #[test]
 fn staging_is_shared_and_bounded() {
-    let (guest, host, _) = lane();
+    let (mut guest, host, _) = lane();
     let from: Vec<u8> = (0..8192u32).map(|i| (i * 7) as u8).collect();
     let mut to = vec![0; 8192];
     assert_eq!((guest.staging_len(), host.staging_len()), (8192, 8192));

@@ -12,7 +12,7 @@ use common::{PLACEMENT, TIMEOUT};
 use protocol::handshake::{CURRENT, Capabilities, ControlWelcome, Hello, LaneWelcome, Limits, Token};
 use protocol::text::Text;
 use protocol::{Flags, Kind, Region, Status};
-use transport::handshake::{connect_control, connect_lane, receive_hello, welcome_control};
+use transport::handshake::{Lanes, connect_control, connect_lane, receive_hello, welcome_control};
 use transport::{Address, Connection, Error, GuestLane, HostLane, Listener, Placement, Window, WindowFile};
 
 const SOCKET: &str = "TRANSPORT_TEST_SOCKET";
@@ -30,11 +30,12 @@ fn worker_process() {
     let file = WindowFile::create(limits.window_len).unwrap();
     let window = Arc::new(Window::map(file, Placement::At(region.window_start()), false).unwrap());
     let (version, capabilities) = hello.negotiate(CURRENT..=CURRENT, Capabilities::ALL).unwrap();
+    let capabilities = capabilities.choose_lanes().unwrap();
     let token = Token([1; 16]);
     let worker_pid = std::process::id();
     let welcome =
         ControlWelcome { version, capabilities, token, region_tag: hello.region_tag, worker_pid, limits };
-    welcome_control(&control, &welcome, window.file(), TIMEOUT).unwrap();
+    welcome_control(&control, &welcome, Some(window.file()), TIMEOUT).unwrap();
 
     let connection = listener.accept().unwrap();
     assert_eq!(receive_hello(&connection, TIMEOUT).unwrap().token, token);
@@ -90,9 +91,10 @@ fn start(name: &str, tag: u32) -> Program {
         .expect("a worker within 10 s");
     assert_eq!(welcome.worker_pid, worker.id());
     assert_eq!(control.credentials().unwrap().pid, worker.id());
-    let window = Arc::new(Window::map(file, Placement::At(region.window_start()), true).unwrap());
+    let window = Arc::new(Window::map(file.unwrap(), Placement::At(region.window_start()), true).unwrap());
     let hello = Hello::lane(welcome.token, region, std::process::id());
-    let lane = connect_lane(&address, &hello, &window, &welcome.limits, TIMEOUT).unwrap();
+    let lane =
+        connect_lane(&address, &hello, &Lanes::Rings(window.clone()), &welcome.limits, TIMEOUT).unwrap();
     Program { worker, _control: control, lane, window, path }
 }
 

@@ -9,6 +9,7 @@ use transport::Address;
 use super::guest_args::{BOOT_EXAMPLES, BootArgs, QEMU_EXAMPLES, QemuArgs};
 use super::size;
 use crate::config::{self, ComputeCapability, Config, Limits};
+use crate::daemon::access::Allowed;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,8 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   host-vmm serve --listen unix:/run/user/1000/cuda.sock
   CUDA_SHIM_CONNECT=unix:/run/user/1000/cuda.sock LD_LIBRARY_PATH=/path/to/shim ./vector_add
+  host-vmm serve --listen unix:/run/host-vmm.sock --listen vsock:17237 --allow-cid 3:sessions=4,memory=8G
+  host-vmm serve --listen unix-stream:/run/vm/vm.vsock_17237    (with vhost-device-vsock's uds-path=/run/vm/vm.vsock)
 
 SIGINT and SIGTERM end the daemon and all its workers.";
 
@@ -87,9 +90,14 @@ pub enum Backend {
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where to listen: unix:PATH
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Address,
+    /// Where to listen (may be given several times): unix:PATH for programs of this machine, vsock:PORT for virtual machines,
+    /// unix-stream:PATH for one machine's port behind a vhost-user-vsock device
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub listen: Vec<Address>,
+    /// Serves the virtual machine with this context id, or any (may be given several times). LIMITS is a list of
+    /// sessions=N, lanes=N, handles=N, memory=SIZE, window=SIZE, image=SIZE, images=SIZE
+    #[arg(long, value_name = "CID|any[:LIMITS]")]
+    pub allow_cid: Vec<Allowed>,
     /// What runs the kernels
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,
@@ -111,6 +119,9 @@ pub struct RunArgs {
     /// The shim library (default: libcuda.so next to this program or in ../lib)
     #[arg(long, value_name = "PATH", env = "HOST_VMM_SHIM")]
     pub shim: Option<PathBuf>,
+    /// Share no memory with the program: everything goes through a socket, as from a virtual machine over plain vsock
+    #[arg(long)]
+    pub stream: bool,
     /// Put the shim in front with LD_PRELOAD instead of LD_LIBRARY_PATH
     #[arg(long)]
     pub preload: bool,

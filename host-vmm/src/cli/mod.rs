@@ -3,7 +3,7 @@
 mod args;
 mod backend;
 mod guest_args;
-mod size;
+pub(crate) mod size;
 
 use std::process::ExitCode;
 
@@ -48,7 +48,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Serve(args) => {
             let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
-            daemon::serve(&args.listen, &args.limits.to_config(backend, cli.log.clone())?)?;
+            let config = args.limits.to_config(backend, cli.log.clone())?;
+            let access = daemon::access::Access::new(args.allow_cid.clone(), &config.limits)?;
+            daemon::serve(&args.listen, &config, access)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(args) => {

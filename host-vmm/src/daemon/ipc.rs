@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use protocol::handshake::Capabilities;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -31,6 +32,13 @@ pub struct Start {
     pub region_tag: u32,
     /// Process id of the program as the kernel says, 0 if it cannot be seen from here.
     pub pid: u32,
+}
+
+impl Start {
+    /// Whether the program and its worker see the same window; otherwise lanes are streams.
+    pub fn shares_memory(&self) -> bool {
+        Capabilities(self.capabilities).contains(Capabilities::SHARED_MEMORY)
+    }
 }
 
 /// From the daemon to a worker.

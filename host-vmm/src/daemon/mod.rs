@@ -3,14 +3,14 @@
 //! Threads: one accepts; one per connection in its handshake (their number is bounded); one per worker reads its messages and reaps it.
 //! Locks: `sessions` and `report`, never both at a time, neither held while waiting for a peer.
 
+pub mod access;
 pub mod ipc;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -20,15 +20,17 @@ use protocol::handshake::{Capabilities, ConnectionKind, Hello, RefusalCode, Refu
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use transport::handshake::{receive_hello, refuse};
-use transport::{Address, Connection, Listener};
+use transport::{Address, Connection, Listener, Peer};
 
-use crate::config::{Backend, Config};
+use crate::config::{Backend, Config, Limits};
 use crate::stats::Report;
+use access::{Access, Owner};
 use ipc::{Channel, Start, ToDaemon, ToWorker};
 
 /// What the workers of this build can do with any backend.
 const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
     .union(Capabilities::RINGS)
+    .union(Capabilities::STREAM_LANES)
     .union(Capabilities::DEVICE_OUTPUT)
     .union(Capabilities::PTX);
 
@@ -50,8 +52,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One program's worker, as the daemon knows it.
 struct Session {
+    owner: Owner,
     channel: Channel,
     child: Mutex<Child>,
+}
+
+/// A place where the daemon listens.
+struct Endpoint {
+    listener: Listener,
+    address: Address,
+}
+
+/// A connection in its handshake.
+#[derive(Clone, Copy)]
+struct Caller {
+    peer: Peer,
+    owner: Owner,
+    /// Its socket can carry descriptors, and so share memory.
+    passes_descriptors: bool,
 }
 
 /// A connection that is not served, and why.
@@ -71,7 +89,9 @@ struct Inner {
     sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
     /// Signalled when a session has gone.
     gone: Condvar,
-    handshakes: AtomicU32,
+    access: Access,
+    /// Whose connections are in their handshakes.
+    handshakes: Mutex<Vec<Owner>>,
     stopping: AtomicBool,
     report: Mutex<Report>,
     malformed: AtomicU64,
@@ -87,11 +107,13 @@ pub struct Daemon {
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The address cannot be listened on.
-pub fn serve(address: &Address, config: &Config) -> anyhow::Result<()> {
+/// An address cannot be listened on.
+pub fn serve(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<()> {
     let signals = crate::runner::signals::Signals::install(true).context("cannot install signal handlers")?;
-    let daemon = Daemon::start(address, config)?;
-    tracing::info!(%address, "listening");
+    let daemon = Daemon::start(addresses, config, access)?;
+    for address in addresses {
+        tracing::info!(%address, "listening");
+    }
     loop {
         match poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None) {
             Err(rustix::io::Errno::INTR) => {}
@@ -109,26 +131,28 @@ impl Daemon {
     /// Listens and serves on threads of this process.
     ///
     /// # Errors
-    /// The address cannot be listened on.
-    pub fn start(address: &Address, config: &Config) -> anyhow::Result<Self> {
-        let path: &Path = match address {
-            Address::Unix(path) => path,
-            other => anyhow::bail!("cannot listen on {other} yet; use unix:PATH"),
+    /// An address cannot be listened on.
+    pub fn start(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<Self> {
+        let listen = |address: &Address| {
+            let listener =
+                Listener::listen(address).with_context(|| format!("cannot listen on {address}"))?;
+            Ok(Endpoint { listener, address: address.clone() })
         };
-        let listener = Listener::bind(path).with_context(|| format!("cannot listen on {address}"))?;
+        let endpoints = addresses.iter().map(listen).collect::<anyhow::Result<Vec<_>>>()?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("cannot create an event descriptor")?);
         let inner = Arc::new(Inner {
             config: config.clone(),
             sessions: Mutex::default(),
             gone: Condvar::new(),
-            handshakes: AtomicU32::new(0),
+            access,
+            handshakes: Mutex::default(),
             stopping: AtomicBool::new(false),
             report: Mutex::default(),
             malformed: AtomicU64::new(0),
         });
         let accept = {
             let (inner, wake) = (Arc::clone(&inner), Arc::clone(&wake));
-            thread::Builder::new().name("accept".into()).spawn(move || inner.accept(&listener, &wake))?
+            thread::Builder::new().name("accept".into()).spawn(move || inner.accept(&endpoints, &wake))?
         };
         Ok(Self { inner, accept: Some(accept), wake })
     }
@@ -185,9 +209,11 @@ impl Inner {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accept(self: &Arc<Self>, listener: &Listener, wake: &OwnedFd) {
+    fn accept(self: &Arc<Self>, endpoints: &[Endpoint], wake: &OwnedFd) {
         loop {
-            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
+            let mut fds: Vec<_> =
+                endpoints.iter().map(|endpoint| PollFd::new(&endpoint.listener, PollFlags::IN)).collect();
+            fds.push(PollFd::new(wake, PollFlags::IN));
             if let Err(error) = poll(&mut fds, None)
                 && error != rustix::io::Errno::INTR
             {
@@ -197,22 +223,66 @@ impl Inner {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            if !fds[0].revents().contains(PollFlags::IN) {
-                continue;
-            }
-            match listener.accept() {
-                Ok(connection) => self.begin_handshake(connection),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    thread::sleep(ACCEPT_PAUSE);
+            for (number, (endpoint, fd)) in endpoints.iter().zip(&fds).enumerate() {
+                if !fd.revents().contains(PollFlags::IN) {
+                    continue;
+                }
+                match endpoint.listener.accept() {
+                    Ok(connection) => self.accepted(connection, number, &endpoint.address),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         }
     }
 
-    fn begin_handshake(self: &Arc<Self>, connection: Connection) {
-        if self.handshakes.fetch_add(1, Ordering::AcqRel) >= self.config.limits.handshakes {
-            self.handshakes.fetch_sub(1, Ordering::AcqRel);
+    fn accepted(self: &Arc<Self>, connection: Connection, listener: usize, address: &Address) {
+        let peer = match connection.peer() {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "a connection without credentials");
+                return;
+            }
+        };
+        let passes_descriptors = address.passes_descriptors();
+        let owner = Owner::of(&peer, listener, passes_descriptors);
+        if self.access.limits(owner, &self.config.limits).is_none() {
+            tracing::info!(%peer, "connection refused: not allowed; see --allow-cid");
+            let text = format_args!("{peer} is not allowed by this daemon; see its --allow-cid");
+            refuse(&connection, &Refused::new(RefusalCode::PERMISSION, text));
+            return;
+        }
+        self.begin_handshake(connection, Caller { peer, owner, passes_descriptors });
+    }
+
+    fn handshakes(&self) -> MutexGuard<'_, Vec<Owner>> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place among the handshakes, if one is left: a machine gets a part of them, so that others can come in.
+    fn enter_handshake(&self, owner: Owner) -> bool {
+        let limit = self.config.limits.handshakes as usize;
+        let own_limit = if owner == Owner::Local { limit } else { limit.div_ceil(4) };
+        let mut all = self.handshakes();
+        let own = all.iter().filter(|other| **other == owner).count();
+        let room = all.len() < limit && own < own_limit;
+        if room {
+            all.push(owner);
+        }
+        room
+    }
+
+    fn leave_handshake(&self, owner: Owner) {
+        let mut all = self.handshakes();
+        if let Some(place) = all.iter().position(|other| *other == owner) {
+            all.swap_remove(place);
+        }
+    }
+
+    fn begin_handshake(self: &Arc<Self>, connection: Connection, caller: Caller) {
+        if !self.enter_handshake(caller.owner) {
             refuse(
                 &connection,
                 &Refused::new(RefusalCode::BUSY, format_args!("too many connections at once")),
@@ -221,25 +291,19 @@ impl Inner {
         }
         let this = Arc::clone(self);
         let started = thread::Builder::new().name("handshake".into()).spawn(move || {
-            if catch_unwind(AssertUnwindSafe(|| this.handshake(connection))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| this.handshake(connection, caller))).is_err() {
                 tracing::error!("a handshake panicked");
             }
-            this.handshakes.fetch_sub(1, Ordering::AcqRel);
+            this.leave_handshake(caller.owner);
         });
         if let Err(error) = started {
-            self.handshakes.fetch_sub(1, Ordering::AcqRel);
+            self.leave_handshake(caller.owner);
             tracing::warn!(%error, "cannot start a handshake thread");
         }
     }
 
-    fn handshake(self: &Arc<Self>, connection: Connection) {
-        let peer = match connection.credentials() {
-            Ok(peer) => peer,
-            Err(error) => {
-                tracing::warn!(%error, "a connection without credentials");
-                return;
-            }
-        };
+    fn handshake(self: &Arc<Self>, connection: Connection, caller: Caller) {
+        let peer = caller.peer;
         let timeout = Duration::from_millis(self.config.limits.handshake_ms);
         let hello = match receive_hello(&connection, timeout) {
             Ok(hello) => hello,
@@ -254,8 +318,8 @@ impl Inner {
             }
         };
         let refused = match hello.kind {
-            ConnectionKind::CONTROL => self.start_session(connection, &hello, peer.pid),
-            ConnectionKind::LANE => self.pass_lane(connection, &hello),
+            ConnectionKind::CONTROL => self.start_session(connection, &hello, &caller),
+            ConnectionKind::LANE => self.pass_lane(connection, &hello, caller.owner),
             kind => Err(Refusal::new(
                 connection,
                 Refused::new(RefusalCode::KIND, format_args!("connection kind {}", kind.0)),
@@ -268,8 +332,9 @@ impl Inner {
     }
 
     /// Hands a lane's connection to the worker of its session.
-    fn pass_lane(&self, connection: Connection, hello: &Hello) -> Result<(), Refusal> {
-        let session = self.sessions().get(&hello.token.0).cloned();
+    fn pass_lane(&self, connection: Connection, hello: &Hello, owner: Owner) -> Result<(), Refusal> {
+        // A token that another machine has got hold of opens nothing.
+        let session = self.sessions().get(&hello.token.0).filter(|session| session.owner == owner).cloned();
         let Some(session) = session else {
             let refused = Refused::new(RefusalCode::TOKEN, format_args!("no session with this token"));
             return Err(Refusal::new(connection, refused));
@@ -290,17 +355,30 @@ impl Inner {
         self: &Arc<Self>,
         connection: Connection,
         hello: &Hello,
-        pid: u32,
+        caller: &Caller,
     ) -> Result<(), Refusal> {
         let versions = protocol::handshake::PREVIOUS..=protocol::handshake::CURRENT;
-        let (version, capabilities) = match hello.negotiate(versions, capabilities(&self.config)) {
+        let mut ours = capabilities(&self.config);
+        if !caller.passes_descriptors {
+            ours = ours.without(Capabilities::SHARED_MEMORY);
+        }
+        let (version, capabilities) = match hello.negotiate(versions, ours) {
             Ok(agreed) => agreed,
             Err(code) => {
                 return Err(Refusal::new(connection, Refused::new(code, format_args!("no common version"))));
             }
         };
+        let Some(capabilities) = capabilities.choose_lanes() else {
+            let refused =
+                Refused::new(RefusalCode::KIND, format_args!("no kind of lane that both sides have"));
+            return Err(Refusal::new(connection, refused));
+        };
+        // Looked at when it was accepted.
+        let Some(limits) = self.access.limits(caller.owner, &self.config.limits) else {
+            return Err(Refusal::new(connection, Refused::new(RefusalCode::PERMISSION, format_args!(""))));
+        };
         // Looked at again below; without a process for each of many that are refused.
-        if self.sessions().len() >= self.config.limits.sessions as usize {
+        if !self.has_room(&self.sessions(), caller.owner, &limits) {
             let refused = Refused::new(RefusalCode::LIMIT, format_args!("no more sessions"));
             return Err(Refusal::new(connection, refused));
         }
@@ -320,12 +398,12 @@ impl Inner {
                 return Err(Refusal::new(connection, refused));
             }
         };
-        let session = Arc::new(Session { channel, child: Mutex::new(child) });
+        let session = Arc::new(Session { owner: caller.owner, channel, child: Mutex::new(child) });
         let admitted = {
             let mut sessions = self.sessions();
             // Checked under the lock that `end` takes, so that no session starts behind its back.
-            let admitted = sessions.len() < self.config.limits.sessions as usize
-                && !self.stopping.load(Ordering::Acquire);
+            let admitted =
+                self.has_room(&sessions, caller.owner, &limits) && !self.stopping.load(Ordering::Acquire);
             if admitted {
                 sessions.insert(token, Arc::clone(&session));
             }
@@ -353,12 +431,15 @@ impl Inner {
             ));
         }
         let start = Start {
-            config: self.config.clone(),
+            config: Config { limits, ..self.config.clone() },
             token,
             version,
             capabilities: capabilities.0,
             region_tag: hello.region_tag,
-            pid,
+            pid: match caller.peer {
+                Peer::Process(peer) => peer.pid,
+                Peer::Machine { .. } => 0,
+            },
         };
         let fd = connection.into_fd();
         session.channel.send(&ToWorker::Start(Box::new(start)), Some(&fd)).map_err(|error| {
@@ -366,6 +447,12 @@ impl Inner {
             let refused = Refused::new(RefusalCode::INTERNAL, format_args!("the worker has ended: {error}"));
             Refusal::new(Connection::from_fd(fd), refused)
         })
+    }
+
+    /// Whether one more session may begin: of all, and of this owner.
+    fn has_room(&self, sessions: &HashMap<[u8; 16], Arc<Session>>, owner: Owner, limits: &Limits) -> bool {
+        let own = sessions.values().filter(|session| session.owner == owner).count();
+        sessions.len() < self.config.limits.sessions as usize && own < limits.sessions as usize
     }
 
     /// Reads a worker's messages until it ends.

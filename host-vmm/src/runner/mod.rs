@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::daemon::access::Access;
 use crate::stats::Report;
 use signals::Signals;
 use transport::Address;
@@ -43,9 +44,10 @@ pub fn run(args: &RunArgs, config: &Config) -> anyhow::Result<u8> {
     for name in ["libcuda.so.1", "libcuda.so"] {
         std::os::unix::fs::symlink(&shim, dir.path().join(name)).context("cannot link the shim")?;
     }
-    let address = Address::Unix(dir.path().join("socket"));
+    let socket = dir.path().join("socket");
+    let address = if args.stream { Address::UnixStream(socket) } else { Address::Unix(socket) };
     let config = Config { timing: args.stats, ..config.clone() };
-    let daemon = Daemon::start(&address, &config)?;
+    let daemon = Daemon::start(std::slice::from_ref(&address), &config, Access::default())?;
 
     let (program, arguments) = args.program.split_first().context("no program given")?;
     let mut command = Command::new(program);

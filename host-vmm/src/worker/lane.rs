@@ -30,9 +30,15 @@ pub fn run(worker: &Worker, id: u64, connection: Connection) {
         return;
     };
     placement.offset = window.offset(block).unwrap_or(0);
-    let welcome = LaneWelcome { version: worker.version, lane: u32::try_from(id).unwrap_or(0), placement };
+    let welcome =
+        LaneWelcome { version: worker.version, lane: u32::try_from(id).unwrap_or(u32::MAX), placement };
     let mapped = Arc::clone(window.mapped());
-    match HostLane::welcome(connection, mapped, &welcome, limits.max_body_len, super::ANSWER_TIMEOUT) {
+    let (max_body, timeout) = (limits.max_body_len, super::ANSWER_TIMEOUT);
+    let host = match &worker.streams {
+        None => HostLane::welcome(connection, mapped, &welcome, max_body, timeout),
+        Some(lanes) => HostLane::welcome_stream(connection, mapped, lanes, &welcome, max_body, timeout),
+    };
+    match host {
         Ok(mut host) => {
             let latch = Arc::new(Latch::new(host.signals()));
             let staging = (window.address(placement.staging()), u64::from(placement.staging_len));

@@ -23,7 +23,7 @@ use protocol::handshake::{Capabilities, ControlWelcome, Limits, RefusalCode, Ref
 use protocol::region::Region;
 use ptx_cpu::region::{RegionConfig, RegionError};
 use transport::handshake::{refuse, welcome_control};
-use transport::{Connection, WindowFile};
+use transport::{Connection, StreamLanes, WindowFile};
 
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
@@ -44,6 +44,8 @@ struct Worker {
     backend: Arc<dyn Backend>,
     limits: Limits,
     version: u32,
+    /// The session's lanes, where they are streams.
+    streams: Option<Arc<StreamLanes>>,
     lanes: AtomicU32,
     next_lane: AtomicU64,
     /// Held by the thread that ends the process, for good.
@@ -125,9 +127,10 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
     let Some(region) = Region::new(start.region_tag) else {
         return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
+    let shared = start.shares_memory();
     let (session, backend) = match &config.backend {
-        config::Backend::Cpu => begin_cpu(config, region)?,
-        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region)?,
+        config::Backend::Cpu => begin_cpu(config, region, shared)?,
+        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, shared)?,
     };
     Ok(Worker {
         channel,
@@ -135,6 +138,7 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
         backend,
         limits: config.limits.to_protocol(),
         version: start.version,
+        streams: (!shared).then(Arc::default),
         lanes: AtomicU32::new(0),
         next_lane: AtomicU64::new(1),
         ending: Mutex::new(()),
@@ -144,7 +148,7 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
 /// A session and what runs its calls.
 type Begun = (Arc<Session>, Arc<dyn Backend>);
 
-fn begin_cpu(config: &Config, region: Region) -> Result<Begun, Failed> {
+fn begin_cpu(config: &Config, region: Region, shared: bool) -> Result<Begun, Failed> {
     let memory = RegionConfig { memory_limit: config.limits.memory_bytes };
     let device = match ptx_cpu::region::Region::reserve(region.tag().into(), memory) {
         Ok(device) => Arc::new(device),
@@ -155,7 +159,8 @@ fn begin_cpu(config: &Config, region: Region) -> Result<Begun, Failed> {
     };
     let set_up = || -> anyhow::Result<Begun> {
         ptx_cpu::fault::install().context("cannot install fault handlers")?;
-        let window = Arc::new(Window::create(region.window_start(), config.limits.window_bytes)?);
+        let window = Window::create(region.window_start(), config.limits.window_bytes)?.shared(shared);
+        let window = Arc::new(window);
         device.map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())?;
         let session = Arc::new(Session::new(config.clone(), window));
         let backend = Arc::new(CpuBackend::new(Arc::clone(&session), device)?);
@@ -164,12 +169,13 @@ fn begin_cpu(config: &Config, region: Region) -> Result<Begun, Failed> {
     set_up().map_err(Failed::internal)
 }
 
-fn begin_cuda(config: &Config, cuda: &config::Cuda, region: Region) -> Result<Begun, Failed> {
+fn begin_cuda(config: &Config, cuda: &config::Cuda, region: Region, shared: bool) -> Result<Begun, Failed> {
     let reserved = Reserved::new(region)
         .map_err(|error| Failed::region(format_args!("region {} in the worker: {error}", region.tag())))?;
     let set_up = || -> anyhow::Result<Begun> {
         let window =
-            Window::create_over(reserved.window(), region.window_start(), config.limits.window_bytes)?;
+            Window::create_over(reserved.window(), region.window_start(), config.limits.window_bytes)?
+                .shared(shared);
         let session = Arc::new(Session::new(config.clone(), Arc::new(window)));
         let raw = library::load(cuda.libcuda.as_deref())?.raw;
         // Before the driver is initialised: it takes its address space then.
@@ -190,7 +196,8 @@ fn welcome(worker: &Worker, connection: &Connection, start: &Start) -> anyhow::R
         worker_pid: std::process::id(),
         limits: worker.limits,
     };
-    let file: &WindowFile = worker.session.window.file();
+    let window = &worker.session.window;
+    let file: Option<&WindowFile> = window.is_shared().then(|| window.file());
     welcome_control(connection, &welcome, file, ANSWER_TIMEOUT).context("cannot answer the program")?;
     worker.channel.send(&ToDaemon::Welcomed, None).context("cannot tell the daemon")
 }

@@ -21,6 +21,8 @@ pub struct Window {
     mapped: Arc<transport::Window>,
     base: u64,
     ranges: Mutex<RangeAllocator>,
+    /// The program has it too.
+    shared: bool,
 }
 
 impl Window {
@@ -43,7 +45,18 @@ impl Window {
     fn map(base: u64, len: u64, placement: Placement<'_>) -> Result<Self, transport::Error> {
         let file = WindowFile::create(len)?;
         let mapped = Arc::new(transport::Window::map(file, placement, false)?);
-        Ok(Self { mapped, base, ranges: Mutex::new(RangeAllocator::new(len, PAGE)) })
+        Ok(Self { mapped, base, ranges: Mutex::new(RangeAllocator::new(len, PAGE)), shared: true })
+    }
+
+    /// Says whether the program has the window too. In a session without shared memory it holds the worker's side of staging areas and nothing else.
+    #[must_use]
+    pub fn shared(self, shared: bool) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Whether the program sees what is allocated here.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// The memory, for lanes.

@@ -1,6 +1,7 @@
-//! Devices, for the rest of the library; most of the calls themselves are generated.
+#![allow(unsafe_code)]
+//! Devices, for the rest of the library; most of the calls themselves are generated. Unsafe because results are written through the caller's pointers.
 
-use core::ffi::{c_char, c_uint};
+use core::ffi::{c_char, c_int, c_uint};
 
 use protocol::status::{CuResult, Status};
 
@@ -8,7 +9,7 @@ use crate::custom::context::require_init;
 use crate::generated::wire;
 use crate::process::process;
 use crate::thread;
-use crate::types::CUdevice;
+use crate::types::*;
 
 /// Tells the host which devices the program is to see (`CUDA_VISIBLE_DEVICES`); the host numbers them accordingly.
 pub fn announce_visible() -> CuResult {
@@ -29,10 +30,30 @@ pub fn count() -> Result<i32, Status> {
     Ok(count)
 }
 
+/// Attributes that speak of memory which program and device both see: mapped host memory (19), managed memory (83, 89, 101), pageable and registered memory
+/// (88, 91, 100).
+const OF_SHARED_MEMORY: [u32; 7] = [19, 83, 88, 89, 91, 100, 101];
+
 pub fn attribute(device: i32, attribute: u32) -> Result<i32, Status> {
     let mut value = 0;
     wire::cuDeviceGetAttribute(Some(&mut value), attribute, device)?;
-    Ok(value)
+    let shares = process().session.get().is_none_or(|session| session.pinned().is_none());
+    Ok(if shares || !OF_SHARED_MEMORY.contains(&attribute) { value } else { 0 })
+}
+
+pub unsafe fn cuDeviceGetAttribute(
+    value: *mut c_int,
+    which: CUdevice_attribute,
+    device: CUdevice,
+) -> CuResult {
+    require_init()?;
+    // SAFETY: the caller passes a pointer to its own variable, or NULL.
+    match unsafe { value.as_mut() } {
+        Some(value) => *value = attribute(device, which)?,
+        // The host knows which of several errors is the driver's.
+        None => wire::cuDeviceGetAttribute(None, which, device)?,
+    }
+    Ok(())
 }
 
 /// The device's id as `cuDeviceGetUuid` (first version) gives it.

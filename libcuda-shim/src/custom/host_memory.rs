@@ -1,5 +1,5 @@
 #![allow(unsafe_code)]
-//! Page-locked host memory: it lies in the window, at the same address in the program and on the device.
+//! Page-locked host memory: it lies in the window, at the same address in the program and on the device; or in the program alone, where none can be shared.
 //! Unsafe because results are written through the caller's pointers.
 
 use core::ffi::{c_uint, c_void};
@@ -8,12 +8,18 @@ use protocol::status::{CuResult, Status};
 
 use crate::copy::in_region;
 use crate::custom::context::require_init;
-use crate::custom::pointer;
+use crate::custom::{device, pointer};
 use crate::generated::wire;
+use crate::pinned::Pinned;
 use crate::pointer::out;
 use crate::process::process;
 use crate::types::*;
 use crate::{sticky, thread};
+
+/// The program's own page-locked memory, where none is shared with the host.
+fn own_pinned() -> Option<&'static Pinned> {
+    process().session.get()?.pinned()
+}
 
 pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, len: usize, flags: c_uint) -> CuResult {
     require_init()?;
@@ -24,6 +30,14 @@ pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, len: usize, flags: c_uin
     if len == 0 && flags & !FLAGS == 0 {
         thread::require_context()?;
         *pointer = core::ptr::null_mut();
+        return Ok(());
+    }
+    if let Some(pinned) = own_pinned() {
+        let context = thread::require_context()?;
+        if flags & !FLAGS != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        *pointer = pinned.alloc(len as u64, flags, context, device::current()?)? as *mut c_void;
         return Ok(());
     }
     let mut address = 0;
@@ -42,6 +56,10 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CuResult {
     if pointer.is_null() {
         return thread::require_context().map(|_| ());
     }
+    if let Some(pinned) = own_pinned() {
+        thread::require_context()?;
+        return pinned.free(pointer.addr() as u64);
+    }
     wire::cuMemFreeHost(pointer.addr() as u64)
 }
 
@@ -57,6 +75,16 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
     let device = unsafe { out(device) }?;
     if flags != 0 {
         return Err(Status::INVALID_VALUE);
+    }
+    let address = host.addr();
+    if let Some(pinned) = own_pinned()
+        && (pinned.find(address as u64).is_some() || process().registered.flags(address).is_some())
+    {
+        crate::log!(
+            Warn,
+            "cuMemHostGetDevicePointer: this session shares no memory with the host, so kernels cannot reach host memory"
+        );
+        return Err(Status::NOT_SUPPORTED);
     }
     if !in_region(host.addr() as u64) {
         return Err(match process().registered.flags(host.addr()) {
@@ -74,6 +102,10 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResu
     let flags = unsafe { out(flags) }?;
     if let Some(registered) = process().registered.flags(host.addr()) {
         *flags = registered;
+        return Ok(());
+    }
+    if let Some(own) = own_pinned().and_then(|pinned| pinned.find(host.addr() as u64)) {
+        *flags = own.flags;
         return Ok(());
     }
     let info = pointer::info(host.addr() as u64)?;

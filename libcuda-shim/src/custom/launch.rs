@@ -112,6 +112,7 @@ unsafe fn launch(
     };
     // SAFETY: by the caller's promise.
     unsafe { gather(&function, params, extra, buffer) }?;
+    check_reach(buffer)?;
 
     let Launch { shape, stream, flags, cluster, attributes } = launch;
     let judged = *flags != 0 || *cluster != [0; 3];
@@ -158,6 +159,22 @@ unsafe fn launch(
         accepted.note(function.handle, launch);
     }
     if launch_blocking() { wire::cuStreamSynchronize(*stream) } else { Ok(()) }
+}
+
+/// Refuses parameters that point to page-locked memory which the device cannot reach: a fault in the kernel would say less.
+pub fn check_reach(params: &[u8]) -> CuResult {
+    let Some(pinned) = process().session.get().and_then(|session| session.pinned()) else { return Ok(()) };
+    for word in params.chunks_exact(8) {
+        let address = word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        if pinned.contains(address) && pinned.find(address).is_some() {
+            crate::log!(
+                Warn,
+                "launch: a parameter points to page-locked memory ({address:#x}); this session shares no memory with the host"
+            );
+            return Err(Status::NOT_SUPPORTED);
+        }
+    }
+    Ok(())
 }
 
 /// Lays the parameters out as the kernel expects them.

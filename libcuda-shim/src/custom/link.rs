@@ -134,7 +134,12 @@ fn fetch(hash: [u8; 32], len: u64) -> Result<Vec<u8>, Status> {
     let slot_len = thread::with(|thread| Ok(thread.lane()?.slot_len()))?;
     let mut offset = 0u64;
     for part in bytes.chunks_mut(slot_len) {
-        let slot = thread::with(|thread| thread.lane()?.next_slot())?;
+        let slot = thread::with(|thread| {
+            let lane = thread.lane()?;
+            let slot = lane.next_slot()?;
+            lane.fetch_slot(&slot, part.len() as u64)?;
+            Ok(slot)
+        })?;
         wire::image_read(hash, offset, slot.offset(), part.len() as u64)?;
         thread::with(|thread| {
             // SAFETY: a slice is writable for its length.

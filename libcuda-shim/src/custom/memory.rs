@@ -151,6 +151,20 @@ pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CuResult
 /// No attribute's value is longer: a list of devices.
 const MAX_VALUE_LEN: usize = 4096;
 
+/// Managed memory is one that both sides see.
+pub unsafe fn cuMemAllocManaged(pointer: *mut CUdeviceptr, len: usize, flags: c_uint) -> CuResult {
+    require_init()?;
+    if process().session.get().is_some_and(|session| session.pinned().is_some()) {
+        crate::log!(Warn, "cuMemAllocManaged: this session shares no memory with the host");
+        return Err(Status::NOT_SUPPORTED);
+    }
+    let wanted = !pointer.is_null();
+    let address = allocate(wanted, |address| wire::cuMemAllocManaged(address, len as u64, flags))?;
+    // SAFETY: not NULL: the caller's own variable.
+    unsafe { put(pointer, wanted.then_some(address)) };
+    Ok(())
+}
+
 pub unsafe fn cuMemRangeGetAttributes(
     data: *mut *mut c_void,
     sizes: *mut usize,

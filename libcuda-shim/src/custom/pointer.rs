@@ -32,6 +32,21 @@ const KIND_MANAGED: u32 = 3;
 /// Of the guest alone: not a kind that the host knows.
 const KIND_REGISTERED: u32 = u32::MAX;
 
+/// What is known of page-locked memory that is the program's alone. It has no address on the device.
+fn own(address: u64) -> Option<Info> {
+    let own = process().session.get()?.pinned()?.find(address)?;
+    Some(Info {
+        kind: KIND_REGISTERED,
+        base: own.base,
+        size: own.len,
+        context: own.context,
+        device: own.device,
+        flags: own.flags,
+        buffer_id: own.id,
+        pool: 0,
+    })
+}
+
 /// What is known of memory that the program has registered. It has no address on the device.
 fn registered(address: u64) -> Option<Info> {
     let (start, len) = process().registered.range(address as usize)?;
@@ -51,7 +66,7 @@ fn registered(address: u64) -> Option<Info> {
 pub fn info(address: u64) -> Result<Info, Status> {
     let mut info = Info::default();
     if !in_region(address) {
-        return registered(address).ok_or(Status::INVALID_VALUE);
+        return registered(address).or_else(|| own(address)).ok_or(Status::INVALID_VALUE);
     }
     wire::pointer_info(
         address,

@@ -1686,11 +1686,8 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
             t.arg("dev", dev);
         },
         || {
-            let mut pi_value = (!pi.is_null()).then_some(0i32);
-            wire::cuDeviceGetAttribute(pi_value.as_mut(), attrib, dev)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pi.cast(), pi_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::device::cuDeviceGetAttribute(pi, attrib, dev) }
         },
     )
 }
@@ -7835,12 +7832,8 @@ pub unsafe extern "C" fn cuMemAllocManaged(
             t.arg("flags", flags);
         },
         || {
-            let mut dptr_value = (!dptr.is_null()).then_some(0u64);
-            wire::cuMemAllocManaged(dptr_value.as_mut(), bytesize as u64, flags)?;
-            custom::init::learn_address(dptr_value)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(dptr.cast(), dptr_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemAllocManaged(dptr, bytesize, flags) }
         },
     )
 }

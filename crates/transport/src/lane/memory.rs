@@ -14,11 +14,11 @@ use crate::window::{Window, check_bounds, copy_shared};
 
 /// How far a lane is, for threads that do not own it.
 #[derive(Clone)]
-pub struct Progress {
+pub struct RingProgress {
     memory: Arc<LaneMemory>,
 }
 
-impl Progress {
+impl RingProgress {
     /// As [`GuestLane::completed`](crate::GuestLane::completed).
     #[inline]
     pub fn completed(&self) -> u64 {
@@ -27,7 +27,7 @@ impl Progress {
 }
 
 /// Names the parts of the block; keeps the window mapped.
-pub(super) struct LaneMemory {
+pub(crate) struct LaneMemory {
     window: Arc<Window>,
     placement: LanePlacement,
     /// The header page.
@@ -42,7 +42,7 @@ unsafe impl Sync for LaneMemory {}
 
 impl LaneMemory {
     /// Checks the placement.
-    pub(super) fn new(window: Arc<Window>, placement: LanePlacement) -> Result<LaneMemory, Error> {
+    pub(crate) fn new(window: Arc<Window>, placement: LanePlacement) -> Result<LaneMemory, Error> {
         if !placement.is_valid(window.len()) {
             return Err(Error::Placement(placement));
         }
@@ -52,7 +52,7 @@ impl LaneMemory {
     }
 
     /// Sets all shared words to 0. Only for the worker, before it tells the program where the block is.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for offset in [
             words::REQUEST_TAIL,
             words::REQUEST_HEAD,
@@ -72,18 +72,18 @@ impl LaneMemory {
 
     /// The word of a slot of the staging area.
     #[inline]
-    pub(super) fn slot(&self, slot: u64) -> &AtomicU64 {
+    pub(crate) fn slot(&self, slot: u64) -> &AtomicU64 {
         self.word(words::SLOTS + slot % SLOTS * 8)
     }
 
     /// The lane's progress, which keeps the block's memory mapped.
-    pub(super) fn progress(self: &Arc<Self>) -> Progress {
-        Progress { memory: Arc::clone(self) }
+    pub(crate) fn progress(self: &Arc<Self>) -> RingProgress {
+        RingProgress { memory: Arc::clone(self) }
     }
 
     /// A word of the header page.
     #[inline]
-    pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
+    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         // SAFETY: every constant in `words` (and the words of the slots) is a multiple of 8 below PAGE_LEN, and `page` has PAGE_LEN bytes, page-aligned, mapped while `self.window` lives.
         unsafe { self.page.add(offset as usize).cast::<AtomicU64>().as_ref() }
     }
@@ -96,26 +96,26 @@ impl LaneMemory {
         Ok(unsafe { RingMemory::new(self.word(tail).into(), self.word(head).into(), data, words) })
     }
 
-    pub(super) fn request_ring(&self) -> Result<RingMemory, Error> {
+    pub(crate) fn request_ring(&self) -> Result<RingMemory, Error> {
         let p = &self.placement;
         self.ring(words::REQUEST_TAIL, words::REQUEST_HEAD, p.request_ring(), p.request_ring_len)
     }
 
-    pub(super) fn reply_ring(&self) -> Result<RingMemory, Error> {
+    pub(crate) fn reply_ring(&self) -> Result<RingMemory, Error> {
         let p = &self.placement;
         self.ring(words::REPLY_TAIL, words::REPLY_HEAD, p.reply_ring(), p.reply_ring_len)
     }
 
-    pub(super) fn staging_len(&self) -> u64 {
+    pub(crate) fn staging_len(&self) -> u64 {
         self.placement.staging_len.into()
     }
 
     /// Window offset of the staging area.
-    pub(super) fn staging_window_offset(&self) -> u64 {
+    pub(crate) fn staging_window_offset(&self) -> u64 {
         self.placement.staging()
     }
 
-    pub(super) fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
+    pub(crate) fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
         check_bounds(offset, len, self.staging_len())?;
         // SAFETY: offset <= staging_len, and `staging` has that many bytes (checked against the window in `new`).
         Ok(unsafe { self.staging.add(offset as usize) })
@@ -123,7 +123,7 @@ impl LaneMemory {
 
     /// # Safety
     /// `from` is readable for `len` bytes and does not overlap the staging area.
-    pub(super) unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
+    pub(crate) unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
         let to = self.staging(offset, len as u64)?;
         // SAFETY: `to` has `len` bytes; `from` by the caller's contract.
         unsafe { copy_shared(from, to.as_ptr(), len) };
@@ -132,7 +132,7 @@ impl LaneMemory {
 
     /// # Safety
     /// `to` is writable for `len` bytes and does not overlap the staging area.
-    pub(super) unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
+    pub(crate) unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
         let from = self.staging(offset, len as u64)?;
         // SAFETY: `from` has `len` bytes; `to` by the caller's contract.
         unsafe { copy_shared(from.as_ptr(), to, len) };
@@ -143,7 +143,7 @@ impl LaneMemory {
     ///
     /// # Safety
     /// As `copy_out`.
-    pub(super) unsafe fn copy_out_streaming(
+    pub(crate) unsafe fn copy_out_streaming(
         &self,
         offset: u64,
         to: *mut u8,

@@ -75,7 +75,7 @@ impl Memory {
     /// Allocates `len` bytes.
     ///
     /// # Errors
-    /// `INVALID_VALUE` for length 0, `OUT_OF_MEMORY`.
+    /// `INVALID_VALUE` for length 0, `OUT_OF_MEMORY`, `NOT_SUPPORTED` for what the program must see where it shares no memory.
     pub fn alloc(&self, owner: Owner, kind: Kind, len: u64, flags: u32) -> CuResult<u64> {
         if len == 0 {
             return Err(Status::INVALID_VALUE);
@@ -85,6 +85,10 @@ impl Memory {
                 self.region.alloc(len, 256).map_err(|error| status_of(&error))?
             }
             Kind::Managed | Kind::ManagedGlobal | Kind::Host => {
+                if !self.window.is_shared() {
+                    tracing::warn!("managed memory needs shared memory, which this session does not have");
+                    return Err(Status::NOT_SUPPORTED);
+                }
                 self.window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?
             }
         };

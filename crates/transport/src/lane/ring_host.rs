@@ -1,5 +1,4 @@
-//! The worker's end of a lane.
-#![allow(unsafe_code)] // Copies between staging area and worker memory that only raw pointers name.
+//! The worker's end of a lane whose rings lie in a window.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -28,10 +27,8 @@ struct Shared {
     bell: Doorbell,
 }
 
-/// The worker's end of a lane. Owned by one thread at a time (`Send`, not `Sync`).
-///
-/// Every error but [`Error::BodyLen`] and [`Error::Bounds`] ends the lane: later calls return [`Error::Dead`].
-pub struct HostLane {
+/// See [`HostLane`](crate::HostLane).
+pub struct RingHost {
     requests: Consumer,
     replies: Producer,
     shared: Arc<Shared>,
@@ -44,14 +41,13 @@ pub struct HostLane {
     not_sync: PhantomData<Cell<()>>,
 }
 
-/// Completion numbers and latched errors of a lane, for any thread of the worker. Keeps the window mapped; the lane's block in it must not be given to
-/// another lane before this is dropped. Dropping the [`HostLane`] hangs up all the same.
+/// See [`HostSignals`](crate::HostSignals).
 #[derive(Clone)]
-pub struct HostSignals {
+pub struct RingSignals {
     shared: Arc<Shared>,
 }
 
-impl HostLane {
+impl RingHost {
     /// Prepares the block of a new lane (the caller has set it aside in the window), sends the welcome and returns the lane.
     ///
     /// # Errors
@@ -62,12 +58,12 @@ impl HostLane {
         welcome: &LaneWelcome,
         max_body_len: u32,
         timeout: Duration,
-    ) -> Result<HostLane, Error> {
+    ) -> Result<RingHost, Error> {
         let memory = LaneMemory::new(window, welcome.placement)?;
         memory.reset();
         let mut buf = Vec::new();
         connection.send(&welcome.encode(&mut buf), &buf, &[], timeout)?;
-        Ok(HostLane {
+        Ok(RingHost {
             requests: Consumer::new(memory.request_ring()?),
             replies: Producer::new(memory.reply_ring()?),
             shared: Arc::new(Shared { memory, bell: Doorbell::new(connection.into_fd()) }),
@@ -222,7 +218,7 @@ impl HostLane {
         notify(shared.memory.word(words::GUEST_PARKED), Counter::Data, self.replies.tail(), &shared.bell)
     }
 
-    /// Declares the requests up to `seq` complete; see [`HostSignals::complete`].
+    /// Declares the requests up to `seq` complete; see [`RingSignals::complete`].
     pub fn complete(&self, seq: u64) {
         self.shared.complete(seq);
     }
@@ -236,14 +232,14 @@ impl HostLane {
         let _ = notify(shared.memory.word(words::GUEST_PARKED), Counter::Completed, seq, &shared.bell);
     }
 
-    /// Latches the error of a posted request; see [`HostSignals::latch`].
+    /// Latches the error of a posted request; see [`RingSignals::latch`].
     pub fn latch(&self, status: Status) {
         self.shared.latch(status);
     }
 
     /// Completion and errors for other threads.
-    pub fn signals(&self) -> HostSignals {
-        HostSignals { shared: self.shared.clone() }
+    pub fn signals(&self) -> RingSignals {
+        RingSignals { shared: self.shared.clone() }
     }
 
     /// Whether the program has closed the lane, for an operation that takes long. Costs a system call.
@@ -269,40 +265,16 @@ impl HostLane {
     pub fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
         self.shared.memory.staging(offset, len)
     }
-
-    /// Copies worker memory to the staging area.
-    ///
-    /// # Errors
-    /// [`Error::Bounds`].
-    ///
-    /// # Safety
-    /// `from` is readable for `len` bytes and not in the staging area.
-    pub unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
-        // SAFETY: the caller's contract.
-        unsafe { self.shared.memory.copy_in(offset, from, len) }
-    }
-
-    /// Copies from the staging area to worker memory.
-    ///
-    /// # Errors
-    /// [`Error::Bounds`].
-    ///
-    /// # Safety
-    /// `to` is writable for `len` bytes and not in the staging area.
-    pub unsafe fn copy_out(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
-        // SAFETY: the caller's contract.
-        unsafe { self.shared.memory.copy_out(offset, to, len) }
-    }
 }
 
-impl Drop for HostLane {
+impl Drop for RingHost {
     fn drop(&mut self) {
-        // HostSignals may keep the socket open for longer; the program must not wait for an end that nobody serves.
+        // RingSignals may keep the socket open for longer; the program must not wait for an end that nobody serves.
         self.shared.bell.hang_up();
     }
 }
 
-impl AsFd for HostLane {
+impl AsFd for RingHost {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.bell.as_fd()
     }
@@ -322,8 +294,8 @@ impl Shared {
     }
 }
 
-impl HostSignals {
-    /// Declares the requests up to `seq` complete (numbers never go back). [`HostLane::reply`] does not do this: a reply needs no completion.
+impl RingSignals {
+    /// Declares the requests up to `seq` complete (numbers never go back). [`RingHost::reply`] does not do this: a reply needs no completion.
     pub fn complete(&self, seq: u64) {
         self.shared.complete(seq);
     }

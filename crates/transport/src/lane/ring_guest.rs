@@ -1,4 +1,4 @@
-//! The program's end of a lane.
+//! The program's end of a lane whose rings lie in a window.
 #![allow(unsafe_code)] // Copies between staging area and program memory that only raw pointers name.
 
 use std::cell::Cell;
@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use protocol::frame::{Flags, FrameHeader, Kind};
+use protocol::frame::{FrameHeader, Kind};
 use protocol::lane::words;
 use protocol::{LanePlacement, Status};
 
-use super::memory::{LaneMemory, Progress};
+use super::Reply;
+use super::memory::{LaneMemory, RingProgress};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::park::{Counter, Waiter, notify};
@@ -20,20 +21,8 @@ use crate::sync::Ordering;
 use crate::unix::Connection;
 use crate::window::Window;
 
-/// What a reply says beside its body.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Reply {
-    /// Result of the operation. The body is empty unless it is success.
-    pub status: Status,
-    /// See [`Flags`].
-    pub flags: Flags,
-}
-
-/// The program's end of a lane. Owned by one thread at a time (`Send`, not `Sync`).
-///
-/// Every error but [`Error::BodyLen`] and [`Error::Bounds`] ends the lane: later calls return [`Error::Dead`]. Dropping it closes the socket, which ends the
-/// worker's side. A forked child must not drop it (the window is not mapped there) but forget it and close the descriptor.
-pub struct GuestLane {
+/// See [`GuestLane`](crate::GuestLane).
+pub struct RingGuest {
     requests: Producer,
     replies: Consumer,
     memory: Arc<LaneMemory>,
@@ -47,7 +36,7 @@ pub struct GuestLane {
     not_sync: PhantomData<Cell<()>>,
 }
 
-impl GuestLane {
+impl RingGuest {
     /// The end of the lane whose block the worker has placed at `placement`; `connection` has carried its handshake.
     ///
     /// # Errors
@@ -57,9 +46,9 @@ impl GuestLane {
         window: Arc<Window>,
         placement: LanePlacement,
         max_body_len: u32,
-    ) -> Result<GuestLane, Error> {
+    ) -> Result<RingGuest, Error> {
         let memory = Arc::new(LaneMemory::new(window, placement)?);
-        Ok(GuestLane {
+        Ok(RingGuest {
             requests: Producer::new(memory.request_ring()?),
             replies: Consumer::new(memory.reply_ring()?),
             memory,
@@ -84,7 +73,7 @@ impl GuestLane {
     /// Sends a request, waits for its reply and returns it; the reply's body is in `reply`, which is resized.
     ///
     /// # Errors
-    /// As [`GuestLane::post`].
+    /// As [`RingGuest::post`].
     pub fn call(&mut self, op: u16, body: &[u8], reply: &mut Vec<u8>) -> Result<Reply, Error> {
         let seq = self.push(Kind::SYNC, op, body)?;
         let result = self.take_reply(op, seq, reply);
@@ -149,23 +138,11 @@ impl GuestLane {
                 Ok::<_, Error>(replies.try_pop(max_body_len, body)?)
             })?
             .ok_or(Error::HungUp)?;
-        if header.kind != Kind::REPLY {
-            return Err(Error::UnexpectedKind(header.kind));
-        }
-        let unexpected = |field, got, expected| Err(Error::Unexpected { field, got, expected });
-        if header.seq != seq {
-            return unexpected("reply number", header.seq, seq);
-        }
-        if header.op != op {
-            return unexpected("reply operation", header.op.into(), op.into());
-        }
-        if !header.status.is_success() && header.len != 0 {
-            return unexpected("body length of an error reply", header.len.into(), 0);
-        }
+        let reply = Reply::check(Some(&header), op, seq)?;
         // The worker may wait for room in the reply ring.
         let head = self.replies.head();
         notify(self.memory.word(words::HOST_PARKED), Counter::Room, head, &self.bell)?;
-        Ok(Reply { status: header.status, flags: header.flags })
+        Ok(reply)
     }
 
     /// Number of the last request that was sent; 0 before the first.
@@ -180,11 +157,11 @@ impl GuestLane {
     }
 
     /// The lane's progress, to be watched by other threads.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> RingProgress {
         self.memory.progress()
     }
 
-    /// Waits until [`GuestLane::completed`] has reached `seq`.
+    /// Waits until [`RingGuest::completed`] has reached `seq`.
     ///
     /// # Errors
     /// [`Error::HungUp`] and others, after which the lane is dead.
@@ -265,7 +242,7 @@ impl GuestLane {
     ///
     /// # Safety
     /// `from` is readable for `len` bytes and not in the staging area.
-    pub unsafe fn copy_in(&self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
+    pub unsafe fn copy_in(&mut self, offset: u64, from: *const u8, len: usize) -> Result<(), Error> {
         // SAFETY: the caller's contract.
         unsafe { self.memory.copy_in(offset, from, len) }
     }
@@ -282,20 +259,20 @@ impl GuestLane {
         unsafe { self.memory.copy_out(offset, to, len) }
     }
 
-    /// As [`GuestLane::copy_out`], for a part of a copy that is too long for the cache: the destination is not brought into it.
+    /// As [`RingGuest::copy_out`], for a part of a copy that is too long for the cache: the destination is not brought into it.
     ///
     /// # Errors
     /// [`Error::Bounds`].
     ///
     /// # Safety
-    /// As [`GuestLane::copy_out`].
+    /// As [`RingGuest::copy_out`].
     pub unsafe fn copy_out_streaming(&self, offset: u64, to: *mut u8, len: usize) -> Result<(), Error> {
         // SAFETY: the caller's contract.
         unsafe { self.memory.copy_out_streaming(offset, to, len) }
     }
 }
 
-impl AsFd for GuestLane {
+impl AsFd for RingGuest {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
