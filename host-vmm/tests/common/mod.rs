@@ -177,7 +177,7 @@ pub fn hello() -> Hello {
 
 pub fn open(address: &Address) -> Result<(Connection, ControlWelcome, Arc<Window>), Error> {
     let (control, welcome, file) = connect_control(address, &hello(), TIMEOUT)?;
-    let window = Arc::new(Window::map(file, Placement::Anywhere, true)?);
+    let window = Arc::new(Window::map(file.unwrap(), Placement::Anywhere, true)?);
     Ok((control, welcome, window))
 }
 
