@@ -6,6 +6,7 @@ use crate::broker::{self, GuestMessage, HostMessage};
 use crate::frame::{FrameHeader, HEADER_LEN};
 use crate::graph::NodeParams;
 use crate::handshake::{ControlWelcome, Hello, LaneWelcome, MAX_BODY, Refused};
+use crate::stream::{After, Data, FreeSlots, Watch};
 use crate::wire::Reader;
 
 /// A frame header.
@@ -68,6 +69,32 @@ pub fn fuzz_broker(data: &[u8]) {
         (Ok(_), Ok(_)) => unreachable!("a kind belongs to one side"),
     };
     assert_eq!(&again[..len.unwrap_or(0)], &data[..broker::HEADER_LEN + header.len]);
+}
+
+/// A header and the body of a frame that only stream lanes have.
+pub fn fuzz_stream(data: &[u8]) {
+    let Some((bytes, body)) = data.split_first_chunk::<HEADER_LEN>() else { return };
+    let Ok(frame) = FrameHeader::decode(bytes, 1 << 16) else { return };
+    let mut again = Vec::new();
+    if let Some(prefix) = body.first_chunk()
+        && let Some(data) = Data::decode(&frame, prefix, 1 << 16)
+    {
+        assert!(data.offset + data.len <= 1 << 16);
+        assert_eq!(data.encode()[HEADER_LEN..], *prefix);
+    }
+    if let Ok(watch) = Watch::decode(body) {
+        watch.encode(frame.seq, &mut again);
+        assert_eq!(again, body);
+    }
+    if let Ok(after) = After::decode(body) {
+        after.encode(&mut again);
+        assert_eq!(again, body);
+    }
+    let mut slots = Vec::new();
+    if FreeSlots::decode(body, |slot, seq| slots.push((slot, seq))).is_ok() {
+        FreeSlots::encode(slots, &mut again);
+        assert_eq!(again, body);
+    }
 }
 
 /// A script of reads (first byte: how many; then one byte each) and the body that they read. Tells whether all of them succeeded.
@@ -151,6 +178,11 @@ mod tests {
     }
 
     #[test]
+    fn stream_corpus() {
+        run("stream", fuzz_stream);
+    }
+
+    #[test]
     fn wire_corpus() {
         run("wire", |data| _ = fuzz_wire(data));
     }
@@ -187,6 +219,7 @@ mod tests {
         fn arbitrary_bytes(data in prop::collection::vec(any::<u8>(), 0..300)) {
             fuzz_frame(&data);
             fuzz_handshake(&data);
+            fuzz_stream(&data);
             fuzz_wire(&data);
             fuzz_node_params(&data);
             fuzz_broker(&data);

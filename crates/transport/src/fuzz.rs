@@ -1,11 +1,16 @@
-//! Fuzz bodies: a ring whose shared memory the other side writes at will.
-#![allow(unsafe_code)] // Makes ring ends over a local array.
+//! Fuzz bodies: a ring whose shared memory the other side writes at will, and a stream of any bytes.
+#![allow(unsafe_code)] // Makes ring ends and a staging area over local arrays.
 
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
 
 use protocol::frame::{FrameHeader, HEADER_LEN, Kind};
 
 use crate::ring::{Consumer, Producer, PushError, RingMemory};
+use crate::stream::Taken;
+use crate::stream::inbound::{Area, Inbound};
 use crate::sync::{AtomicU64, Ordering};
 
 const WORDS: usize = 64;
@@ -57,36 +62,83 @@ pub fn fuzz_ring(data: &[u8]) {
     }
 }
 
+/// First byte: how many bytes arrive at a time (0: all). The rest: the stream.
+pub fn fuzz_stream(data: &[u8]) {
+    const AREA: usize = 4096;
+    const GUARD: usize = 64;
+    let Some((&cut, stream)) = data.split_first() else { return };
+    let Ok((mut here, there)) = UnixStream::pair() else { return };
+    let mut memory = vec![0xa5u8; AREA + 2 * GUARD];
+    let start = NonNull::from(&mut memory[GUARD]);
+    // SAFETY: the vector outlives `inbound` and is not touched otherwise before that is gone.
+    let area = unsafe { Area::new(start, AREA as u64) };
+    let mut inbound = Inbound::new(256, area);
+    let mut body = Vec::new();
+    'stream: for part in stream.chunks(if cut == 0 { stream.len().max(1) } else { cut.into() }) {
+        if here.write_all(part).is_err() {
+            break;
+        }
+        loop {
+            match inbound.next(&mut body) {
+                Ok(Some(header)) => {
+                    assert_eq!(header.len as usize, body.len());
+                    assert!(body.len() <= 256 && header.kind != Kind::DATA);
+                }
+                Ok(None) => match inbound.receive(there.as_fd(), false) {
+                    Ok(Taken::Bytes(count)) => assert!(count > 0),
+                    _ => break,
+                },
+                Err(error) => {
+                    assert!(error.is_violation());
+                    break 'stream;
+                }
+            }
+        }
+    }
+    drop(inbound);
+    assert!(memory[..GUARD].iter().chain(&memory[GUARD + AREA..]).all(|byte| *byte == 0xa5));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::path::Path;
 
-    #[test]
-    fn ring_corpus() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/ring");
+    fn run(name: &str, body: fn(&[u8])) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
         let mut files = 0;
         for entry in std::fs::read_dir(dir).unwrap() {
             let seed = std::fs::read(entry.unwrap().path()).unwrap();
             files += 1;
-            fuzz_ring(&seed);
+            body(&seed);
             for at in 0..seed.len() {
-                fuzz_ring(&seed[..at]);
+                body(&seed[..at]);
                 for value in [0, 1, 3, 8, 0x7f, 0x80, 0xff, seed[at].wrapping_add(1), seed[at] ^ 0x20] {
                     let mut changed = seed.clone();
                     changed[at] = value;
-                    fuzz_ring(&changed);
+                    body(&changed);
                 }
             }
         }
         assert!(files >= 2);
     }
 
+    #[test]
+    fn ring_corpus() {
+        run("ring", fuzz_ring);
+    }
+
+    #[test]
+    fn stream_corpus() {
+        run("stream", fuzz_stream);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_ring(data in prop::collection::vec(any::<u8>(), 0..700)) {
             fuzz_ring(&data);
+            fuzz_stream(&data);
         }
     }
 }

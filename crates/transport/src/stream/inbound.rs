@@ -16,7 +16,7 @@ const BUFFER_LEN: usize = 64 << 10;
 
 /// A side's staging area.
 #[derive(Clone, Copy)]
-pub(super) struct Area {
+pub(crate) struct Area {
     start: NonNull<u8>,
     len: u64,
 }
@@ -29,7 +29,7 @@ impl Area {
     ///
     /// # Safety
     /// The memory is writable for as long as the value is used, and no references to it exist meanwhile.
-    pub(super) unsafe fn new(start: NonNull<u8>, len: u64) -> Area {
+    pub(crate) unsafe fn new(start: NonNull<u8>, len: u64) -> Area {
         Area { start, len }
     }
 }
@@ -44,7 +44,7 @@ struct Rest {
 }
 
 /// The receiving half of a lane's end.
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -55,7 +55,7 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Takes frames of at most `max_body_len` bytes of body, and data into `area`.
-    pub(super) fn new(max_body_len: u32, area: Area) -> Inbound {
+    pub(crate) fn new(max_body_len: u32, area: Area) -> Inbound {
         let largest = HEADER_LEN + max_body_len as usize;
         let buffer = vec![0; largest.next_multiple_of(4096).max(BUFFER_LEN)].into();
         Inbound { buffer, start: 0, end: 0, max_body_len, area, rest: None }
@@ -66,7 +66,7 @@ impl Inbound {
     ///
     /// # Errors
     /// A violation of the protocol.
-    pub(super) fn next(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
+    pub(crate) fn next(&mut self, body: &mut Vec<u8>) -> Result<Option<FrameHeader>, Error> {
         loop {
             if let Some(rest) = self.rest
                 && !self.take_data(rest)
@@ -120,7 +120,7 @@ impl Inbound {
     ///
     /// # Errors
     /// A system call.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> Result<Taken, Error> {
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> Result<Taken, Error> {
         if self.start > 0 {
             // What is left is the beginning of a frame, mostly nothing.
             self.buffer.copy_within(self.start..self.end, 0);

@@ -32,7 +32,7 @@
 
 pub(crate) mod guest;
 pub(crate) mod host;
-mod inbound;
+pub(crate) mod inbound;
 mod lanes;
 pub(crate) mod outbox;
 
@@ -77,7 +77,7 @@ unsafe fn send(socket: BorrowedFd<'_>, from: *const u8, len: usize) -> Result<Op
 
 /// What a receive gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Taken {
+pub(crate) enum Taken {
     Bytes(usize),
     /// Nothing there, and not to be waited for.
     Nothing,
