@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let len = len.parse()?;
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file)?;
     file.set_len(len)?;
-    let ram = qemu::q35(file, len);
+    let ram = qemu::ram(qemu::Layout::Q35, file, len);
     let endpoint = Arc::new(Endpoint {
         broker: OnceLock::new(),
         memory: ram.map()?,

@@ -50,7 +50,7 @@ fn target() -> &'static Target {
         let base = region.base() + protocol::region::WINDOW_OFFSET;
         let window = Arc::new(Window::create(base, config.limits.window_bytes).expect("a window"));
         region
-            .map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())
+            .map_shared(std::os::fd::AsFd::as_fd(window.file_to_share().expect("a file")), 0, 0, window.len())
             .expect("the window's mapping");
         let staging = window.alloc(1 << 20).expect("a staging area");
         let session = Arc::new(Session::new(config, window));

@@ -26,6 +26,7 @@ mod custom;
 mod function;
 mod generated;
 mod graph;
+mod guest_window;
 mod idle;
 mod image;
 mod legacy;

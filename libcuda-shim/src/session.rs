@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::order::{Order, Place};
 use crate::sticky;
+use guest_device::Device;
 use protocol::Flags;
 use protocol::handshake::{Capabilities, Hello, Limits, RefusalCode, Token};
 use protocol::lane::{SLOTS, slot_len};
@@ -24,6 +25,7 @@ use transport::{
 };
 
 use crate::background;
+use crate::guest_window;
 use crate::pinned::Pinned;
 
 /// How long the daemon may take for one step of a handshake.
@@ -40,7 +42,6 @@ fn addresses() -> Result<Vec<Address>, OpenError> {
             .map_err(|error| OpenError::new(Status::NO_DEVICE, format!("CUDA_SHIM_CONNECT: {error}")))?;
         return Ok(vec![address]);
     }
-    // The device of guest-kmod, which gives shared memory, comes here before all others.
     let mut addresses = Vec::new();
     if vsock::may_be_guest() {
         addresses.push(Address::Vsock { cid: None, port: vsock::DEFAULT_PORT });
@@ -84,7 +85,9 @@ pub struct Session {
     /// Page-locked memory, where it cannot be shared with the host.
     pinned: Option<Pinned>,
     /// Kept open: its end is the end of the session.
-    control: Connection,
+    control: Arc<Connection>,
+    /// The device of the machine's memory broker, where the window is the machine's memory.
+    broker: Option<Device>,
     /// Lanes of threads that have ended, for threads to come.
     idle: Mutex<Vec<Lane>>,
     pub order: Order,
@@ -115,17 +118,30 @@ impl Session {
 
     fn open_at(address: &Address) -> Result<Session, OpenError> {
         let mut refused = None;
-        for region in Region::candidates() {
+        // Memory of a virtual machine can be shared with the machine's host alone.
+        let mut use_broker = matches!(address, Address::Vsock { .. });
+        let mut candidates = Region::candidates();
+        let mut next = candidates.next();
+        while let Some(region) = next {
             let Ok(reservation) = Reservation::new(region.start(), region.end() - region.start()) else {
+                next = candidates.next();
                 continue;
             };
-            let name = Text::new(&program_name());
-            let hello = Hello::control(region, std::process::id(), name);
+            // A session with the broker serves one attempt: the host takes its cookie once.
+            let broker = if use_broker { guest_window::device() } else { None };
+            let mut hello = Hello::control(region, std::process::id(), Text::new(&program_name()));
+            hello.cookie = broker.as_ref().map_or([0; 2], Device::cookie);
             match handshake::connect_control(address, &hello, TIMEOUT) {
                 Ok((control, welcome, file)) => {
-                    let (lanes, pinned) = match file {
-                        Some(file) => (rings(file, &reservation, region)?, None),
-                        None => (streams()?, Some(pinned_memory(region, &welcome.limits))),
+                    let control = Arc::new(control);
+                    let broker =
+                        broker.filter(|_| welcome.capabilities.contains(Capabilities::SHARED_GUEST_MEMORY));
+                    let (lanes, pinned) = match (file, &broker) {
+                        (Some(file), _) => (rings(file, &reservation, region)?, None),
+                        (None, Some(device)) => {
+                            (guest_rings(&control, device.clone(), region, &welcome.limits)?, None)
+                        }
+                        (None, None) => (streams()?, Some(pinned_memory(region, &welcome.limits))),
                     };
                     // For the life of the process: exit handlers still use device pointers.
                     reservation.leak();
@@ -135,7 +151,11 @@ impl Session {
                         welcome.worker_pid,
                         region.start(),
                         welcome.version,
-                        if pinned.is_none() { "shared memory" } else { "no shared memory" }
+                        match (&broker, &pinned) {
+                            (Some(_), _) => "shared memory of the guest",
+                            (None, None) => "shared memory",
+                            (None, Some(_)) => "no shared memory",
+                        }
                     );
                     return Ok(Session {
                         address: address.clone(),
@@ -146,6 +166,7 @@ impl Session {
                         lanes,
                         pinned,
                         control,
+                        broker,
                         idle: Mutex::default(),
                         order: Order::default(),
                         descriptors: Mutex::default(),
@@ -154,6 +175,14 @@ impl Session {
                 }
                 Err(transport::Error::Refused(refusal)) if refusal.code == RefusalCode::REGION_BUSY => {
                     refused = Some(format!("region {:#x} is taken on the host", region.start()));
+                    next = candidates.next();
+                }
+                // The broker serves another host: without it, then.
+                Err(transport::Error::Refused(refusal))
+                    if refusal.code == RefusalCode::TOKEN && broker.is_some() =>
+                {
+                    crate::log!(Warn, "shared memory with {address}: {refusal}");
+                    use_broker = false;
                 }
                 Err(error) => {
                     return Err(OpenError::new(
@@ -259,7 +288,10 @@ impl Session {
         // A lock that another thread of the parent held at the fork stays locked for ever here: then the descriptors stay open, which the
         // host's watch on the parent's process covers.
         let lanes = self.descriptors.try_lock().map(|list| list.clone()).unwrap_or_default();
-        for descriptor in lanes.into_iter().chain([self.control.as_fd().as_raw_fd()]) {
+        let own = [self.control.as_fd().as_raw_fd()]
+            .into_iter()
+            .chain(self.broker.as_ref().map(guest_window::descriptor));
+        for descriptor in lanes.into_iter().chain(own) {
             // SAFETY: descriptors of the parent's session, copied into this child by fork; their owners are never used or dropped here.
             unsafe { libc::close(descriptor) };
         }
@@ -281,6 +313,22 @@ fn rings(file: WindowFile, reservation: &Reservation, region: Region) -> Result<
     let window = Window::map(file, Placement::Over(reservation, region.window_start()), true)
         .map_err(|error| OpenError::new(Status::OPERATING_SYSTEM, error))?;
     Ok(Lanes::Rings(Arc::new(window)))
+}
+
+/// The lanes of a session that shares memory of the virtual machine, with the thread that maps it.
+fn guest_rings(
+    control: &Arc<Connection>,
+    device: Device,
+    region: Region,
+    limits: &Limits,
+) -> Result<Lanes, OpenError> {
+    let window = Window::in_pieces(region.window_start(), limits.window_len)
+        .map_err(|error| OpenError::new(Status::OPERATING_SYSTEM, error))?;
+    let window = Arc::new(window);
+    // SAFETY: the caller has reserved the region, keeps it for the life of the process, and maps nothing in its window.
+    unsafe { guest_window::serve(Arc::clone(control), device, Arc::clone(&window)) }
+        .map_err(|status| OpenError::new(status, "no thread for shared memory"))?;
+    Ok(Lanes::Rings(window))
 }
 
 /// The lanes of a session that shares none, with the thread that sends what was posted.

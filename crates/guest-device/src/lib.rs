@@ -8,13 +8,13 @@ pub mod abi;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rustix::ioctl::{Opcode, Updater, ioctl};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// Where the device is.
 pub const PATH: &str = "/dev/cuda-broker";
@@ -66,7 +66,8 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn open_at(path: &Path) -> Result<Device, Error> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::Open)?;
+        let file =
+            OpenOptions::new().read(true).write(true).open(path).and_then(off_stdio).map_err(Error::Open)?;
         let mut info = abi::Info::default();
         // SAFETY: INFO writes one Info.
         unsafe { call::<{ abi::INFO }, _>(&file, "info", &mut info) }?;
@@ -173,6 +174,11 @@ impl Device {
     }
 }
 
+/// Moves a descriptor away from those of standard input, output and error, which the program may have closed and may open again.
+fn off_stdio(file: File) -> io::Result<File> {
+    if file.as_raw_fd() > 2 { Ok(file) } else { Ok(rustix::io::fcntl_dupfd_cloexec(&file, 3)?.into()) }
+}
+
 impl AsFd for Device {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()
@@ -234,6 +240,23 @@ impl Window {
     /// What the daemon knows it by.
     pub fn region(&self) -> u64 {
         self.region.id
+    }
+
+    /// Gives it up, and leaves its addresses reserved (not accessible) instead of free.
+    ///
+    /// # Safety
+    /// Nothing uses the memory any more, and the addresses are the caller's to reserve.
+    pub unsafe fn into_reservation(self) {
+        let (start, len_bytes) = (self.start.as_ptr().cast(), self.len_bytes);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: replaces exactly this value's own mapping.
+        let reserved = unsafe { mmap_anonymous(start, len_bytes, ProtFlags::empty(), flags) };
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: read once, and `this` is never dropped.
+        let region = unsafe { std::ptr::read(&this.region) };
+        // Where the kernel refuses (too many mappings), the memory stays mapped, which the module allows.
+        let _ = reserved;
+        drop(region);
     }
 }
 

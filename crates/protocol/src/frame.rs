@@ -38,6 +38,12 @@ impl Kind {
     pub const WELCOME: Kind = Kind(17);
     /// The hello was not accepted ([`crate::handshake::Refused`]).
     pub const REFUSED: Kind = Kind(18);
+    /// The worker asks for memory in the window ([`crate::window::Grow`]); on control connections only.
+    pub const WINDOW_GROW: Kind = Kind(19);
+    /// The program's answer to [`Kind::WINDOW_GROW`] ([`crate::window::Grown`]).
+    pub const WINDOW_GROWN: Kind = Kind(20);
+    /// The worker has done with memory that it had asked for ([`crate::window::Shrink`]); on control connections only.
+    pub const WINDOW_SHRINK: Kind = Kind(21);
     /// First kind that is free for use between the daemon and its workers; never sent to or accepted from a program.
     pub const FIRST_PRIVATE: Kind = Kind(192);
 
@@ -54,6 +60,9 @@ impl Kind {
             Kind::HELLO => "hello",
             Kind::WELCOME => "welcome",
             Kind::REFUSED => "refused",
+            Kind::WINDOW_GROW => "window grow",
+            Kind::WINDOW_GROWN => "window grown",
+            Kind::WINDOW_SHRINK => "window shrink",
             _ => return None,
         })
     }

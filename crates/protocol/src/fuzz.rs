@@ -7,6 +7,7 @@ use crate::frame::{FrameHeader, HEADER_LEN};
 use crate::graph::NodeParams;
 use crate::handshake::{ControlWelcome, Hello, LaneWelcome, MAX_BODY, Refused};
 use crate::stream::{After, Data, FreeSlots, Watch};
+use crate::window::{Grow, Grown, Shrink};
 use crate::wire::Reader;
 
 /// A frame header.
@@ -30,7 +31,8 @@ pub fn fuzz_handshake(data: &[u8]) {
         if let Ok(second) = Hello::decode(&frame, &again) {
             assert_eq!(second, hello);
         }
-        let _ = hello.negotiate(0..=1, crate::Capabilities::ALL);
+        let _ =
+            hello.negotiate(crate::handshake::PREVIOUS..=crate::handshake::CURRENT, crate::Capabilities::ALL);
     }
     if let Ok(welcome) = ControlWelcome::decode(&frame, body) {
         assert!(welcome.limits.is_valid());
@@ -93,6 +95,26 @@ pub fn fuzz_stream(data: &[u8]) {
     let mut slots = Vec::new();
     if FreeSlots::decode(body, |slot, seq| slots.push((slot, seq))).is_ok() {
         FreeSlots::encode(slots, &mut again);
+        assert_eq!(again, body);
+    }
+}
+
+/// A header and the body of a frame about the window.
+pub fn fuzz_window(data: &[u8]) {
+    let Some((bytes, body)) = data.split_first_chunk::<HEADER_LEN>() else { return };
+    let Ok(frame) = FrameHeader::decode(bytes, crate::window::MAX_BODY) else { return };
+    let mut again = Vec::new();
+    if let Ok(grow) = Grow::decode(body) {
+        assert!(grow.len != 0 && grow.offset + grow.len <= crate::region::WINDOW_MAX_LEN);
+        grow.encode(&mut again);
+        assert_eq!(again, body);
+    }
+    if let Ok(grown) = Grown::decode(body) {
+        grown.encode(frame.status, &mut again);
+        assert_eq!(again, body);
+    }
+    if let Ok(shrink) = Shrink::decode(body) {
+        shrink.encode(&mut again);
         assert_eq!(again, body);
     }
 }
@@ -183,6 +205,11 @@ mod tests {
     }
 
     #[test]
+    fn window_corpus() {
+        run("window", fuzz_window);
+    }
+
+    #[test]
     fn wire_corpus() {
         run("wire", |data| _ = fuzz_wire(data));
     }
@@ -220,6 +247,7 @@ mod tests {
             fuzz_frame(&data);
             fuzz_handshake(&data);
             fuzz_stream(&data);
+            fuzz_window(&data);
             fuzz_wire(&data);
             fuzz_node_params(&data);
             fuzz_broker(&data);

@@ -24,10 +24,9 @@ use crate::text::Text;
 use crate::wire::{Reader, WireError, Writer};
 
 /// Newest protocol version that this crate speaks.
-pub const CURRENT: u32 = 1;
-/// Oldest protocol version that is still accepted. Version 0 is version 1 without [`Capabilities::DEVICE_OUTPUT`]
-/// and [`Capabilities::STREAM_LANES`].
-pub const PREVIOUS: u32 = 0;
+pub const CURRENT: u32 = 2;
+/// Oldest protocol version that is still accepted. Version 1 is version 2 without [`Capabilities::GUEST_MEMORY`] and [`Hello::cookie`].
+pub const PREVIOUS: u32 = 1;
 /// The most body bytes of a handshake frame.
 pub const MAX_BODY: u32 = 4096;
 
@@ -50,10 +49,15 @@ impl Capabilities {
     pub const MACHINE_CODE: Capabilities = Capabilities(1 << 4);
     /// Lanes are streams of frames ([`crate::stream`]), for sides that share no memory. Since version 1. A welcome has this or [`Capabilities::RINGS`], never both.
     pub const STREAM_LANES: Capabilities = Capabilities(1 << 5);
+    /// The window is memory of the guest, which its broker module vouches for and which the program maps piece by piece when the worker asks for it
+    /// ([`crate::window`]). Since version 2. A welcome has this or [`Capabilities::WINDOW_FD`], never both.
+    pub const GUEST_MEMORY: Capabilities = Capabilities(1 << 6);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x3f);
-    /// What a session with shared memory needs.
+    pub const ALL: Capabilities = Capabilities(0x7f);
+    /// What a session with a window in a memfd needs.
     pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
+    /// What a session with a window in the guest's memory needs.
+    pub const SHARED_GUEST_MEMORY: Capabilities = Capabilities(Self::GUEST_MEMORY.0 | Self::RINGS.0);
 
     /// Whether every bit of `other` is set.
     pub const fn contains(self, other: Capabilities) -> bool {
@@ -78,20 +82,27 @@ impl Capabilities {
     /// The bits that exist in a protocol version.
     pub const fn of_version(version: u32) -> Capabilities {
         match version {
-            0 => Self::ALL.without(Self::DEVICE_OUTPUT.union(Self::STREAM_LANES)),
+            ..=1 => Self::ALL.without(Self::GUEST_MEMORY),
             _ => Self::ALL,
         }
     }
 
-    /// Decides how the lanes of a session work, where both sides can do what is set: by shared memory if that is possible, otherwise as streams. None if neither is.
+    /// Decides how the lanes of a session work, where both sides can do what is set: by a window in a memfd if that is possible, else by one in the guest's
+    /// memory, else as streams. None if none is.
     pub const fn choose_lanes(self) -> Option<Capabilities> {
-        if self.contains(Self::SHARED_MEMORY) {
-            Some(self.without(Self::STREAM_LANES))
+        const WAYS: Capabilities = Capabilities::SHARED_MEMORY
+            .union(Capabilities::SHARED_GUEST_MEMORY)
+            .union(Capabilities::STREAM_LANES);
+        let way = if self.contains(Self::SHARED_MEMORY) {
+            Self::SHARED_MEMORY
+        } else if self.contains(Self::SHARED_GUEST_MEMORY) {
+            Self::SHARED_GUEST_MEMORY
         } else if self.contains(Self::STREAM_LANES) {
-            Some(self.without(Self::SHARED_MEMORY))
+            Self::STREAM_LANES
         } else {
-            None
-        }
+            return None;
+        };
+        Some(self.without(WAYS).union(way))
     }
 }
 
@@ -124,7 +135,7 @@ impl fmt::Debug for Token {
 /// First frame of a connection, from the program.
 ///
 /// The two version words come first in every version. A later version may only append words, which older readers skip.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Newest version that the program speaks.
     pub newest: u32,
@@ -142,6 +153,26 @@ pub struct Hello {
     pub pid: u32,
     /// The program's name, for people.
     pub name: Text,
+    /// The program's session with its guest's memory broker ([`crate::broker`]), if it has one; else zeros. As good as that session's memory: never log it. Since
+    /// version 2.
+    pub cookie: [u64; 2],
+}
+
+impl fmt::Debug for Hello {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("newest", &self.newest)
+            .field("oldest", &self.oldest)
+            .field("kind", &self.kind)
+            .field("capabilities", &self.capabilities)
+            .field("token", &self.token)
+            .field("region_tag", &self.region_tag)
+            .field("pid", &self.pid)
+            .field("name", &self.name)
+            .field("cookie", &if self.cookie == [0; 2] { "no cookie" } else { "cookie" })
+            .finish()
+    }
 }
 
 impl Hello {
@@ -156,6 +187,7 @@ impl Hello {
             region_tag: region.tag(),
             pid,
             name,
+            cookie: [0; 2],
         }
     }
 
@@ -192,6 +224,9 @@ impl Hello {
         w.u32(self.region_tag);
         w.u32(self.pid);
         w.bytes(Some(self.name.as_bytes()));
+        if self.newest >= 2 {
+            self.cookie.iter().for_each(|word| w.u64(*word));
+        }
         header(Kind::HELLO, &w)
     }
 
@@ -214,6 +249,7 @@ impl Hello {
             region_tag: r.u32()?,
             pid: r.u32()?,
             name: text(&mut r)?,
+            cookie: if newest >= 2 { [r.u64()?, r.u64()?] } else { [0; 2] },
         };
         if newest <= CURRENT {
             r.finish()?;

@@ -24,6 +24,7 @@ pub mod region;
 pub mod status;
 pub mod stream;
 pub mod text;
+pub mod window;
 pub mod wire;
 
 /// Opcodes and their descriptions, written by `cargo xtask codegen`.

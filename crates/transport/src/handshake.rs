@@ -16,7 +16,7 @@ use crate::unix::Connection;
 use crate::window::{Window, WindowFile};
 
 /// Program: opens a session. The connection is to be kept: its end is the session's end. There is a window if the welcome's capabilities say that lanes are
-/// rings in it; where descriptors cannot pass, the hello does not offer that.
+/// rings in it; where descriptors cannot pass, the hello does not offer that. A hello with a cookie offers the guest's memory instead.
 ///
 /// # Errors
 /// [`Error::Refused`] (with `REGION_BUSY` the next region may do); whatever else goes wrong. The timeout covers each step.
@@ -28,8 +28,15 @@ pub fn connect_control(
     let connection = Connection::connect(address, timeout)?;
     let mut buf = Vec::new();
     let mut hello = hello.clone();
-    if !address.passes_descriptors() {
-        hello.capabilities = hello.capabilities.without(Capabilities::SHARED_MEMORY);
+    let (file, guest) = (address.passes_descriptors(), hello.cookie != [0; 2]);
+    for (offered, bits) in [
+        (file, Capabilities::WINDOW_FD),
+        (guest, Capabilities::GUEST_MEMORY),
+        (file || guest, Capabilities::RINGS),
+    ] {
+        if !offered {
+            hello.capabilities = hello.capabilities.without(bits);
+        }
     }
     connection.send(&hello.encode(&mut buf), &buf, &[], timeout)?;
     let mut received = connection.receive(MAX_BODY, timeout)?;

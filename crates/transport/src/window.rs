@@ -1,13 +1,16 @@
 //! Memory that both sides see at the same address.
 //!
-//! The worker makes a [`WindowFile`] (a sealed memfd of fixed size) and passes its descriptor; each side maps it at the region's window address. The memory is
+//! The worker makes a [`WindowFile`] (a sealed memfd of fixed size) and passes its descriptor; each side maps it at the region's window address. In a virtual machine
+//! a window is memory of the guest instead, which comes and goes in pieces ([`Window::in_pieces`]). The memory is
 //! shared with a process that may write at any time, so there are no references to it, only raw pointers, copies and atomics.
 #![allow(unsafe_code)] // Maps memory at given addresses and copies to and from it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, memfd_create,
@@ -178,11 +181,19 @@ pub enum Placement<'a> {
 pub struct Window {
     base: NonNull<u8>,
     len: u64,
-    over_reservation: bool,
-    file: WindowFile,
+    backing: Backing,
 }
 
-// SAFETY: the window owns a mapping that any thread may use; every access goes through raw pointers, atomics or copies, whose rules are stated there.
+/// Where a window's memory comes from.
+#[derive(Debug)]
+enum Backing {
+    /// All of it from a memfd, mapped by the window.
+    File { file: WindowFile, over_reservation: bool },
+    /// Offset to length of what is mapped now, by somebody else.
+    Pieces(RwLock<BTreeMap<u64, u64>>),
+}
+
+// SAFETY: the window owns a mapping (or stands for several) that any thread may use; every access goes through raw pointers, atomics or copies, whose rules are stated there.
 unsafe impl Send for Window {}
 // SAFETY: as above; `&Window` gives no plain reference to the memory.
 unsafe impl Sync for Window {}
@@ -226,13 +237,74 @@ impl Window {
             }
         };
         let over_reservation = matches!(placement, Placement::Over(..));
-        let window = Window { base, len, over_reservation, file };
+        let window = Window { base, len, backing: Backing::File { file, over_reservation } };
         if dont_fork {
             // SAFETY: the range is the mapping just made; the advice does not change its contents.
             unsafe { madvise(base.as_ptr().cast(), len_bytes, Advice::LinuxDontFork) }
                 .map_err(|errno| Error::io("keep the window from being inherited", errno.into()))?;
         }
         Ok(window)
+    }
+
+    /// A window of at most `len` bytes at `address` in which nothing is mapped yet: whoever owns these addresses maps pieces there, and says so with
+    /// [`Window::add_piece`].
+    ///
+    /// # Errors
+    /// [`Error::Window`] if that is no range of addresses.
+    pub fn in_pieces(address: u64, len: u64) -> Result<Window, Error> {
+        let end = address.checked_add(len).filter(|end| usize::try_from(*end).is_ok());
+        let base = NonNull::new(ptr::with_exposed_provenance_mut(address as usize));
+        match (base, end) {
+            (Some(base), Some(_)) => Ok(Window { base, len, backing: Backing::Pieces(RwLock::default()) }),
+            _ => Err(Error::Window("no range of addresses")),
+        }
+    }
+
+    /// Says that `len` bytes at `offset` are mapped now.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`]; [`Error::RangeTaken`] if a piece is there; [`Error::Window`] if the window is not [made of pieces](Window::in_pieces).
+    ///
+    /// # Safety
+    /// The range is mapped readable and writable, and stays so until [`Window::remove_piece`] is called for it.
+    pub unsafe fn add_piece(&self, offset: u64, len: u64) -> Result<(), Error> {
+        check_bounds(offset, len, self.len)?;
+        let Backing::Pieces(pieces) = &self.backing else {
+            return Err(Error::Window("it has its memory from a file"));
+        };
+        let mut pieces = pieces.write().unwrap_or_else(PoisonError::into_inner);
+        let before = pieces.range(..offset + len).next_back();
+        if len == 0 || before.is_some_and(|(at, piece)| at + piece > offset) {
+            return Err(Error::RangeTaken { start: self.address() + offset, len });
+        }
+        pieces.insert(offset, len);
+        Ok(())
+    }
+
+    /// Forgets the piece that was added at `offset`; returns its length. It may be unmapped then.
+    ///
+    /// # Safety
+    /// Nothing uses that memory any more: no lane has its block there, and pointers into it have been given up.
+    pub unsafe fn remove_piece(&self, offset: u64) -> Option<u64> {
+        let Backing::Pieces(pieces) = &self.backing else { return None };
+        pieces.write().unwrap_or_else(PoisonError::into_inner).remove(&offset)
+    }
+
+    /// Whether all `len` bytes at `offset`, which lie in the window, are mapped.
+    fn is_mapped(&self, offset: u64, len: u64) -> bool {
+        let Backing::Pieces(pieces) = &self.backing else { return true };
+        let pieces = pieces.read().unwrap_or_else(PoisonError::into_inner);
+        let mut at = offset;
+        loop {
+            let Some((start, piece)) = pieces.range(..=at).next_back() else { return false };
+            if at - start >= *piece {
+                return len == 0;
+            }
+            at = start + piece;
+            if at >= offset + len {
+                return true;
+            }
+        }
     }
 
     /// First address.
@@ -250,18 +322,25 @@ impl Window {
         false
     }
 
-    /// The memfd, to be passed to the other side.
-    pub fn file(&self) -> &WindowFile {
-        &self.file
+    /// The memfd, to be passed to the other side; none if the window is made of pieces.
+    pub fn file(&self) -> Option<&WindowFile> {
+        match &self.backing {
+            Backing::File { file, .. } => Some(file),
+            Backing::Pieces(_) => None,
+        }
     }
 
-    /// Pointer to `len` bytes at `offset`. Valid while the window lives; the other side may change the bytes at any time, so make no reference of it.
+    /// Pointer to `len` bytes at `offset`. Valid while the window lives and the pieces there are not removed; the other side may change the bytes at any time, so make
+    /// no reference of it.
     ///
     /// # Errors
-    /// [`Error::Bounds`].
+    /// [`Error::Bounds`], also where no piece is.
     #[inline]
     pub fn pointer(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
         check_bounds(offset, len, self.len)?;
+        if !self.is_mapped(offset, len) {
+            return Err(Error::Bounds { offset, len, area_len: self.len });
+        }
         // SAFETY: offset <= self.len, the length of the mapping at `base`.
         Ok(unsafe { self.base.add(offset as usize) })
     }
@@ -302,7 +381,7 @@ impl Window {
         Ok(())
     }
 
-    /// Gives the memory of a page range back to the system; it reads as zeros afterwards.
+    /// Gives the memory of a page range back to the system; it reads as zeros afterwards. Pieces keep theirs.
     ///
     /// # Errors
     /// [`Error::Bounds`], also for a range that is not of whole pages; a system call.
@@ -311,12 +390,13 @@ impl Window {
         if !offset.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
             return Err(Error::Bounds { offset, len, area_len: self.len });
         }
+        let Backing::File { file, .. } = &self.backing else { return Ok(()) };
         if len == 0 {
             return Ok(());
         }
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         loop {
-            match fallocate(&self.file.fd, mode, offset, len) {
+            match fallocate(&file.fd, mode, offset, len) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::io("give window memory back", io::Error::from(errno))),
@@ -327,8 +407,10 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
+        // Pieces belong to whoever has mapped them.
+        let Backing::File { over_reservation, .. } = self.backing else { return };
         let (address, len) = (self.base.as_ptr().cast(), self.len as usize);
-        let result = if self.over_reservation {
+        let result = if over_reservation {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
             // SAFETY: replaces exactly our own mapping, which nothing uses any more (users hold the Arc).
             unsafe { mmap_anonymous(address, len, ProtFlags::empty(), flags) }.map(drop)

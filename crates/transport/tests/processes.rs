@@ -35,7 +35,7 @@ fn worker_process() {
     let worker_pid = std::process::id();
     let welcome =
         ControlWelcome { version, capabilities, token, region_tag: hello.region_tag, worker_pid, limits };
-    welcome_control(&control, &welcome, Some(window.file()), TIMEOUT).unwrap();
+    welcome_control(&control, &welcome, window.file(), TIMEOUT).unwrap();
 
     let connection = listener.accept().unwrap();
     assert_eq!(receive_hello(&connection, TIMEOUT).unwrap().token, token);

@@ -275,7 +275,7 @@ fn the_whole_handshake() {
 
         let control = listener.accept().unwrap();
         let hello = receive_hello(&control, TIMEOUT).unwrap();
-        let (version, capabilities) = hello.negotiate(0..=1, Capabilities::ALL).unwrap();
+        let (version, capabilities) = hello.negotiate(1..=2, Capabilities::ALL).unwrap();
         let capabilities = capabilities.choose_lanes().unwrap();
         let welcome = ControlWelcome {
             version,
@@ -285,7 +285,7 @@ fn the_whole_handshake() {
             worker_pid: std::process::id(),
             limits,
         };
-        welcome_control(&control, &welcome, Some(window.file()), TIMEOUT).unwrap();
+        welcome_control(&control, &welcome, window.file(), TIMEOUT).unwrap();
 
         let connection = listener.accept().unwrap();
         let hello = receive_hello(&connection, TIMEOUT).unwrap();
@@ -309,7 +309,10 @@ fn the_whole_handshake() {
     let mut second = hello();
     second.region_tag = region.tag();
     let (control, welcome, file) = connect_control(&address, &second, TIMEOUT).unwrap();
-    assert_eq!((welcome.token, welcome.limits, welcome.version), (token, limits, 1));
+    assert_eq!(
+        (welcome.token, welcome.limits, welcome.version),
+        (token, limits, protocol::handshake::CURRENT)
+    );
     let window = Arc::new(Window::map(file.unwrap(), Placement::At(region.window_start()), true).unwrap());
     assert_eq!(window.address(), region.window_start());
     let lane_hello = Hello::lane(welcome.token, region, 5);
@@ -343,7 +346,7 @@ fn the_handshake_of_a_session_without_shared_memory() {
             let control = listener.accept().unwrap();
             assert!(matches!(control.peer().unwrap(), Peer::Process(peer) if peer.pid == std::process::id()));
             let hello = receive_hello(&control, TIMEOUT).unwrap();
-            let (version, capabilities) = hello.negotiate(0..=1, Capabilities::ALL).unwrap();
+            let (version, capabilities) = hello.negotiate(1..=2, Capabilities::ALL).unwrap();
             assert_eq!(capabilities.choose_lanes(), Some(capabilities));
             assert!(!capabilities.contains(Capabilities::RINGS));
             let capabilities = capabilities.without(Capabilities::STREAM_LANES).union(kind);

@@ -58,7 +58,7 @@ fn accesses_are_bounded() {
 #[test]
 fn a_window_is_sparse_and_gives_memory_back() {
     let (host, guest) = windows(64 << 30);
-    let blocks = || rustix::fs::fstat(host.file()).unwrap().st_blocks;
+    let blocks = || rustix::fs::fstat(host.file().unwrap()).unwrap().st_blocks;
     assert_eq!(blocks(), 0);
     host.copy_in(40 << 30, &vec![1; 1 << 20]).unwrap();
     assert!(blocks() >= (1 << 20) / 512);
@@ -115,4 +115,45 @@ fn a_window_in_a_reservation_becomes_reserved_again() {
     let window = Window::map(file(), Placement::At(at), false).unwrap();
     drop(window);
     assert_eq!(protection(at), None);
+}
+
+#[test]
+fn a_window_in_pieces_has_what_is_mapped() {
+    const LEN: u64 = 1 << 20;
+    const PART: u64 = 64 << 10;
+    // Memory that somebody else maps: here another window's.
+    let memory = Window::map(WindowFile::create(LEN).unwrap(), Placement::Anywhere, false).unwrap();
+    let window = Window::in_pieces(memory.address(), LEN).unwrap();
+    assert_eq!((window.len(), window.address()), (LEN, memory.address()));
+    assert!(window.file().is_none());
+    assert!(window.pointer(0, 1).is_err());
+    // SAFETY: mapped above until the test's end.
+    unsafe {
+        window.add_piece(PART, PART).unwrap();
+        window.add_piece(2 * PART, PART).unwrap();
+        for (offset, len) in [(0, 2 * PART), (2 * PART, 4096), (3 * PART - 4096, 8192), (PART + 4096, 4096)] {
+            assert!(matches!(window.add_piece(offset, len), Err(Error::RangeTaken { .. })), "{offset}");
+        }
+        assert!(matches!(window.add_piece(LEN, 4096), Err(Error::Bounds { .. })));
+        assert!(window.add_piece(0, 0).is_err());
+        assert!(memory.add_piece(0, 4096).is_err());
+    }
+    window.copy_in(2 * PART - 4, b"acrosstwo").unwrap();
+    let mut seen = [0; 9];
+    memory.copy_out(2 * PART - 4, &mut seen).unwrap();
+    assert_eq!(&seen, b"acrosstwo");
+    for (offset, len) in [(PART - 1, 2), (3 * PART - 1, 2), (PART, 2 * PART + 1), (u64::MAX, 1)] {
+        assert!(matches!(window.pointer(offset, len), Err(Error::Bounds { .. })), "{offset}");
+    }
+    // Freed memory stays as it is.
+    window.punch_hole(PART, PART).unwrap();
+    // SAFETY: nothing has a pointer into it.
+    unsafe {
+        assert_eq!(window.remove_piece(2 * PART), Some(PART));
+        assert_eq!(window.remove_piece(2 * PART), None);
+    }
+    assert!(window.pointer(2 * PART - 1, 2).is_err());
+    assert!(window.pointer(PART, PART).is_ok());
+    assert!(Window::in_pieces(u64::MAX, 2).is_err());
+    assert!(Window::in_pieces(0, 2).is_err());
 }

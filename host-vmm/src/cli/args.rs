@@ -10,6 +10,7 @@ use super::guest_args::{BOOT_EXAMPLES, BootArgs, QEMU_EXAMPLES, QemuArgs};
 use super::size;
 use crate::config::{self, ComputeCapability, Config, Limits};
 use crate::daemon::access::Allowed;
+use crate::daemon::guest_spec::GuestSpec;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -26,6 +27,7 @@ Examples:
   host-vmm serve --listen unix:/run/user/1000/cuda.sock
   CUDA_SHIM_CONNECT=unix:/run/user/1000/cuda.sock LD_LIBRARY_PATH=/path/to/shim ./vector_add
   host-vmm serve --listen unix:/run/host-vmm.sock --listen vsock:17237 --allow-cid 3:sessions=4,memory=8G
+  host-vmm serve --listen vsock:17237 --allow-cid 3 --guest cid=3,memory=/dev/shm/vm3,size=4G
   host-vmm serve --listen unix-stream:/run/vm/vm.vsock_17237    (with vhost-device-vsock's uds-path=/run/vm/vm.vsock)
 
 SIGINT and SIGTERM end the daemon and all its workers.";
@@ -92,12 +94,17 @@ pub enum Backend {
 pub struct ServeArgs {
     /// Where to listen (may be given several times): unix:PATH for programs of this machine, vsock:PORT for virtual machines,
     /// unix-stream:PATH for one machine's port behind a vhost-user-vsock device
-    #[arg(long, value_name = "ADDRESS", required = true)]
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "guest")]
     pub listen: Vec<Address>,
     /// Serves the virtual machine with this context id, or any (may be given several times). LIMITS is a list of
     /// sessions=N, lanes=N, handles=N, memory=SIZE, window=SIZE, image=SIZE, images=SIZE
     #[arg(long, value_name = "CID|any[:LIMITS]")]
     pub allow_cid: Vec<Allowed>,
+    /// A virtual machine with the memory broker (guest-kmod), whose memory is a file (may be given several times): programs in it share memory with the
+    /// daemon. cid=CID for a machine of the kernel's vsock (also to be allowed with --allow-cid), sockets=PREFIX for one behind vhost-device-vsock, whose programs
+    /// are all trusted not to pose as the broker; memory=FILE, as of QEMU's memory-backend-file; size=SIZE makes the file; layout=q35|pc
+    #[arg(long, value_name = "cid=CID|sockets=PREFIX,memory=FILE[,...]")]
+    pub guest: Vec<GuestSpec>,
     /// What runs the kernels
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub backend: Backend,

@@ -32,12 +32,32 @@ pub struct Start {
     pub region_tag: u32,
     /// Process id of the program as the kernel says, 0 if it cannot be seen from here.
     pub pid: u32,
+    /// How many messages with files of the program's machine follow.
+    pub memory_files: usize,
+}
+
+/// What a session's window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// A memfd that the worker makes and the program maps.
+    File,
+    /// Memory of the program's machine.
+    Guest,
+    /// The worker's alone: lanes are streams.
+    Private,
 }
 
 impl Start {
-    /// Whether the program and its worker see the same window; otherwise lanes are streams.
-    pub fn shares_memory(&self) -> bool {
-        Capabilities(self.capabilities).contains(Capabilities::SHARED_MEMORY)
+    /// What the session's window is.
+    pub fn window_kind(&self) -> WindowKind {
+        let capabilities = Capabilities(self.capabilities);
+        if capabilities.contains(Capabilities::SHARED_MEMORY) {
+            WindowKind::File
+        } else if capabilities.contains(Capabilities::SHARED_GUEST_MEMORY) {
+            WindowKind::Guest
+        } else {
+            WindowKind::Private
+        }
     }
 }
 
@@ -48,6 +68,11 @@ pub enum ToWorker {
     Start(Box<Start>),
     /// A lane (with its descriptor).
     Lane,
+    /// One of the files that are the memory of the program's machine (with its descriptor). Sent right after the start.
+    Memory,
+    /// The answer to [`ToDaemon::Region`]: where the region lies, in a file of [runs](crate::worker::guest_memory::Run) (its descriptor; none if the session has no
+    /// such region).
+    Region(u64),
     /// Report and end.
     Stop,
 }
@@ -57,6 +82,10 @@ pub enum ToWorker {
 pub enum ToDaemon {
     /// The program has been welcomed: there is a session.
     Welcomed,
+    /// Where is this region of the program's memory? The worker uses it from now on.
+    Region(u64),
+    /// It does not use it any more.
+    RegionDone(u64),
     /// The session is over; the worker ends after this.
     Report(Report),
     /// The program sent something that is against the protocol.

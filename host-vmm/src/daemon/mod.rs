@@ -4,6 +4,8 @@
 //! Locks: `sessions` and `report`, never both at a time, neither held while waiting for a peer.
 
 pub mod access;
+pub mod guest_spec;
+pub mod guests;
 pub mod ipc;
 
 use std::collections::HashMap;
@@ -25,12 +27,15 @@ use transport::{Address, Connection, Listener, Peer};
 use crate::config::{Backend, Config, Limits};
 use crate::stats::Report;
 use access::{Access, Owner};
+use guest_spec::GuestSpec;
+use guests::{Claimed, Guest, Guests};
 use ipc::{Channel, Start, ToDaemon, ToWorker};
 
 /// What the workers of this build can do with any backend.
 const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
     .union(Capabilities::RINGS)
     .union(Capabilities::STREAM_LANES)
+    .union(Capabilities::GUEST_MEMORY)
     .union(Capabilities::DEVICE_OUTPUT)
     .union(Capabilities::PTX);
 
@@ -55,12 +60,27 @@ struct Session {
     owner: Owner,
     channel: Channel,
     child: Mutex<Child>,
+    /// The program's memory in its machine, where the window is that.
+    memory: Option<Claimed>,
 }
 
 /// A place where the daemon listens.
 struct Endpoint {
     listener: Listener,
     address: Address,
+    /// Endpoints of one machine have the same.
+    group: usize,
+    purpose: Purpose,
+}
+
+/// Who connects to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Programs.
+    Programs,
+    /// Memory brokers of machines. A unix socket does not tell the port that a connection comes from; then any will do, which whoever has set the daemon up so has
+    /// accepted.
+    Brokers,
 }
 
 /// A connection in its handshake.
@@ -86,6 +106,7 @@ impl Refusal {
 
 struct Inner {
     config: Config,
+    guests: Guests,
     sessions: Mutex<HashMap<[u8; 16], Arc<Session>>>,
     /// Signalled when a session has gone.
     gone: Condvar,
@@ -108,12 +129,14 @@ pub struct Daemon {
 ///
 /// # Errors
 /// An address cannot be listened on.
-pub fn serve(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<()> {
+pub fn serve(
+    addresses: &[Address],
+    guests: &[GuestSpec],
+    config: &Config,
+    access: Access,
+) -> anyhow::Result<()> {
     let signals = crate::runner::signals::Signals::install(true).context("cannot install signal handlers")?;
-    let daemon = Daemon::start(addresses, config, access)?;
-    for address in addresses {
-        tracing::info!(%address, "listening");
-    }
+    let daemon = Daemon::start_with_guests(addresses, guests, config, access)?;
     loop {
         match poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None) {
             Err(rustix::io::Errno::INTR) => {}
@@ -133,15 +156,46 @@ impl Daemon {
     /// # Errors
     /// An address cannot be listened on.
     pub fn start(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<Self> {
-        let listen = |address: &Address| {
+        Self::start_with_guests(addresses, &[], config, access)
+    }
+
+    /// As [`Daemon::start`], for virtual machines too whose memory is known.
+    ///
+    /// # Errors
+    /// An address cannot be listened on, or a machine's memory cannot be used.
+    pub fn start_with_guests(
+        addresses: &[Address],
+        specs: &[GuestSpec],
+        config: &Config,
+        access: Access,
+    ) -> anyhow::Result<Self> {
+        let listen = |address: &Address, group: usize, purpose: Purpose| {
             let listener =
                 Listener::listen(address).with_context(|| format!("cannot listen on {address}"))?;
-            Ok(Endpoint { listener, address: address.clone() })
+            tracing::info!(%address, "listening");
+            anyhow::Ok(Endpoint { listener, address: address.clone(), group, purpose })
         };
-        let endpoints = addresses.iter().map(listen).collect::<anyhow::Result<Vec<_>>>()?;
+        let guests = Guests::default();
+        let mut endpoints = Vec::new();
+        for (group, address) in addresses.iter().enumerate() {
+            endpoints.push(listen(address, group, Purpose::Programs)?);
+        }
+        for (group, spec) in (addresses.len()..).zip(specs) {
+            let guest = Guest::new(spec.ram()?).with_context(|| spec.to_string())?;
+            guests.insert(spec.owner(group), guest);
+            if let Some(address) = spec.program_address() {
+                endpoints.push(listen(&address, group, Purpose::Programs)?);
+            }
+            // One vsock port does for all machines.
+            let address = spec.broker_address();
+            if !endpoints.iter().any(|endpoint| endpoint.address == address) {
+                endpoints.push(listen(&address, group, Purpose::Brokers)?);
+            }
+        }
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("cannot create an event descriptor")?);
         let inner = Arc::new(Inner {
             config: config.clone(),
+            guests,
             sessions: Mutex::default(),
             gone: Condvar::new(),
             access,
@@ -223,12 +277,12 @@ impl Inner {
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
-            for (number, (endpoint, fd)) in endpoints.iter().zip(&fds).enumerate() {
+            for (endpoint, fd) in endpoints.iter().zip(&fds) {
                 if !fd.revents().contains(PollFlags::IN) {
                     continue;
                 }
                 match endpoint.listener.accept() {
-                    Ok(connection) => self.accepted(connection, number, &endpoint.address),
+                    Ok(connection) => self.accepted(connection, endpoint),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         thread::sleep(ACCEPT_PAUSE);
@@ -238,7 +292,7 @@ impl Inner {
         }
     }
 
-    fn accepted(self: &Arc<Self>, connection: Connection, listener: usize, address: &Address) {
+    fn accepted(self: &Arc<Self>, connection: Connection, endpoint: &Endpoint) {
         let peer = match connection.peer() {
             Ok(peer) => peer,
             Err(error) => {
@@ -246,8 +300,16 @@ impl Inner {
                 return;
             }
         };
-        let passes_descriptors = address.passes_descriptors();
-        let owner = Owner::of(&peer, listener, passes_descriptors);
+        let passes_descriptors = endpoint.address.passes_descriptors();
+        let owner = Owner::of(&peer, endpoint.group, passes_descriptors);
+        if endpoint.purpose == Purpose::Brokers {
+            let port = match peer {
+                Peer::Machine { port, .. } => port,
+                Peer::Process(_) => 0,
+            };
+            self.guests.accept_module(connection.into_fd(), owner, port);
+            return;
+        }
         if self.access.limits(owner, &self.config.limits).is_none() {
             tracing::info!(%peer, "connection refused: not allowed; see --allow-cid");
             let text = format_args!("{peer} is not allowed by this daemon; see its --allow-cid");
@@ -360,7 +422,11 @@ impl Inner {
         let versions = protocol::handshake::PREVIOUS..=protocol::handshake::CURRENT;
         let mut ours = capabilities(&self.config);
         if !caller.passes_descriptors {
-            ours = ours.without(Capabilities::SHARED_MEMORY);
+            ours = ours.without(Capabilities::WINDOW_FD);
+        }
+        let guest = self.guests.get(caller.owner).filter(|_| hello.cookie != [0; 2]);
+        if guest.is_none() {
+            ours = ours.without(Capabilities::GUEST_MEMORY);
         }
         let (version, capabilities) = match hello.negotiate(versions, ours) {
             Ok(agreed) => agreed,
@@ -382,6 +448,13 @@ impl Inner {
             let refused = Refused::new(RefusalCode::LIMIT, format_args!("no more sessions"));
             return Err(Refusal::new(connection, refused));
         }
+        let memory = match guest.filter(|_| capabilities.contains(Capabilities::GUEST_MEMORY)) {
+            Some(guest) => match Self::claim(&guest, hello.cookie) {
+                Ok(claimed) => Some(claimed),
+                Err(refused) => return Err(Refusal::new(connection, refused)),
+            },
+            None => None,
+        };
         let mut token = [0; 16];
         if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
             return Err(Refusal::new(
@@ -398,7 +471,9 @@ impl Inner {
                 return Err(Refusal::new(connection, refused));
             }
         };
-        let session = Arc::new(Session { owner: caller.owner, channel, child: Mutex::new(child) });
+        let (memory, files) = memory.unzip();
+        let files: Vec<OwnedFd> = files.unwrap_or_default();
+        let session = Arc::new(Session { owner: caller.owner, channel, child: Mutex::new(child), memory });
         let admitted = {
             let mut sessions = self.sessions();
             // Checked under the lock that `end` takes, so that no session starts behind its back.
@@ -440,13 +515,33 @@ impl Inner {
                 Peer::Process(peer) => peer.pid,
                 Peer::Machine { .. } => 0,
             },
+            memory_files: files.len(),
         };
         let fd = connection.into_fd();
-        session.channel.send(&ToWorker::Start(Box::new(start)), Some(&fd)).map_err(|error| {
+        let send = || {
+            session.channel.send(&ToWorker::Start(Box::new(start)), Some(&fd))?;
+            files.iter().try_for_each(|file| session.channel.send(&ToWorker::Memory, Some(file)))
+        };
+        send().map_err(|error| {
             // The worker's end is noticed by its watching thread.
             let refused = Refused::new(RefusalCode::INTERNAL, format_args!("the worker has ended: {error}"));
             Refusal::new(Connection::from_fd(fd), refused)
         })
+    }
+
+    /// The memory of a program in a virtual machine, and the machine's files for its worker.
+    fn claim(guest: &Arc<Guest>, cookie: [u64; 2]) -> Result<(Claimed, Vec<OwnedFd>), Refused> {
+        let claimed = guest.claim(cookie).ok_or_else(|| {
+            Refused::new(
+                RefusalCode::TOKEN,
+                format_args!("the memory broker has no session with this cookie"),
+            )
+        })?;
+        let files = claimed.files_for_worker().map_err(|error| {
+            tracing::error!(%error, "the machine's memory cannot be given to a worker");
+            Refused::new(RefusalCode::INTERNAL, format_args!("the machine's memory cannot be used: {error}"))
+        })?;
+        Ok((claimed, files))
     }
 
     /// Whether one more session may begin: of all, and of this owner.
@@ -462,6 +557,17 @@ impl Inner {
         loop {
             match session.channel.receive::<ToDaemon>() {
                 Ok(Some((ToDaemon::Welcomed, _))) => welcomed = true,
+                Ok(Some((ToDaemon::Region(region), _))) => {
+                    let runs = session.memory.as_ref().and_then(|memory| memory.region(region));
+                    if let Err(error) = session.channel.send(&ToWorker::Region(region), runs.as_ref()) {
+                        tracing::error!(%error, "a worker cannot be told where a region is");
+                    }
+                }
+                Ok(Some((ToDaemon::RegionDone(region), _))) => {
+                    if let Some(memory) = &session.memory {
+                        memory.done(region);
+                    }
+                }
                 Ok(Some((ToDaemon::Report(sums), _))) => report = Some(sums),
                 Ok(Some((ToDaemon::Malformed(what), _))) => {
                     let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
@@ -497,6 +603,10 @@ impl Inner {
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "cannot reap a worker"),
+        }
+        // The process is gone, and with it all that it had mapped.
+        if let Some(memory) = &session.memory {
+            memory.all_done();
         }
         self.sessions().remove(&token);
         self.gone.notify_all();

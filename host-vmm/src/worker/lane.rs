@@ -25,7 +25,7 @@ pub fn run(worker: &Worker, id: u64, connection: Connection) {
         reply_ring_len: limits.reply_ring_len,
         staging_len: limits.staging_len,
     };
-    let Some(block) = window.alloc(placement.block_len()) else {
+    let Some(block) = window.alloc_lane(placement.block_len()) else {
         tracing::warn!("no room in the window for another lane; raise --window");
         return;
     };

@@ -4,6 +4,7 @@
 //! whatever the others are doing; one thread per lane carries out calls; the backend has its own.
 
 mod exit;
+pub mod guest_memory;
 pub mod handles;
 mod harden;
 mod lane;
@@ -23,15 +24,16 @@ use protocol::handshake::{Capabilities, ControlWelcome, Limits, RefusalCode, Ref
 use protocol::region::Region;
 use ptx_cpu::region::{RegionConfig, RegionError};
 use transport::handshake::{refuse, welcome_control};
-use transport::{Connection, StreamLanes, WindowFile};
+use transport::{Connection, StreamLanes};
 
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cuda::space::{Reserved, Space};
 use crate::backend::cuda::{CudaBackend, library};
 use crate::config::{self, Config};
-use crate::daemon::ipc::{Channel, Start, ToDaemon, ToWorker};
+use crate::daemon::ipc::{Channel, Start, ToDaemon, ToWorker, WindowKind};
 use crate::session::Session;
+use guest_memory::{Control, Ground, Regions, Remote};
 use window::Window;
 
 /// Time for the program to take an answer of the handshake.
@@ -39,13 +41,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A session in progress.
 struct Worker {
-    channel: Channel,
+    channel: Arc<Channel>,
     session: Arc<Session>,
     backend: Arc<dyn Backend>,
     limits: Limits,
     version: u32,
     /// The session's lanes, where they are streams.
     streams: Option<Arc<StreamLanes>>,
+    /// What the main thread gives the daemon's answers to, where the window is memory of the program's machine.
+    regions: Arc<Regions>,
     lanes: AtomicU32,
     next_lane: AtomicU64,
     /// Held by the thread that ends the process, for good.
@@ -60,16 +64,34 @@ pub fn main() -> anyhow::Result<()> {
     harden::descriptors();
     let channel = take_channel().context("the worker is started by the daemon, not by hand")?;
     harden::process();
+    let channel = Arc::new(channel);
     let (start, connection) =
         match channel.receive::<ToWorker>().context("cannot read the daemon's message")? {
-            Some((ToWorker::Start(start), Some(fd))) => (start, Connection::from_fd(fd)),
+            Some((ToWorker::Start(start), Some(fd))) => (start, Arc::new(Connection::from_fd(fd))),
             // The daemon has changed its mind.
             None => return Ok(()),
             // Not printed: it may hold the session's token.
             Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
+    let files = (0..start.memory_files)
+        .map(|_| match channel.receive::<ToWorker>() {
+            Ok(Some((ToWorker::Memory, Some(fd)))) => Ok(fd),
+            _ => Err(anyhow::anyhow!("the daemon does not give the memory of the program's machine")),
+        })
+        .collect::<anyhow::Result<Vec<OwnedFd>>>()?;
     harden::memory(&start.config);
-    let worker = match begin(&start, channel) {
+    let mut answers = None;
+    let source = (start.window_kind() == WindowKind::Guest).then(|| {
+        let (control, ours, receiver) = Control::new(Arc::clone(&connection));
+        answers = Some(ours);
+        WindowSource {
+            control: (control, receiver),
+            channel: Arc::clone(&channel),
+            regions: Arc::default(),
+            files: files.into(),
+        }
+    });
+    let worker = match begin(&start, channel, source) {
         Ok(worker) => worker,
         Err(Failed { refused, error }) => {
             refuse(&connection, &refused);
@@ -77,12 +99,13 @@ pub fn main() -> anyhow::Result<()> {
         }
     };
     let worker = Arc::new(worker);
-    watch::start(Arc::clone(&worker), connection, start.pid, |connection| {
+    watch::start(Arc::clone(&worker), connection, answers, start.pid, |connection| {
         welcome(&worker, connection, &start)
     })?;
     loop {
         match worker.channel.receive::<ToWorker>() {
             Ok(Some((ToWorker::Lane, Some(fd)))) => worker.accept_lane(Connection::from_fd(fd)),
+            Ok(Some((ToWorker::Region(region), runs))) => worker.regions.answer(region, runs),
             Ok(Some((ToWorker::Stop, _)) | None) => worker.end(),
             Ok(Some(_)) => tracing::error!("unexpected message from the daemon"),
             Err(error) => {
@@ -121,16 +144,35 @@ impl Failed {
     }
 }
 
+/// Where a window gets its memory from, if that is the program's machine.
+struct WindowSource {
+    control: (Arc<Control>, std::sync::mpsc::Receiver<(protocol::window::Grown, protocol::Status)>),
+    channel: Arc<Channel>,
+    regions: Arc<Regions>,
+    files: Arc<[OwnedFd]>,
+}
+
+impl WindowSource {
+    /// A window in the addresses of `ground`.
+    fn window(self, region: Region, config: &Config, ground: Ground) -> Result<Window, transport::Error> {
+        Window::from_source(region.window_start(), config.limits.window_bytes, |window| {
+            let Self { control, channel, regions, files } = self;
+            Box::new(Remote::new(control, channel, regions, files, ground, window))
+        })
+    }
+}
+
 /// Everything but the answer to the program.
-fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
+fn begin(start: &Start, channel: Arc<Channel>, source: Option<WindowSource>) -> Result<Worker, Failed> {
     let config = &start.config;
     let Some(region) = Region::new(start.region_tag) else {
         return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
-    let shared = start.shares_memory();
+    let regions = source.as_ref().map(|source| Arc::clone(&source.regions)).unwrap_or_default();
+    let kind = start.window_kind();
     let (session, backend) = match &config.backend {
-        config::Backend::Cpu => begin_cpu(config, region, shared)?,
-        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, shared)?,
+        config::Backend::Cpu => begin_cpu(config, region, kind, source)?,
+        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, kind, source)?,
     };
     Ok(Worker {
         channel,
@@ -138,7 +180,8 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
         backend,
         limits: config.limits.to_protocol(),
         version: start.version,
-        streams: (!shared).then(Arc::default),
+        streams: (kind == WindowKind::Private).then(Arc::default),
+        regions,
         lanes: AtomicU32::new(0),
         next_lane: AtomicU64::new(1),
         ending: Mutex::new(()),
@@ -148,7 +191,12 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
 /// A session and what runs its calls.
 type Begun = (Arc<Session>, Arc<dyn Backend>);
 
-fn begin_cpu(config: &Config, region: Region, shared: bool) -> Result<Begun, Failed> {
+fn begin_cpu(
+    config: &Config,
+    region: Region,
+    kind: WindowKind,
+    source: Option<WindowSource>,
+) -> Result<Begun, Failed> {
     let memory = RegionConfig { memory_limit: config.limits.memory_bytes };
     let device = match ptx_cpu::region::Region::reserve(region.tag().into(), memory) {
         Ok(device) => Arc::new(device),
@@ -159,9 +207,17 @@ fn begin_cpu(config: &Config, region: Region, shared: bool) -> Result<Begun, Fai
     };
     let set_up = || -> anyhow::Result<Begun> {
         ptx_cpu::fault::install().context("cannot install fault handlers")?;
-        let window = Window::create(region.window_start(), config.limits.window_bytes)?.shared(shared);
+        let window = match source {
+            Some(source) => source.window(region, config, Ground::Engine(Arc::clone(&device)))?,
+            None => {
+                let window = Window::create(region.window_start(), config.limits.window_bytes)?;
+                if let Some(file) = window.mapped().file() {
+                    device.map_shared(std::os::fd::AsFd::as_fd(file), 0, 0, window.len())?;
+                }
+                if kind == WindowKind::Private { window.private() } else { window }
+            }
+        };
         let window = Arc::new(window);
-        device.map_shared(std::os::fd::AsFd::as_fd(window.file()), 0, 0, window.len())?;
         let session = Arc::new(Session::new(config.clone(), window));
         let backend = Arc::new(CpuBackend::new(Arc::clone(&session), device)?);
         Ok((session, backend))
@@ -169,13 +225,28 @@ fn begin_cpu(config: &Config, region: Region, shared: bool) -> Result<Begun, Fai
     set_up().map_err(Failed::internal)
 }
 
-fn begin_cuda(config: &Config, cuda: &config::Cuda, region: Region, shared: bool) -> Result<Begun, Failed> {
+fn begin_cuda(
+    config: &Config,
+    cuda: &config::Cuda,
+    region: Region,
+    kind: WindowKind,
+    source: Option<WindowSource>,
+) -> Result<Begun, Failed> {
     let reserved = Reserved::new(region)
         .map_err(|error| Failed::region(format_args!("region {} in the worker: {error}", region.tag())))?;
     let set_up = || -> anyhow::Result<Begun> {
-        let window =
-            Window::create_over(reserved.window(), region.window_start(), config.limits.window_bytes)?
-                .shared(shared);
+        let (reserved, window) = match source {
+            Some(source) => {
+                let (reserved, ground) = reserved.split();
+                (reserved, source.window(region, config, Ground::Reserved(ground))?)
+            }
+            None => {
+                let (start, len) = (region.window_start(), config.limits.window_bytes);
+                let window = Window::create_over(reserved.window(), start, len)?;
+                let window = if kind == WindowKind::Private { window.private() } else { window };
+                (reserved.leak_window(), window)
+            }
+        };
         let session = Arc::new(Session::new(config.clone(), Arc::new(window)));
         let raw = library::load(cuda.libcuda.as_deref())?.raw;
         // Before the driver is initialised: it takes its address space then.
@@ -196,8 +267,7 @@ fn welcome(worker: &Worker, connection: &Connection, start: &Start) -> anyhow::R
         worker_pid: std::process::id(),
         limits: worker.limits,
     };
-    let window = &worker.session.window;
-    let file: Option<&WindowFile> = window.is_shared().then(|| window.file());
+    let file = worker.session.window.file_to_share();
     welcome_control(connection, &welcome, file, ANSWER_TIMEOUT).context("cannot answer the program")?;
     worker.channel.send(&ToDaemon::Welcomed, None).context("cannot tell the daemon")
 }

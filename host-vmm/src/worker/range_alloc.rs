@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Free and used parts of `[0, len)`. Offsets and lengths are bytes, multiples of the granule.
+/// Free and used parts of `[0, len)`, or of what was added since. Offsets and lengths are bytes, multiples of the granule.
 #[derive(Debug)]
 pub struct RangeAllocator {
     granule: u64,
@@ -49,6 +49,11 @@ impl RangeAllocator {
     pub fn free(&mut self, start: u64) -> Option<u64> {
         let len = self.used.remove(&start)?;
         self.free_bytes += len;
+        self.insert_free(start, len);
+        Some(len)
+    }
+
+    fn insert_free(&mut self, start: u64, len: u64) {
         let (mut at, mut total) = (start, len);
         if let Some((&before, &before_len)) = self.free.range(..start).next_back()
             && before + before_len == start
@@ -61,7 +66,42 @@ impl RangeAllocator {
             total += after_len;
         }
         self.free.insert(at, total);
-        Some(len)
+    }
+
+    /// Adds a range that is neither free nor used. Offset and length are multiples of the granule.
+    pub fn add(&mut self, start: u64, len: u64) {
+        debug_assert!((start | len) & (self.granule - 1) == 0 && len > 0 && !self.overlaps(start, len));
+        self.free_bytes += len;
+        self.insert_free(start, len);
+    }
+
+    /// Whether all of a range is free.
+    pub fn is_free(&self, start: u64, len: u64) -> bool {
+        self.free.range(..=start).next_back().is_some_and(|(at, hole)| start + len <= at + hole)
+    }
+
+    /// Takes a range out, if all of it is free.
+    pub fn remove(&mut self, start: u64, len: u64) -> bool {
+        let Some((&at, &hole)) = self.free.range(..=start).next_back() else { return false };
+        if !self.is_free(start, len) {
+            return false;
+        }
+        self.free.remove(&at);
+        if start > at {
+            self.free.insert(at, start - at);
+        }
+        if start + len < at + hole {
+            self.free.insert(start + len, at + hole - start - len);
+        }
+        self.free_bytes -= len;
+        true
+    }
+
+    fn overlaps(&self, start: u64, len: u64) -> bool {
+        let reaches = |ranges: &BTreeMap<u64, u64>| {
+            ranges.range(..start + len).next_back().is_some_and(|(at, other)| at + other > start)
+        };
+        reaches(&self.free) || reaches(&self.used)
     }
 
     /// The allocation that contains `offset`: its start and length.
@@ -110,6 +150,28 @@ mod tests {
         assert_eq!(ranges.alloc(1, 3), None);
         assert_eq!(ranges.alloc(1, 1 << 63), Some(0));
         assert_eq!(ranges.alloc(1, 1 << 63), None);
+    }
+
+    #[test]
+    fn ranges_come_and_go() {
+        let mut ranges = RangeAllocator::new(0, 0x1000);
+        assert_eq!(ranges.alloc(1, 1), None);
+        ranges.add(0x4000, 0x2000);
+        ranges.add(0x6000, 0x2000);
+        assert_eq!(ranges.free_bytes(), 0x4000);
+        // Across both.
+        assert_eq!(ranges.alloc(0x3000, 1), Some(0x4000));
+        assert!(!ranges.remove(0x4000, 0x2000) && !ranges.remove(0x6000, 0x2000));
+        assert!(!ranges.remove(0x8000, 0x1000) && !ranges.remove(0, 0x1000));
+        assert!(ranges.remove(0x7000, 0x1000));
+        assert_eq!(ranges.alloc(1, 1), None);
+        ranges.free(0x4000).unwrap();
+        assert!(ranges.remove(0x5000, 0x1000));
+        assert_eq!(ranges.free_bytes(), 0x2000);
+        assert_eq!(
+            (ranges.alloc(1, 1), ranges.alloc(1, 1), ranges.alloc(1, 1)),
+            (Some(0x4000), Some(0x6000), None)
+        );
     }
 
     proptest! {

@@ -11,14 +11,16 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use transport::Connection;
 
 use super::Worker;
+use super::guest_memory::{Answers, Came};
 
-/// Starts watching, then `welcome`s the program on its control connection.
+/// Starts watching, then `welcome`s the program on its control connection. What comes there afterwards goes to `answers`; without, nothing may come.
 ///
 /// # Errors
 /// Those of `welcome`; the thread cannot be started.
 pub fn start(
     worker: Arc<Worker>,
-    connection: Connection,
+    connection: Arc<Connection>,
+    answers: Option<Answers>,
     pid: u32,
     welcome: impl FnOnce(&Connection) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -29,12 +31,17 @@ pub fn start(
     welcome(&connection)?;
     thread::Builder::new()
         .name("watch".into())
-        .spawn(move || watch(&worker, &connection, process.as_ref()))
+        .spawn(move || watch(&worker, &connection, answers, process.as_ref()))
         .context("cannot start the watching thread")?;
     Ok(())
 }
 
-fn watch(worker: &Worker, connection: &Connection, process: Option<&OwnedFd>) -> ! {
+fn watch(
+    worker: &Worker,
+    connection: &Connection,
+    mut answers: Option<Answers>,
+    process: Option<&OwnedFd>,
+) -> ! {
     loop {
         // The daemon's channel is read elsewhere; here only its hang-up counts.
         let mut fds = vec![
@@ -50,7 +57,14 @@ fn watch(worker: &Worker, connection: &Connection, process: Option<&OwnedFd>) ->
                 worker.end();
             }
         }
-        if !fds[0].revents().is_empty() {
+        let came = !fds[0].revents().is_empty();
+        if let Some(answers) = answers.as_mut().filter(|_| came) {
+            match answers.receive() {
+                Came::Nothing => {}
+                Came::HangUp => worker.end(),
+                Came::Violation(what) => worker.malformed(&format!("control connection: {what}")),
+            }
+        } else if came {
             let mut byte = [0];
             match recv(connection.as_fd(), &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
                 Ok((_, 1..)) => worker.malformed("control connection: bytes after the handshake"),

@@ -1,14 +1,16 @@
 //! The window of a session, and the allocation of its ranges.
 //!
-//! Only the worker allocates in it: lanes' blocks, pinned and managed memory. The file is as large as the session's limit from the
-//! start and sparse; freed ranges give their pages back by a hole.
+//! Only the worker allocates in it: lanes' blocks, pinned and managed memory. Its memory is one of
+//! * a memfd, as large as the session's limit from the start and sparse; freed ranges give their pages back by a hole;
+//! * for programs in a virtual machine with a memory broker, memory of the machine, which comes in parts ([`super::guest_memory`]).
 //!
-//! With the CPU backend the worker maps the file twice: here for the lanes, and at the address that the program knows (by the engine's region).
+//! With the CPU backend the worker maps a memfd twice: here for the lanes, and at the address that the program knows (by the engine's region).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use transport::{Placement, Reservation, WindowFile};
 
+use super::guest_memory::{Parts, Source};
 use super::range_alloc::RangeAllocator;
 
 /// Granularity of allocations in bytes.
@@ -21,8 +23,17 @@ pub struct Window {
     mapped: Arc<transport::Window>,
     base: u64,
     ranges: Mutex<RangeAllocator>,
-    /// The program has it too.
-    shared: bool,
+    sharing: Sharing,
+}
+
+/// How the program comes by the same memory.
+enum Sharing {
+    /// By the memfd.
+    File,
+    /// It does not: the session has stream lanes, and the window holds the worker's side of staging areas and nothing else.
+    Nothing,
+    /// It is the program's, given in parts.
+    Parts(Parts),
 }
 
 impl Window {
@@ -45,18 +56,38 @@ impl Window {
     fn map(base: u64, len: u64, placement: Placement<'_>) -> Result<Self, transport::Error> {
         let file = WindowFile::create(len)?;
         let mapped = Arc::new(transport::Window::map(file, placement, false)?);
-        Ok(Self { mapped, base, ranges: Mutex::new(RangeAllocator::new(len, PAGE)), shared: true })
+        let ranges = Mutex::new(RangeAllocator::new(len, PAGE));
+        Ok(Self { mapped, base, ranges, sharing: Sharing::File })
     }
 
-    /// Says whether the program has the window too. In a session without shared memory it holds the worker's side of staging areas and nothing else.
+    /// A window of at most `len` bytes whose memory comes from `source` when it is needed. Nothing is mapped at `base` yet.
+    ///
+    /// # Errors
+    /// `base` and `len` are no range of addresses.
+    pub fn from_source(
+        base: u64,
+        len: u64,
+        source: impl FnOnce(Arc<transport::Window>) -> Box<dyn Source>,
+    ) -> Result<Self, transport::Error> {
+        let mapped = Arc::new(transport::Window::in_pieces(base, len)?);
+        let parts = Parts::new(len, source(Arc::clone(&mapped)));
+        Ok(Self {
+            mapped,
+            base,
+            ranges: Mutex::new(RangeAllocator::new(0, PAGE)),
+            sharing: Sharing::Parts(parts),
+        })
+    }
+
+    /// The same, for a session without shared memory.
     #[must_use]
-    pub fn shared(self, shared: bool) -> Self {
-        Self { shared, ..self }
+    pub fn private(self) -> Self {
+        Self { sharing: Sharing::Nothing, ..self }
     }
 
     /// Whether the program sees what is allocated here.
     pub fn is_shared(&self) -> bool {
-        self.shared
+        !matches!(self.sharing, Sharing::Nothing)
     }
 
     /// The memory, for lanes.
@@ -64,8 +95,9 @@ impl Window {
         &self.mapped
     }
 
-    pub fn file(&self) -> &WindowFile {
-        self.mapped.file()
+    /// What the program has to map, if it is a file.
+    pub fn file_to_share(&self) -> Option<&WindowFile> {
+        self.mapped.file().filter(|_| self.is_shared())
     }
 
     /// Bytes of the window.
@@ -78,10 +110,28 @@ impl Window {
         false
     }
 
-    /// Takes `len` bytes; returns their address. Pages that were never used or were freed are zero.
+    /// Takes `len` bytes; returns their address. May wait for the program, where the memory is its machine's. Pages of a memfd that were never used or were
+    /// freed are zero.
     pub fn alloc(&self, len: u64) -> Option<u64> {
+        self.take(len, false)
+    }
+
+    /// As [`Window::alloc`], for the block of a lane: the program may look at it for as long as the session lives.
+    pub fn alloc_lane(&self, len: u64) -> Option<u64> {
+        self.take(len, true)
+    }
+
+    fn take(&self, len: u64, kept: bool) -> Option<u64> {
         let align = if len >= LARGE { LARGE } else { PAGE };
-        Some(self.base + self.ranges().alloc(len, align)?)
+        let offset = match &self.sharing {
+            Sharing::Parts(parts) if kept => parts.alloc(&self.ranges, len, align, kept)?,
+            Sharing::Parts(parts) => {
+                let free = self.ranges().alloc(len, align);
+                free.or_else(|| parts.alloc(&self.ranges, len, align, kept))?
+            }
+            _ => self.ranges().alloc(len, align)?,
+        };
+        Some(self.base + offset)
     }
 
     /// Gives a range back and its pages to the system; `false` if none starts there.
@@ -96,7 +146,12 @@ impl Window {
         if let Err(error) = self.mapped.punch_hole(start, len) {
             tracing::warn!(%error, len, "freed window memory is not given back to the system");
         }
-        ranges.free(offset).is_some()
+        let freed = ranges.free(offset).is_some();
+        drop(ranges);
+        if let Sharing::Parts(parts) = &self.sharing {
+            parts.trim(&self.ranges);
+        }
+        freed
     }
 
     /// The offset in the window of an address.
@@ -124,7 +179,7 @@ mod tests {
     use super::*;
 
     fn blocks(window: &Window) -> i64 {
-        rustix::fs::fstat(window.file()).unwrap().st_blocks
+        rustix::fs::fstat(window.file_to_share().unwrap()).unwrap().st_blocks
     }
 
     #[test]

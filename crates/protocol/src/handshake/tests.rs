@@ -7,8 +7,8 @@ fn any_text() -> impl Strategy<Value = Text> {
 
 fn any_hello() -> impl Strategy<Value = Hello> {
     let head = (PREVIOUS..=CURRENT, 0u32..4, any::<u32>(), any::<u64>());
-    (head, any::<[u8; 16]>(), any::<u32>(), any::<u32>(), any_text()).prop_map(
-        |((oldest, more, kind, capabilities), token, region_tag, pid, name)| Hello {
+    (head, any::<[u8; 16]>(), any::<u32>(), any::<u32>(), any_text(), any::<[u64; 2]>()).prop_map(
+        |((oldest, more, kind, capabilities), token, region_tag, pid, name, cookie)| Hello {
             newest: oldest + more,
             oldest,
             kind: ConnectionKind(kind),
@@ -17,6 +17,8 @@ fn any_hello() -> impl Strategy<Value = Hello> {
             region_tag,
             pid,
             name,
+            // Not in version 1.
+            cookie: if oldest + more >= 2 { cookie } else { [0; 2] },
         },
     )
 }
@@ -98,30 +100,46 @@ fn hello() -> Hello {
 }
 
 #[test]
-fn version_0_programs_are_accepted_without_device_output() {
-    let old = Hello { newest: 0, oldest: 0, ..hello() };
+fn version_1_programs_are_accepted_without_guest_memory() {
+    let old = Hello { newest: 1, oldest: 0, ..hello() };
     let mut body = Vec::new();
     let header = old.encode(&mut body);
     let decoded = Hello::decode(&header, &body).unwrap();
     let (version, capabilities) = decoded.negotiate(PREVIOUS..=CURRENT, Capabilities::ALL).unwrap();
-    assert_eq!(version, 0);
-    assert!(!capabilities.contains(Capabilities::DEVICE_OUTPUT));
+    assert_eq!(version, 1);
+    assert!(!capabilities.contains(Capabilities::GUEST_MEMORY));
     assert!(capabilities.contains(Capabilities::WINDOW_FD.union(Capabilities::RINGS)));
 }
 
 #[test]
 fn negotiation_takes_the_newest_common_version() {
     let both = PREVIOUS..=CURRENT;
-    assert_eq!(hello().negotiate(both.clone(), Capabilities::RINGS), Ok((1, Capabilities::RINGS)));
+    assert_eq!(hello().negotiate(both.clone(), Capabilities::RINGS), Ok((2, Capabilities::RINGS)));
     let newer = Hello { newest: 9, oldest: 1, ..hello() };
-    assert_eq!(newer.negotiate(both.clone(), Capabilities::ALL), Ok((1, Capabilities::ALL)));
-    assert_eq!(hello().negotiate(0..=0, Capabilities::ALL).unwrap().0, 0);
-    let too_new = Hello { newest: 9, oldest: 2, ..hello() };
+    assert_eq!(newer.negotiate(both.clone(), Capabilities::ALL), Ok((2, Capabilities::ALL)));
+    assert_eq!(hello().negotiate(1..=1, Capabilities::ALL).unwrap().0, 1);
+    let too_new = Hello { newest: 9, oldest: 3, ..hello() };
     assert_eq!(too_new.negotiate(both, Capabilities::ALL), Err(RefusalCode::VERSION));
     assert_eq!(
         Hello { newest: 0, oldest: 0, ..hello() }.negotiate(1..=1, Capabilities::ALL),
         Err(RefusalCode::VERSION)
     );
+}
+
+#[test]
+fn a_session_has_one_kind_of_lane() {
+    let choose = |capabilities: Capabilities| capabilities.union(Capabilities::PTX).choose_lanes();
+    for (offered, chosen) in [
+        (Capabilities::ALL, Some(Capabilities::SHARED_MEMORY)),
+        (Capabilities::ALL.without(Capabilities::WINDOW_FD), Some(Capabilities::SHARED_GUEST_MEMORY)),
+        (Capabilities::STREAM_LANES.union(Capabilities::RINGS), Some(Capabilities::STREAM_LANES)),
+        (Capabilities::RINGS, None),
+        (Capabilities::GUEST_MEMORY.union(Capabilities::WINDOW_FD), None),
+    ] {
+        let rest = Capabilities::DEVICE_OUTPUT.union(Capabilities::MACHINE_CODE);
+        let chosen = chosen.map(|way| way.union(Capabilities::PTX).union(offered.intersection(rest)));
+        assert_eq!(choose(offered), chosen, "{offered:?}");
+    }
 }
 
 #[test]
@@ -170,4 +188,6 @@ fn default_limits_are_valid_and_bad_ones_refused() {
 fn tokens_are_not_printed() {
     assert!(!std::format!("{:?}", Token([0xab; 16])).contains("ab"));
     assert!(!std::format!("{:?}", Token([171; 16])).contains("171"));
+    let hello = Hello { token: Token([171; 16]), cookie: [171, 171], ..hello() };
+    assert!(!std::format!("{hello:?}").contains("171"));
 }

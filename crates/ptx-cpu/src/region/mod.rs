@@ -385,15 +385,29 @@ impl Region {
         offset: u64,
         len: u64,
     ) -> Result<u64, RegionError> {
-        let end = offset.checked_add(len).filter(|&end| end <= WINDOW_LEN);
-        let Some(end) = end else { return Err(RegionError::InvalidArgument("window range")) };
-        if len == 0 || !(offset | len | file_offset).is_multiple_of(PAGE_LEN) {
-            return Err(RegionError::InvalidArgument("window range is not made of pages"));
-        }
         // SAFETY: the descriptor is open for the call; F_GET_SEALS takes no pointer.
         let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
         if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
             return Err(RegionError::NotSealed);
+        }
+        self.map_guest(fd, file_offset, offset, len)
+    }
+
+    /// As [`map_shared`](Self::map_shared), for a file that its owner is trusted not to shrink: memory of a virtual machine, whose owner is the program that runs it.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn map_guest(
+        &self,
+        fd: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<u64, RegionError> {
+        let end = offset.checked_add(len).filter(|&end| end <= WINDOW_LEN);
+        let Some(end) = end else { return Err(RegionError::InvalidArgument("window range")) };
+        if len == 0 || !(offset | len | file_offset).is_multiple_of(PAGE_LEN) {
+            return Err(RegionError::InvalidArgument("window range is not made of pages"));
         }
         // SAFETY: stat is plain data, for which all zeros is valid; the call writes it.
         let file_len = unsafe {

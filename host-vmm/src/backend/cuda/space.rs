@@ -105,6 +105,22 @@ impl Reserved {
     pub fn window(&self) -> &Reservation {
         &self.window
     }
+
+    /// Keeps the window's half for the life of the process.
+    pub fn leak_window(self) -> Home {
+        self.window.leak();
+        Home { device: self.device }
+    }
+
+    /// The half for device memory and the one for the window.
+    pub fn split(self) -> (Home, Reservation) {
+        (Home { device: self.device }, self.window)
+    }
+}
+
+/// The half of the region for device memory, set aside.
+pub struct Home {
+    device: Reservation,
 }
 
 /// The addresses of the driver in this process.
@@ -121,8 +137,7 @@ pub struct Space {
 
 impl Space {
     /// Leaves the driver nothing but the region's lower half (and what is below 2 TiB). To be called before it is initialised.
-    pub fn in_region(reserved: Reserved, region: Region) -> Self {
-        reserved.window.leak();
+    pub fn in_region(reserved: Home, region: Region) -> Self {
         drop(reserved.device);
         let home = region.device_range();
         fill(&home);
@@ -130,8 +145,7 @@ impl Space {
     }
 
     /// The driver takes what it likes: the one of tests, whose addresses are another session's region.
-    pub fn wherever(reserved: Reserved) -> Self {
-        reserved.window.leak();
+    pub fn wherever(reserved: Home) -> Self {
         reserved.device.leak();
         Self { before: before(), home: None, outside: RwLock::default(), graphs: RwLock::default() }
     }

@@ -1,0 +1,26 @@
+//! A window that is memory of a virtual machine: it comes from the program in parts, through the machine's memory broker.
+//!
+//! ```text
+//! lane's thread                      program                       daemon
+//!   Window::alloc, no room
+//!     Parts: place and length
+//!     Source ── Grow{offset, len} ──> allocates, maps
+//!            <── Grown{region} ───────
+//!            ── Region{region} ─────────────────────────────────> looks it up, holds its use
+//!            <── where it is in the machine's memory ───────────
+//!     Ground: maps it at the same address
+//! ```
+//! A part whose ranges are all free again is given back the same way; those in which lanes have their blocks stay. The daemon holds the
+//! [use](crate::broker::RegionUse) of each region until the worker has said that it is unmapped, or has ended: so the machine's pages are never used for anything
+//! else while they are mapped here.
+//!
+//! Locks: [`Parts`]' own, under which the program and the daemon are waited for; the window's ranges are taken after it. The answers come in on other threads: the
+//! watcher's (control connection) and the main one (daemon).
+
+mod ground;
+mod parts;
+mod source;
+
+pub use ground::{Ground, Run};
+pub use parts::{Parts, Source};
+pub use source::{Answers, Came, Control, Regions, Remote};
