@@ -211,10 +211,7 @@ impl Connection {
 
     /// Whether [`Self::control`] has something.
     pub fn has_control(&self) -> bool {
-        self.respond
-            || self.update
-            || self.asked == Asked::Wanted
-            || self.shutdown_flags() & !self.shutdown_told != 0
+        self.respond || self.update || self.asked == Asked::Wanted || self.shutdown_news()
     }
 
     /// The next message without data; before any data.
@@ -222,10 +219,9 @@ impl Connection {
         if std::mem::take(&mut self.respond) {
             return Some(Control::Response);
         }
-        let flags = self.shutdown_flags();
-        if flags & !self.shutdown_told != 0 {
-            self.shutdown_told = flags;
-            return Some(Control::Shutdown(flags));
+        if self.shutdown_news() {
+            self.shutdown_told = self.shutdown_flags();
+            return Some(Control::Shutdown(self.shutdown_told));
         }
         if std::mem::take(&mut self.update) {
             return Some(Control::CreditUpdate);
@@ -241,6 +237,13 @@ impl Connection {
     fn shutdown_flags(&self) -> u32 {
         (if self.host_sends { 0 } else { shutdown::SEND })
             | (if self.host_receives { 0 } else { shutdown::RECEIVE })
+    }
+
+    /// Whether the host's end has closed a direction that the guest still uses and has not heard of.
+    fn shutdown_news(&self) -> bool {
+        let used = (if self.guest_receives { shutdown::SEND } else { 0 })
+            | (if self.guest_sends { shutdown::RECEIVE } else { 0 });
+        self.shutdown_flags() & !self.shutdown_told & used != 0
     }
 
     /// Both directions are over: what the guest hears last. A response that is still owed comes first.
