@@ -12,5 +12,6 @@ pub mod logging;
 pub mod runner;
 pub mod session;
 pub mod stats;
+pub mod vhost_user;
 pub mod vmm;
 pub mod worker;
