@@ -27,7 +27,8 @@ Examples:
   host-vmm serve --listen unix:/run/user/1000/cuda.sock
   CUDA_SHIM_CONNECT=unix:/run/user/1000/cuda.sock LD_LIBRARY_PATH=/path/to/shim ./vector_add
   host-vmm serve --listen unix:/run/host-vmm.sock --listen vsock:17237 --allow-cid 3:sessions=4,memory=8G
-  host-vmm serve --listen vsock:17237 --allow-cid 3 --guest cid=3,memory=/dev/shm/vm3,size=4G
+  host-vmm serve --guest vhost-user=/run/vm/vhost.sock,cid=3
+  host-vmm serve --listen vsock:17237 --guest cid=3,memory=/dev/shm/vm3,size=4G
   host-vmm serve --listen unix-stream:/run/vm/vm.vsock_17237    (with vhost-device-vsock's uds-path=/run/vm/vm.vsock)
 
 SIGINT and SIGTERM end the daemon and all its workers.";
@@ -100,10 +101,10 @@ pub struct ServeArgs {
     /// sessions=N, lanes=N, handles=N, memory=SIZE, window=SIZE, image=SIZE, images=SIZE
     #[arg(long, value_name = "CID|any[:LIMITS]")]
     pub allow_cid: Vec<Allowed>,
-    /// A virtual machine with the memory broker (guest-kmod), whose memory is a file (may be given several times): programs in it share memory with the
-    /// daemon. cid=CID for a machine of the kernel's vsock (also to be allowed with --allow-cid), sockets=PREFIX for one behind vhost-device-vsock, whose programs
-    /// are all trusted not to pose as the broker; memory=FILE, as of QEMU's memory-backend-file; size=SIZE makes the file; layout=q35|pc
-    #[arg(long, value_name = "cid=CID|sockets=PREFIX,memory=FILE[,...]")]
+    /// A virtual machine whose memory can be shared (may be given several times). vhost-user=SOCKET,cid=CID: a QEMU machine with a vhost-user-vsock device
+    /// at this socket. cid=CID,memory=FILE: one of the kernel's vsock, with its memory in the file of a QEMU memory backend; size=SIZE makes the
+    /// file, layout=q35|pc. sockets=PREFIX,memory=FILE: one behind vhost-device-vsock, all of whose programs are trusted not to pose as its memory broker
+    #[arg(long, value_name = "vhost-user=SOCKET,cid=CID | cid=CID,memory=FILE[,...]")]
     pub guest: Vec<GuestSpec>,
     /// What runs the kernels
     #[arg(long, value_enum, default_value_t = Backend::Auto)]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::daemon::guest_spec::GuestSpec;
 use crate::vmm::{command, guest, qemu};
 use crate::{daemon, logging, runner, worker};
 pub use args::{Backend, Cli, Command, LimitArgs, RunArgs, ServeArgs};
@@ -49,7 +50,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => {
             let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
             let config = args.limits.to_config(backend, cli.log.clone())?;
-            let access = daemon::access::Access::new(args.allow_cid.clone(), &config.limits)?;
+            let guests = args.guest.iter().filter_map(GuestSpec::cid);
+            let access = daemon::access::Access::new(args.allow_cid.clone(), guests, &config.limits)?;
             daemon::serve(&args.listen, &args.guest, &config, access)?;
             Ok(ExitCode::SUCCESS)
         }

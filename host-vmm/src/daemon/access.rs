@@ -97,15 +97,26 @@ pub struct Access {
 }
 
 impl Access {
+    /// `machines` may open sessions even if `allowed` does not name them.
+    ///
     /// # Errors
     /// Limits with which no session could work, or a machine named twice.
-    pub fn new(allowed: Vec<Allowed>, limits: &Limits) -> anyhow::Result<Self> {
+    pub fn new(
+        mut allowed: Vec<Allowed>,
+        machines: impl IntoIterator<Item = u32>,
+        limits: &Limits,
+    ) -> anyhow::Result<Self> {
         for (index, entry) in allowed.iter().enumerate() {
             anyhow::ensure!(
                 !allowed[..index].iter().any(|other| other.cid == entry.cid),
                 "{entry} is allowed twice"
             );
             entry.apply(limits).check().map_err(|error| error.context(format!("limits of {entry}")))?;
+        }
+        for cid in machines {
+            if !allowed.iter().any(|entry| entry.cid.is_none_or(|other| other == cid)) {
+                allowed.push(Allowed { cid: Some(cid), ..Allowed::default() });
+            }
         }
         Ok(Self { allowed })
     }
@@ -140,7 +151,7 @@ mod tests {
 
     fn access(texts: &[&str]) -> anyhow::Result<Access> {
         let allowed = texts.iter().map(|text| text.parse().map_err(anyhow::Error::msg));
-        Access::new(allowed.collect::<anyhow::Result<_>>()?, &Limits::default())
+        Access::new(allowed.collect::<anyhow::Result<_>>()?, [7], &Limits::default())
     }
 
     #[test]
@@ -150,6 +161,7 @@ mod tests {
         assert_eq!(none.limits(Owner::Local, &limits), Some(limits.clone()));
         assert_eq!(none.limits(Owner::Endpoint(1), &limits), Some(limits.clone()));
         assert_eq!(none.limits(Owner::Machine(3), &limits), None);
+        assert_eq!(none.limits(Owner::Machine(7), &limits), Some(limits.clone()));
         let one = access(&["3:sessions=2,memory=1G"]).unwrap();
         let own = one.limits(Owner::Machine(3), &limits).unwrap();
         assert_eq!((own.sessions, own.memory_bytes, own.lanes), (2, 1 << 30, limits.lanes));
@@ -157,6 +169,7 @@ mod tests {
         let any = access(&["any:lanes=7", "3:lanes=9"]).unwrap();
         assert_eq!(any.limits(Owner::Machine(3), &limits).unwrap().lanes, 9);
         assert_eq!(any.limits(Owner::Machine(5), &limits).unwrap().lanes, 7);
+        assert_eq!(any.limits(Owner::Machine(7), &limits).unwrap().lanes, 7);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Guest {
     ram: GuestRam,
     files: Vec<Arc<File>>,
     output: Arc<Output>,
+    /// Whether workers of another daemon may still use the memory.
+    fresh: Mutex<bool>,
 }
 
 /// Wakes whoever writes to the module.
@@ -69,18 +71,14 @@ impl Output {
 }
 
 impl Guest {
-    /// Takes the machine's memory into use, once no worker of another daemon has it any more.
-    ///
-    /// # Errors
-    /// Another daemon's workers do.
-    pub fn new(ram: GuestRam) -> anyhow::Result<Self> {
+    /// A machine with this memory.
+    pub fn new(ram: GuestRam) -> Self {
         let mut files: Vec<Arc<File>> = Vec::new();
         for region in &ram.regions {
             if !files.iter().any(|file| Arc::ptr_eq(file, &region.file)) {
                 files.push(Arc::clone(&region.file));
             }
         }
-        wait_for_predecessors(&files, PREDECESSOR_TIMEOUT)?;
         let output = Arc::<Output>::default();
         let wake = Arc::clone(&output);
         let broker = Broker::new(
@@ -90,7 +88,7 @@ impl Guest {
                 wake.update(|state| state.pending = true);
             }),
         );
-        Ok(Self { broker, ram, files, output })
+        Self { broker, ram, files, output, fresh: Mutex::new(true) }
     }
 
     /// Whether it is the same memory.
@@ -104,8 +102,15 @@ impl Guest {
             })
     }
 
-    /// Serves a connection of the machine's broker module until its end.
+    /// Serves a connection of the machine's broker module until its end. The first one waits until no worker of another daemon has the machine's memory.
     fn serve_module(&self, socket: OwnedFd, source_port: u32) -> anyhow::Result<()> {
+        {
+            let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            if *fresh {
+                wait_for_predecessors(&self.files, PREDECESSOR_TIMEOUT)?;
+                *fresh = false;
+            }
+        }
         // Any stream socket will do: what is used of the type is reading and writing.
         let mut stream = UnixStream::from(socket);
         let mut connection = match self.broker.connect(source_port) {
@@ -258,6 +263,12 @@ impl Guests {
     /// A machine's memory has become known, or is another now.
     pub fn insert(&self, owner: Owner, guest: Guest) {
         self.table.write().unwrap_or_else(PoisonError::into_inner).insert(owner, Arc::new(guest));
+    }
+
+    /// The machine has ended.
+    pub fn remove(&self, owner: Owner) {
+        let gone = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&owner);
+        drop(gone);
     }
 
     pub fn get(&self, owner: Owner) -> Option<Arc<Guest>> {

@@ -7,6 +7,7 @@ pub mod access;
 pub mod guest_spec;
 pub mod guests;
 pub mod ipc;
+mod vsock_device;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -26,6 +27,7 @@ use transport::{Address, Connection, Listener, Peer};
 
 use crate::config::{Backend, Config, Limits};
 use crate::stats::Report;
+use crate::vhost_user::VhostUserVsock;
 use access::{Access, Owner};
 use guest_spec::GuestSpec;
 use guests::{Claimed, Guest, Guests};
@@ -123,6 +125,8 @@ pub struct Daemon {
     inner: Arc<Inner>,
     accept: Option<JoinHandle<()>>,
     wake: Arc<OwnedFd>,
+    /// vsock devices of machines.
+    devices: Vec<VhostUserVsock>,
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -181,14 +185,16 @@ impl Daemon {
             endpoints.push(listen(address, group, Purpose::Programs)?);
         }
         for (group, spec) in (addresses.len()..).zip(specs) {
-            let guest = Guest::new(spec.ram()?).with_context(|| spec.to_string())?;
-            guests.insert(spec.owner(group), guest);
+            if let Some(ram) = spec.ram().with_context(|| spec.to_string())? {
+                guests.insert(spec.owner(group), Guest::new(ram));
+            }
             if let Some(address) = spec.program_address() {
                 endpoints.push(listen(&address, group, Purpose::Programs)?);
             }
             // One vsock port does for all machines.
-            let address = spec.broker_address();
-            if !endpoints.iter().any(|endpoint| endpoint.address == address) {
+            if let Some(address) = spec.broker_address()
+                && !endpoints.iter().any(|endpoint| endpoint.address == address)
+            {
                 endpoints.push(listen(&address, group, Purpose::Brokers)?);
             }
         }
@@ -204,11 +210,19 @@ impl Daemon {
             report: Mutex::default(),
             malformed: AtomicU64::new(0),
         });
+        let mut devices = Vec::new();
+        for (group, spec) in (addresses.len()..).zip(specs) {
+            if let Some(device) = spec.device() {
+                let owner = spec.owner(group);
+                devices.push(vsock_device::start(&inner, owner, &device).with_context(|| spec.to_string())?);
+                tracing::info!(socket = %device.socket.display(), cid = device.cid, "vsock device");
+            }
+        }
         let accept = {
             let (inner, wake) = (Arc::clone(&inner), Arc::clone(&wake));
             thread::Builder::new().name("accept".into()).spawn(move || inner.accept(&endpoints, &wake))?
         };
-        Ok(Self { inner, accept: Some(accept), wake })
+        Ok(Self { inner, accept: Some(accept), wake, devices })
     }
 
     /// Ends all sessions and returns what they did. Also done, less politely, when dropped.
@@ -219,6 +233,7 @@ impl Daemon {
 
     fn end(&mut self) {
         let Some(accept) = self.accept.take() else { return };
+        self.devices.clear();
         self.inner.stopping.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         if accept.join().is_err() {
@@ -302,7 +317,12 @@ impl Inner {
         };
         let passes_descriptors = endpoint.address.passes_descriptors();
         let owner = Owner::of(&peer, endpoint.group, passes_descriptors);
-        if endpoint.purpose == Purpose::Brokers {
+        self.admit(connection, Caller { peer, owner, passes_descriptors }, endpoint.purpose);
+    }
+
+    fn admit(self: &Arc<Self>, connection: Connection, caller: Caller, purpose: Purpose) {
+        let Caller { peer, owner, .. } = caller;
+        if purpose == Purpose::Brokers {
             let port = match peer {
                 Peer::Machine { port, .. } => port,
                 Peer::Process(_) => 0,
@@ -316,7 +336,7 @@ impl Inner {
             refuse(&connection, &Refused::new(RefusalCode::PERMISSION, text));
             return;
         }
-        self.begin_handshake(connection, Caller { peer, owner, passes_descriptors });
+        self.begin_handshake(connection, caller);
     }
 
     fn handshakes(&self) -> MutexGuard<'_, Vec<Owner>> {
