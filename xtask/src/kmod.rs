@@ -22,7 +22,7 @@ pub struct Args {
     /// Look at the C half with the kernel's checkpatch.pl
     #[arg(long)]
     checkpatch: bool,
-    /// Pack what DKMS needs
+    /// Pack what DKMS needs, and build it with the DKMS of Debian 12
     #[arg(long)]
     dkms: bool,
 }
@@ -77,7 +77,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         checkpatch()?;
     }
     if args.dkms {
-        println!("DKMS package: {}", dkms()?.display());
+        let package = dkms()?;
+        println!("DKMS package: {}", package.display());
+        println!("DKMS: {}", build_with_dkms(&package, &debian::BOOKWORM)?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -187,11 +189,7 @@ fn build_in(core: &Path, kernel_dir: &Path, root: Option<&Root>) -> Result<Modul
         || kernel_dir.to_path_buf(),
         |root| root.dir.join(kernel_dir.strip_prefix("/").unwrap_or(kernel_dir)),
     );
-    let release_file = on_disk.join("include/config/kernel.release");
-    let kernel = fs::read_to_string(&release_file)
-        .with_context(|| format!("{} is no kernel build directory", kernel_dir.display()))?
-        .trim()
-        .to_string();
+    let kernel = kernel_version(&on_disk)?;
     let dir = out()?.join(&kernel);
     copy_sources(&dir)?;
     fs::copy(core, dir.join("core.o_shipped"))?;
@@ -213,6 +211,15 @@ fn build_in(core: &Path, kernel_dir: &Path, root: Option<&Root>) -> Result<Modul
         bail!("warnings for {kernel}:\n{}", warnings.join("\n"));
     }
     Ok(Module { kernel, path: dir.join("cuda_broker.ko") })
+}
+
+/// What `uname -r` says in a kernel whose build directory this is. Its kernel.release may be another: Debian 12 has the version without ABI and flavour there.
+fn kernel_version(dir: &Path) -> Result<String> {
+    let path = dir.join("include/generated/utsrelease.h");
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{} is no kernel build directory", dir.display()))?;
+    let quoted = text.split('"').nth(1).with_context(|| format!("no version in {}", path.display()))?;
+    Ok(quoted.to_owned())
 }
 
 fn copy_sources(dir: &Path) -> Result<()> {
@@ -269,7 +276,9 @@ fn checkpatch() -> Result<()> {
         files.sort();
         command.args(files);
     }
+    // With --terse it says nothing about a file without faults.
     print!("{}", debian::run(&mut command, "checkpatch")?);
+    println!("checkpatch: no faults");
     Ok(())
 }
 
@@ -281,4 +290,30 @@ fn dkms() -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|path| path.to_string_lossy().ends_with(".tar.gz"));
     name.context("make dkms made no package")
+}
+
+/// Adds the package to a DKMS tree and has DKMS build it for the release's kernel, with nothing installed and the Rust half as it comes. Returns what DKMS says of it.
+fn build_with_dkms(package: &Path, release: &Release) -> Result<String> {
+    let packages: Vec<&str> = BUILD_PACKAGES.into_iter().chain(["dkms", "kmod", "patch"]).collect();
+    let root = release.root("dkms", &packages)?;
+    let headers = root.find("usr/src", "linux-headers-", "-cloud-amd64")?;
+    let version = kernel_version(&headers)?;
+    let headers = Path::new("/usr/src").join(headers.file_name().unwrap_or_default());
+    let scratch = tempfile::Builder::new().prefix("dkms-").tempdir().context("a temporary directory")?;
+    let (sources, tree) = (scratch.path().join("src"), scratch.path().join("tree"));
+    for dir in [&sources, &tree] {
+        fs::create_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    debian::run(Command::new("tar").arg("-xzf").arg(package).arg("-C").arg(&sources), "tar")?;
+    let dkms = |arguments: &[&str]| {
+        let mut command = root.command("dkms", &[scratch.path()]);
+        command.env_remove("MAKEFLAGS").env_remove("MFLAGS").args(arguments);
+        command.args(["-m", "cuda-broker", "-v", env!("CARGO_PKG_VERSION"), "-k", &version]);
+        command.arg("--sourcetree").arg(&sources).arg("--dkmstree").arg(&tree);
+        command.arg("--kernelsourcedir").arg(&headers);
+        debian::run(&mut command, &format!("dkms {}", arguments.join(" ")))
+    };
+    dkms(&["add"])?;
+    dkms(&["build"])?;
+    Ok(dkms(&["status"])?.trim().to_owned())
 }

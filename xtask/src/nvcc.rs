@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 
 use crate::manifest::{Api, Data, Sample};
 use crate::process::tail;
@@ -27,7 +28,7 @@ const ARCHITECTURES: &[&str] =
 const JOBS: usize = 2;
 
 /// How a program is linked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Variant {
     /// libcudart_static, or for driver-API samples: libcuda opened at run time.
     Static,
@@ -56,6 +57,13 @@ fn build_dir() -> PathBuf {
 /// Where the program of a sample lies.
 pub fn program(sample: &Sample, variant: Variant) -> PathBuf {
     build_dir().join(variant.name()).join(sample.name)
+}
+
+/// The program and the files that lie beside it for its use.
+pub fn files(sample: &Sample, variant: Variant) -> Vec<PathBuf> {
+    let program = program(sample, variant);
+    let data: Vec<PathBuf> = sample.data.iter().map(|data| program.with_file_name(data_name(data))).collect();
+    std::iter::once(program).chain(data).collect()
 }
 
 /// Builds those of `samples` that are out of date.
@@ -130,10 +138,8 @@ fn state_file(sample: &Sample) -> PathBuf {
 }
 
 fn up_to_date(sample: &Sample, fingerprint: &str) -> bool {
-    let outputs_exist = sample.variants().iter().all(|&variant| {
-        let program = program(sample, variant);
-        program.is_file() && sample.data.iter().all(|data| program.with_file_name(data_name(data)).is_file())
-    });
+    let outputs_exist =
+        sample.variants().iter().all(|&variant| files(sample, variant).iter().all(|file| file.is_file()));
     outputs_exist && fs::read_to_string(state_file(sample)).is_ok_and(|have| have == fingerprint)
 }
 

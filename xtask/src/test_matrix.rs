@@ -44,7 +44,7 @@ impl Leg {
     }
 
     /// What the sample needs and this leg does not have: behind the nested one there is the CPU, too.
-    fn lacks(self, sample: &Sample) -> Option<&'static str> {
+    pub fn lacks(self, sample: &Sample) -> Option<&'static str> {
         match self {
             Self::CpuStatic | Self::CpuShared | Self::Nested => sample.cpu_lacks,
             Self::Stream => sample.cpu_lacks.or(sample.stream_lacks),
@@ -70,14 +70,11 @@ pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Durati
     let mut rows = Vec::new();
     for (position, sample) in samples.iter().enumerate() {
         progress.step(position, sample.name);
-        let expected = workspace::root().join("samples").join(sample.name).join("expected.txt");
-        let expected =
-            fs::read_to_string(&expected).with_context(|| format!("cannot read {}", expected.display()))?;
         let mut cells = Vec::new();
         for &leg in legs {
             cells.push(match leg.missing().or(leg.lacks(sample)) {
                 Some(reason) => Outcome::Skip(reason.to_string()),
-                None => run_cell(host, sample, leg, nested.as_ref(), limit, &expected)?,
+                None => run_cell(host, sample, leg, nested.as_ref(), limit)?,
             });
         }
         rows.push((sample.name.to_string(), cells));
@@ -87,13 +84,19 @@ pub fn run(host: &Path, samples: &[&'static Sample], legs: &[Leg], limit: Durati
     Ok(report("sample", &titles, &rows))
 }
 
-fn run_cell(
+/// What a sample has to print.
+pub fn expected(sample: &Sample) -> Result<String> {
+    let path = workspace::root().join("samples").join(sample.name).join("expected.txt");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Runs one sample on one leg.
+pub fn run_cell(
     host: &Path,
     sample: &Sample,
     leg: Leg,
     nested: Option<&Nested>,
     limit: Duration,
-    expected: &str,
 ) -> Result<Outcome> {
     let mut command = Command::new(host);
     command.args(["run", "--backend", leg.backend()]);
@@ -108,7 +111,7 @@ fn run_cell(
     }
     command.arg("--").arg(nvcc::program(sample, leg.variant()));
     let finished = process::run_limited(&mut command, limit)?;
-    judge(&finished, sample.exit_code, expected, limit)
+    judge(&finished, sample.exit_code, &expected(sample)?, limit)
 }
 
 /// Compares what a program did with what it should have done.

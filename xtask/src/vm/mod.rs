@@ -5,14 +5,21 @@
 //! | flat | the KVM layer under hand-written guest code | /dev/kvm |
 //! | nested | `host-vmm boot` with stock kernels, on the real KVM and vhost-vsock of a QEMU guest whose processor is interpreted | a Debian mirror |
 //! | tcg | the broker module (guest-kmod) on stock kernels, against the daemon's broker library | a Debian mirror |
+//! | samples | the sample programs in guests, against the daemon | a Debian mirror, nvcc |
 //!
 //! What a machine cannot do is `skipped: reason`.
 
 mod cpio;
 mod flat;
+mod helpers;
 pub mod kernel;
+mod machine;
 mod nested;
+mod outer;
 pub mod qemu;
+mod report;
+mod samples;
+mod stage;
 mod tcg;
 
 use std::path::PathBuf;
@@ -23,6 +30,8 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use crate::debian::{self, Release};
+use crate::nvcc::Variant;
+use crate::test::Counts;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,6 +47,8 @@ enum Test {
     Nested(NestedArgs),
     /// The broker module in a guest of an interpreted processor
     Tcg(TcgArgs),
+    /// The sample programs in guests
+    Samples(SamplesArgs),
     /// All of them
     All(NestedArgs),
 }
@@ -86,6 +97,34 @@ struct TcgArgs {
     verbose: bool,
 }
 
+#[derive(clap::Args)]
+struct SamplesArgs {
+    /// Whose stock kernel runs
+    #[arg(long, value_enum, default_value_t = KernelOf::Debian12)]
+    kernel: KernelOf,
+    /// Run this leg only (may be given several times)
+    #[arg(long, value_enum, value_name = "LEG")]
+    leg: Vec<samples::Leg>,
+    /// Run this variant of the programs only
+    #[arg(long, value_enum, value_name = "VARIANT")]
+    variant: Option<Variant>,
+    /// Run this sample only (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// A host-vmm that is built already, with the shim beside it
+    #[arg(long, value_name = "PATH")]
+    host: Option<PathBuf>,
+    /// Time limit for each program, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+    /// Time limit for each machine, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    machine_timeout: u64,
+    /// Print everything that machines and daemons printed
+    #[arg(long, short)]
+    verbose: bool,
+}
+
 /// A stock kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum KernelOf {
@@ -114,39 +153,81 @@ enum Outcome {
     Skipped(String),
 }
 
-pub fn main(args: &Args) -> Result<ExitCode> {
-    let results = match &args.test {
-        Test::Flat => vec![("flat".to_owned(), flat::run()?)],
-        Test::Nested(args) => run_nested(args)?,
-        Test::Tcg(args) => run_tcg(args)?,
-        Test::All(args) => {
-            let mut results = vec![("flat".to_owned(), flat::run()?)];
-            results.extend(run_nested(args)?);
-            let tcg = TcgArgs {
-                kernel: args.kernel,
-                all_kernels: false,
-                memory: 512,
-                fuzz: 100_000,
-                kills: 10,
-                timeout: args.timeout.max(600),
-                verbose: args.verbose,
-            };
-            results.extend(run_tcg(&tcg)?);
-            results
+impl Outcome {
+    fn count(&self) -> Counts {
+        let mut counts = Counts::default();
+        match self {
+            Self::Passed(_) => counts.passed = 1,
+            Self::Failed(_) => counts.failed = 1,
+            Self::Skipped(_) => counts.skipped = 1,
         }
+        counts
+    }
+}
+
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let counts = match &args.test {
+        Test::Flat => print(&[("flat".to_owned(), flat::run()?)]),
+        Test::Nested(args) => print(&run_nested(args)?),
+        Test::Tcg(args) => print(&run_tcg(args)?),
+        Test::Samples(args) => run_samples(args)?,
+        Test::All(args) => run_all(args)?,
     };
-    let mut failed = false;
-    for (name, outcome) in &results {
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_all(args: &NestedArgs) -> Result<Counts> {
+    let mut counts = print(&[("flat".to_owned(), flat::run()?)]);
+    counts.add(print(&run_nested(args)?));
+    counts.add(print(&run_tcg(&TcgArgs {
+        kernel: args.kernel,
+        all_kernels: false,
+        memory: 512,
+        fuzz: 100_000,
+        kills: 10,
+        timeout: args.timeout.max(600),
+        verbose: args.verbose,
+    })?));
+    counts.add(run_samples(&SamplesArgs {
+        kernel: args.kernel,
+        leg: Vec::new(),
+        variant: None,
+        only: Vec::new(),
+        host: None,
+        timeout: 120,
+        machine_timeout: args.timeout.max(1800),
+        verbose: args.verbose,
+    })?);
+    Ok(counts)
+}
+
+fn print(results: &[(String, Outcome)]) -> Counts {
+    let mut counts = Counts::default();
+    for (name, outcome) in results {
+        counts.add(outcome.count());
         match outcome {
             Outcome::Passed(note) => println!("{name}: passed {note}"),
             Outcome::Skipped(reason) => println!("{name}: skipped: {reason}"),
-            Outcome::Failed(reason) => {
-                failed = true;
-                println!("{name}: FAILED\n{reason}");
-            }
+            Outcome::Failed(reason) => println!("{name}: FAILED\n{reason}"),
         }
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    counts
+}
+
+fn run_samples(args: &SamplesArgs) -> Result<Counts> {
+    let variants = args.variant.map_or(Variant::ALL.to_vec(), |variant| vec![variant]);
+    let legs = if args.leg.is_empty() { samples::Leg::value_variants() } else { &args.leg };
+    samples::run(&samples::Options {
+        release: args.kernel.release(),
+        legs,
+        variants: &variants,
+        only: &args.only,
+        host: args.host.as_deref(),
+        limit: Duration::from_secs(args.timeout),
+        machine_limit: Duration::from_secs(args.machine_timeout),
+        verbose: args.verbose,
+    })
 }
 
 fn run_nested(args: &NestedArgs) -> Result<Vec<(String, Outcome)>> {

@@ -4,15 +4,16 @@
 //! into the cache at the first run. The guest has no disk: its first program is the test program.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::Outcome;
 use super::cpio::Archive;
+use super::helpers::{self, Helpers};
 use super::kernel::Kernel;
 use super::qemu::Qemu;
 use crate::debian::{self, Release};
@@ -30,13 +31,17 @@ pub struct Options {
     pub verbose: bool,
 }
 
-const BACK_END: &str = "vhost-device-vsock";
-const BACK_END_VERSION: &str = "0.3.0";
 /// Says the test program in the end.
 const GOOD_END: &str = "SELFTEST OK";
 /// What a kernel says when it has found damage.
 const BAD_SIGNS: [&str; 8] =
-    ["BUG", "WARNING:", "Oops", "general protection", "Call Trace", "kernel panic", "Bad page", "leaked"];
+    ["BUG", "WARNING:", "Oops", "general protection", "Call Trace", "Kernel panic", "Bad page", "leaked"];
+
+/// The first line of a console with which its kernel reports damage; lines of [`super::report`] are a program's.
+pub fn damage(console: &str) -> Option<&str> {
+    let lines = console.lines().filter(|line| !line.starts_with("@@ "));
+    lines.into_iter().find(|line| BAD_SIGNS.iter().any(|sign| line.contains(sign)))
+}
 /// Short timeouts and small limits, so that both are reached.
 const MODULE_PARAMETERS: &str = "release_timeout_ms=1000 process_limit_mb=96 user_limit_mb=128";
 
@@ -48,7 +53,6 @@ pub fn run(options: &Options) -> Result<Outcome> {
     if Command::new("apt-get").arg("--version").output().is_err() {
         return Ok(Outcome::Skipped("no apt-get to fetch kernels and QEMU with".into()));
     }
-    let back_end = back_end()?;
     kmod::build_core()?;
     let module = kmod::build(&options.release)?;
     let program = build_program()?;
@@ -65,15 +69,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
         .tempfile_in("/dev/shm")
         .context("a file in /dev/shm")?;
     let bytes = options.memory_mib << 20;
-    let mut helpers = Helpers(Vec::new());
+    let mut helpers = Helpers::default();
     helpers.start(
         Command::new(&endpoint).arg(ram.path()).arg(bytes.to_string()).arg(at.join("vsock")),
         &at.join("endpoint.log"),
+        &at.join("vsock_7103"),
     )?;
-    wait_for(&at.join("vsock_7103"))?;
-    let vm = format!("guest-cid=3,uds-path={0}/vsock,socket={0}/vhost", at.display());
-    helpers.start(Command::new(&back_end).args(["--vm", &vm]), &at.join("back-end.log"))?;
-    wait_for(&at.join("vhost"))?;
+    helpers::start_back_end(&mut helpers, at)?;
 
     let started = Instant::now();
     let finished = qemu.shell(&command_line(options, &kernel, at, ram.path()), at, options.limit)?;
@@ -81,9 +83,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     if options.verbose {
         println!("{console}");
     }
-    let bad = console.lines().find(|line| BAD_SIGNS.iter().any(|sign| line.contains(sign)));
     let passed = console.lines().filter(|line| line.contains("PASS ")).count();
-    if let Some(line) = bad {
+    if let Some(line) = damage(&console) {
         return Ok(Outcome::Failed(format!(
             "the kernel says: {line}\n{}",
             process::tail(&console, 60, "  ")
@@ -123,57 +124,6 @@ fn command_line(options: &Options, kernel: &Kernel, at: &Path, ram: &Path) -> St
         at = at.display(),
         kernel = kernel.vmlinux.display(),
     )
-}
-
-/// Processes that end with the test.
-struct Helpers(Vec<Child>);
-
-impl Helpers {
-    fn start(&mut self, command: &mut Command, log: &Path) -> Result<()> {
-        let log = File::create(log).with_context(|| log.display().to_string())?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child =
-            command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        self.0.push(child);
-        Ok(())
-    }
-}
-
-impl Drop for Helpers {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn wait_for(socket: &Path) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !socket.exists() {
-        if Instant::now() > deadline {
-            bail!("nobody listens at {}", socket.display());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
-}
-
-/// The vsock back end, built into the cache.
-fn back_end() -> Result<PathBuf> {
-    let root = debian::cache()?.join("tools").join(BACK_END);
-    let path = root.join("bin").join(BACK_END);
-    let _lock = debian::lock(BACK_END)?;
-    if !path.is_file() {
-        eprintln!("vm: building {BACK_END} {BACK_END_VERSION} (once, some minutes)");
-        let mut cargo = workspace::cargo();
-        cargo
-            .args(["install", "--quiet", "--locked", BACK_END, "--version", BACK_END_VERSION, "--root"])
-            .arg(&root);
-        debian::run(&mut cargo, "cargo install of the vsock back end")?;
-    }
-    Ok(path)
 }
 
 /// The guest's first program: static, since the guest has no libraries.
