@@ -133,6 +133,18 @@ pub struct RunArgs {
     /// Put the shim in front with LD_PRELOAD instead of LD_LIBRARY_PATH
     #[arg(long)]
     pub preload: bool,
+    #[command(flatten)]
+    pub report: ReportArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// The program and its arguments
+    #[arg(required = true, last = true, value_name = "PROGRAM ARGS")]
+    pub program: Vec<OsString>,
+}
+
+/// What is said about a program that has ended.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ReportArgs {
     /// Print calls, bytes and times per driver call afterwards (on standard error)
     #[arg(long)]
     pub stats: bool,
@@ -142,11 +154,6 @@ pub struct RunArgs {
     /// No closing line
     #[arg(long, short)]
     pub quiet: bool,
-    #[command(flatten)]
-    pub limits: LimitArgs,
-    /// The program and its arguments
-    #[arg(required = true, last = true, value_name = "PROGRAM ARGS")]
-    pub program: Vec<OsString>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -179,6 +186,24 @@ pub struct LimitArgs {
     /// Size of one device image (PTX)
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1G")]
     pub max_image: u64,
+}
+
+impl Default for LimitArgs {
+    /// As without any of the options.
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            memory: None,
+            window: None,
+            devices: 1,
+            compute_capability: ComputeCapability::DEFAULT,
+            max_sessions: limits.sessions,
+            max_lanes: limits.lanes,
+            handshake_timeout: limits.handshake_ms,
+            max_handles: limits.handles,
+            max_image: limits.image_bytes,
+        }
+    }
 }
 
 impl LimitArgs {

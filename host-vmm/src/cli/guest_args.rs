@@ -5,16 +5,21 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::args::{Backend, LimitArgs, ReportArgs};
 use super::size;
+use crate::config::ComputeCapability;
 
 /// Examples of `boot`.
 pub const BOOT_EXAMPLES: &str = "\
 Examples:
-  host-vmm boot --kernel /boot/vmlinuz-6.1.0-50-cloud-amd64 --root rootfs -- /usr/bin/vector_add
+  host-vmm boot --kernel /boot/vmlinuz-6.1.0-50-cloud-amd64 --module cuda_broker.ko --root rootfs -- /usr/bin/vector_add
   host-vmm boot --kernel vmlinux --modules lib/modules/6.1.0-50-cloud-amd64 --root disk.img --cpus 2 --memory 4G -- ./app
 
 The machine has a fresh kernel, the files of --root, and nothing else; it is gone when the program ends. A directory is packed into
 memory (changes are lost); an image is used as it is (changes stay, unless --read-only).
+
+CUDA programs (with --shim) are served over vsock. They share memory with the host if the machine has the module cuda_broker (guest-kmod): installed among
+--modules, or given with --module FILE.
 
 Exit code: the program's, or 128 + N if signal N ended it; 125 if host-vmm or the machine failed, 126 if the program is not
 executable, 127 if it was not found; 2 for wrong arguments.";
@@ -96,6 +101,31 @@ pub struct BootArgs {
     /// Write the kernel's messages to this file, or to standard error (-)
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
+    /// What runs the kernels of CUDA programs
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
+    /// The NVIDIA driver's library [default: the system's libcuda.so.1]
+    #[arg(long, value_name = "PATH")]
+    pub libcuda: Option<PathBuf>,
+    /// Device memory of a program [default: half of this machine's memory; on a GPU all of its memory]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub device_memory: Option<u64>,
+    /// Compute capability of the CPU backend's device
+    #[arg(long, value_name = "X.Y", default_value_t = ComputeCapability::DEFAULT)]
+    pub compute_capability: ComputeCapability,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+impl BootArgs {
+    /// Limits of the machine's programs.
+    pub fn limits(&self) -> LimitArgs {
+        LimitArgs {
+            memory: self.device_memory,
+            compute_capability: self.compute_capability,
+            ..LimitArgs::default()
+        }
+    }
 }
 
 /// Arguments of `qemu-args`.
@@ -112,6 +142,9 @@ pub struct QemuArgs {
     /// Print libvirt's XML instead of a command line
     #[arg(long)]
     pub libvirt: bool,
+    /// The guest's vsock is the device at this socket of a daemon: host-vmm serve --guest vhost-user=SOCKET,cid=CID
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["no_vsock", "libvirt"])]
+    pub vhost_user: Option<PathBuf>,
     /// Without KVM: interpret the guest's code (slow)
     #[arg(long)]
     pub tcg: bool,

@@ -12,7 +12,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::daemon::guest_spec::GuestSpec;
 use crate::vmm::{command, guest, qemu};
 use crate::{daemon, logging, runner, worker};
-pub use args::{Backend, Cli, Command, LimitArgs, RunArgs, ServeArgs};
+pub use args::{Backend, Cli, Command, LimitArgs, ReportArgs, RunArgs, ServeArgs};
 pub use guest_args::{BootArgs, Channel, GuestArgs, QemuArgs};
 
 /// The command line was understood, but asks for something that cannot be done here.
@@ -60,7 +60,11 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             let code = runner::run(args, &args.limits.to_config(backend, cli.log.clone())?)?;
             Ok(ExitCode::from(code))
         }
-        Command::Boot(args) => Ok(ExitCode::from(command::boot(args)?)),
+        Command::Boot(args) => {
+            let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
+            let config = args.limits().to_config(backend, cli.log.clone())?;
+            Ok(ExitCode::from(command::boot(args, config)?))
+        }
         Command::QemuArgs(args) => {
             print!("{}", qemu::describe(args)?);
             Ok(ExitCode::SUCCESS)

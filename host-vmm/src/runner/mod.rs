@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::Serialize;
 
-use crate::cli::RunArgs;
+use crate::cli::{ReportArgs, RunArgs};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::access::Access;
@@ -46,7 +46,7 @@ pub fn run(args: &RunArgs, config: &Config) -> anyhow::Result<u8> {
     }
     let socket = dir.path().join("socket");
     let address = if args.stream { Address::UnixStream(socket) } else { Address::Unix(socket) };
-    let config = Config { timing: args.stats, ..config.clone() };
+    let config = Config { timing: args.report.stats, ..config.clone() };
     let daemon = Daemon::start(std::slice::from_ref(&address), &config, Access::default())?;
 
     let (program, arguments) = args.program.split_first().context("no program given")?;
@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs, config: &Config) -> anyhow::Result<u8> {
     };
     let report = daemon.stop();
     drop(dir);
-    print_report(args, config.backend.name(), &report);
+    print_report(args.report, config.backend.name(), &report);
     Ok(code)
 }
 
@@ -114,7 +114,8 @@ fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn print_report(args: &RunArgs, backend: &str, report: &Report) {
+/// Says on standard error what the program did.
+pub(crate) fn print_report(args: ReportArgs, backend: &str, report: &Report) {
     #[derive(Serialize)]
     struct Closing<'a> {
         backend: &'a str,

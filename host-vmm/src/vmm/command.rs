@@ -18,9 +18,13 @@ use super::guest::ChannelKind;
 use super::initramfs::Root;
 use super::memory::GuestRam;
 use super::prepare::{VirtioBus, prepare};
+use super::service::Ports;
 use super::stop::{Stop, StopReason};
 use super::vm::{Disk, Vm, VmConfig};
-use crate::cli::{BootArgs, Channel};
+use crate::cli::{BootArgs, Channel, GuestArgs};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::runner::print_report;
 use crate::runner::signals::Signals;
 
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
@@ -32,30 +36,32 @@ const CONSOLE_TAIL_LINES: usize = 30;
 /// How long the last output may take after the machine's end.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Runs the program and returns its exit code.
+/// Runs the program and returns its exit code. CUDA programs are served as `config` says, where there is a vsock.
 ///
 /// # Errors
 /// The machine cannot be started, or ended without an exit code.
-pub fn boot(args: &BootArgs) -> Result<u8> {
+pub fn boot(args: &BootArgs, config: Config) -> Result<u8> {
     let signals = Signals::install(true).context("cannot install signal handlers")?;
     let listener = listen(args.channel)?;
     let kind = match &listener {
         Some(listener) => ChannelKind::Vsock(listener.local_addr().context("vsock")?.port()),
         None => ChannelKind::Serial,
     };
-    let guest = prepare(&args.guest, VirtioBus::Mmio, kind)?;
+    let ports = listener.is_some().then(Ports::random).transpose()?;
+    let guest = prepare(&with_service(&args.guest, ports), VirtioBus::Mmio, kind)?;
     let outcome = Arc::new(Outcome::default());
     let console = Console::new(args.console.as_deref())?;
     let disk = match &guest.root {
         Root::Image { path, read_only } => Some(Disk { path, read_only: *read_only }),
         Root::Directory(_) => None,
     };
+    let ram = GuestRam::new(guest.memory_bytes)?;
     let vm = Vm::new(VmConfig {
         kernel: &args.guest.kernel,
         initramfs: &guest.initramfs,
         command_line: &guest.command_line,
         cpus: args.guest.cpus,
-        ram: GuestRam::new(guest.memory_bytes)?,
+        ram: ram.clone(),
         disk,
         vsock: listener.is_some().then_some(args.guest.cid),
         console: Box::new(console.clone()),
@@ -63,6 +69,8 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
     })?;
     drop(guest.initramfs);
     let stop = vm.stop();
+    let config = Config { timing: args.report.stats, ..config };
+    let daemon = ports.zip(vm.cid()).map(|(ports, cid)| ports.serve(cid, ram, &config)).transpose()?;
     let connection = listener.zip(vm.cid()).map(|(listener, cid)| {
         let (outcome, stop) = (Arc::clone(&outcome), stop.clone());
         thread::spawn(move || serve(&listener, cid, &outcome, &stop))
@@ -73,7 +81,24 @@ pub fn boot(args: &BootArgs) -> Result<u8> {
         // The guest is gone: its connection is at its end, or was never there.
         let _ = connection.join();
     }
-    conclude(&reason, outcome.exit(), &console)
+    let report = daemon.map(Daemon::stop);
+    let code = conclude(&reason, outcome.exit(), &console)?;
+    // Nothing is said about a program that has nothing to do with CUDA.
+    if let Some(report) = report.filter(|report| report.sessions > 0) {
+        print_report(args.report, config.backend.name(), &report);
+    }
+    Ok(code)
+}
+
+/// The guest, with what its programs and its memory broker need to find the daemon.
+fn with_service(args: &GuestArgs, ports: Option<Ports>) -> GuestArgs {
+    let mut args = args.clone();
+    let Some(ports) = ports else { return args };
+    // What the user says comes later, and counts.
+    args.env.insert(0, ports.environment().into());
+    let user = args.append.take().unwrap_or_default();
+    args.append = Some(format!("{} {user}", ports.kernel_parameter()).trim_end().to_owned());
+    args
 }
 
 fn conclude(reason: &StopReason, exit: Option<u8>, console: &Console) -> Result<u8> {

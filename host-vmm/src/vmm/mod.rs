@@ -19,6 +19,7 @@ pub mod machine;
 pub mod memory;
 pub mod prepare;
 pub mod qemu;
+mod service;
 pub mod stop;
 pub mod vcpu;
 pub mod virtio;

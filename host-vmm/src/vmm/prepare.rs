@@ -73,7 +73,7 @@ fn module_names<'a>(args: &'a GuestArgs, bus: VirtioBus, root: &Root) -> (Vec<&'
         VirtioBus::Mmio => "virtio_mmio",
         VirtioBus::Pci => "virtio_pci",
     }];
-    wanted.extend(["vmw_vsock_virtio_transport", "virtio_rng"]);
+    wanted.extend(["vmw_vsock_virtio_transport", "virtio_rng", "cuda_broker"]);
     if matches!(root, Root::Image { .. }) {
         // ext4 and others look for their checksum by name, and there is no program here that could load it then.
         wanted.extend(["virtio_blk", "crc32c_generic", "ext4", "squashfs", "erofs", "xfs", "btrfs"]);

@@ -1,7 +1,7 @@
 //! `host-vmm qemu-args`: the same guest for a stock, unpatched QEMU or libvirt.
 //!
 //! What matters to the daemon: guest memory is shared (a memfd or a file that it can map), and the vsock is the host kernel's, with a CID
-//! that is this guest's identity.
+//! that is this guest's identity, or the daemon's own device.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +35,11 @@ pub fn describe(args: &QemuArgs) -> Result<String> {
             Root::Image { path, read_only } => Some((absolute(path)?, *read_only)),
             Root::Directory(_) => None,
         },
-        cid: (!args.no_vsock).then_some(args.guest.cid.unwrap_or(DEFAULT_CID)),
+        vsock: match &args.vhost_user {
+            Some(socket) => Vsock::Device(absolute(socket)?),
+            None if args.no_vsock => Vsock::None,
+            None => Vsock::Kernel(args.guest.cid.unwrap_or(DEFAULT_CID)),
+        },
         cpus: args.guest.cpus,
         tcg: args.tcg,
         guest: &guest,
@@ -43,12 +47,21 @@ pub fn describe(args: &QemuArgs) -> Result<String> {
     Ok(if args.libvirt { machine.libvirt() } else { command_line(&machine.arguments()) })
 }
 
+/// Whose the guest's vsock is.
+enum Vsock {
+    None,
+    /// The host kernel's, with this CID.
+    Kernel(u32),
+    /// A daemon's, at this socket.
+    Device(PathBuf),
+}
+
 struct Machine<'a> {
     kernel: PathBuf,
     initrd: PathBuf,
     memory_file: Option<PathBuf>,
     disk: Option<(PathBuf, bool)>,
-    cid: Option<u32>,
+    vsock: Vsock,
     cpus: u32,
     tcg: bool,
     guest: &'a Guest,
@@ -72,8 +85,16 @@ impl Machine<'_> {
             vec!["-smp".into(), self.cpus.to_string(), "-m".into(), format!("{mebibytes}M")],
             vec!["-object".into(), backend],
         ];
-        if let Some(cid) = self.cid {
-            lines.push(vec!["-device".into(), format!("vhost-vsock-pci,guest-cid={cid}")]);
+        match &self.vsock {
+            Vsock::None => {}
+            Vsock::Kernel(cid) => {
+                lines.push(vec!["-device".into(), format!("vhost-vsock-pci,guest-cid={cid}")]);
+            }
+            Vsock::Device(socket) => {
+                let socket = option_value(&socket.display().to_string());
+                lines.push(vec!["-chardev".into(), format!("socket,id=vsock,path={socket}")]);
+                lines.push(vec!["-device".into(), "vhost-user-vsock-pci,chardev=vsock".into()]);
+            }
         }
         if let Some((path, read_only)) = &self.disk {
             let path = option_value(&path.display().to_string());
@@ -108,7 +129,7 @@ impl Machine<'_> {
     </disk>"
             );
         }
-        if let Some(cid) = self.cid {
+        if let Vsock::Kernel(cid) = self.vsock {
             let _ = write!(devices, "\n    <vsock model='virtio'><cid auto='no' address='{cid}'/></vsock>");
         }
         format!(
@@ -181,7 +202,7 @@ mod tests {
             initrd: "/initrd".into(),
             memory_file: Some("/dev/shm/a,b".into()),
             disk: Some(("/disk's".into(), true)),
-            cid: Some(9),
+            vsock: Vsock::Kernel(9),
             cpus: 2,
             tcg: false,
             guest,
@@ -210,6 +231,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn the_vsock_can_be_a_daemons_device() {
+        let guest = guest();
+        let machine = Machine { vsock: Vsock::Device("/run/vm,1".into()), ..machine(&guest) };
+        let text = command_line(&machine.arguments());
+        assert!(text.contains("socket,id=vsock,path=/run/vm,,1"), "{text}");
+        assert!(text.contains("vhost-user-vsock-pci,chardev=vsock") && !text.contains("guest-cid"), "{text}");
     }
 
     #[test]

@@ -94,12 +94,12 @@ fn prepare() -> Result<(Order, Output)> {
     system::mount_basics()?;
     console::prepare();
     let order: Order = serde_json::from_slice(&fs::read(ORDER).context(ORDER)?).context(ORDER)?;
+    let command_line = fs::read_to_string("/proc/cmdline").context("/proc/cmdline")?;
     for path in &order.modules {
-        if let Err(error) = system::load_module(path) {
+        if let Err(error) = system::load_module(path, &command_line) {
             console::write(&format!("host-vmm: warning: {path}: {error:#}\n"));
         }
     }
-    let command_line = fs::read_to_string("/proc/cmdline").context("/proc/cmdline")?;
     let output = Output::open(ChannelKind::from_command_line(&command_line))?;
     Ok((order, output))
 }

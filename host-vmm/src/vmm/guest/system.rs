@@ -1,5 +1,6 @@
 //! Mounts, modules, the end.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Child;
@@ -29,13 +30,26 @@ pub fn mount_basics() -> Result<()> {
     Ok(())
 }
 
-/// Loads a module; one that is there already is no error.
-pub fn load_module(path: &str) -> Result<()> {
+/// Loads a module with its parameters on the kernel's command line; one that is there already is no error.
+pub fn load_module(path: &str, command_line: &str) -> Result<()> {
     let file = File::open(path)?;
-    match finit_module(&file, c"", 0) {
+    let parameters = CString::new(module_parameters(path, command_line))?;
+    match finit_module(&file, &parameters, 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `name=value` of each `MODULE.name=value` on the kernel's command line, which the kernel heeds for built-in modules only.
+fn module_parameters(path: &str, command_line: &str) -> String {
+    let name = |text: &str| text.replace('-', "_");
+    let file = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let module = name(file.split('.').next().unwrap_or_default());
+    let own = command_line.split_whitespace().filter_map(|word| {
+        let (of, parameter) = word.split_once('.')?;
+        (name(of) == module).then_some(parameter)
+    });
+    own.collect::<Vec<_>>().join(" ")
 }
 
 /// Makes the program's root complete: the disk, if it is on one, and what every program expects. `warn` is told what could not be done.
@@ -109,4 +123,17 @@ pub fn power_off() -> ! {
     let _ = reboot(RebootCommand::PowerOff);
     // Where power-off is not possible: a panic (the end of process 1), which is a restart by the command line.
     std::process::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::module_parameters;
+
+    #[test]
+    fn modules_get_their_parameters() {
+        let line = "console=ttyS0 cuda_broker.port=77 cuda-broker.cid=2 other.port=1 cuda_broker";
+        assert_eq!(module_parameters("/host-vmm/modules/cuda-broker.ko", line), "port=77 cid=2");
+        assert_eq!(module_parameters("/host-vmm/modules/other.ko.xz", line), "port=1");
+        assert_eq!(module_parameters("/x/none.ko", line), "");
+    }
 }
