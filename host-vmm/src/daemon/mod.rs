@@ -471,7 +471,7 @@ impl Inner {
         let memory = match guest.filter(|_| capabilities.contains(Capabilities::GUEST_MEMORY)) {
             Some(guest) => match Self::claim(&guest, hello.cookie) {
                 Ok(claimed) => Some(claimed),
-                Err(refused) => return Err(Refusal::new(connection, refused)),
+                Err(refused) => return Err(Refusal { connection, refused }),
             },
             None => None,
         };
@@ -550,7 +550,7 @@ impl Inner {
     }
 
     /// The memory of a program in a virtual machine, and the machine's files for its worker.
-    fn claim(guest: &Arc<Guest>, cookie: [u64; 2]) -> Result<(Claimed, Vec<OwnedFd>), Refused> {
+    fn claim(guest: &Arc<Guest>, cookie: [u64; 2]) -> Result<(Claimed, Vec<OwnedFd>), Box<Refused>> {
         let claimed = guest.claim(cookie).ok_or_else(|| {
             Refused::new(
                 RefusalCode::TOKEN,
@@ -559,7 +559,8 @@ impl Inner {
         })?;
         let files = claimed.files_for_worker().map_err(|error| {
             tracing::error!(%error, "the machine's memory cannot be given to a worker");
-            Refused::new(RefusalCode::INTERNAL, format_args!("the machine's memory cannot be used: {error}"))
+            let text = format_args!("the machine's memory cannot be used: {error}");
+            Box::new(Refused::new(RefusalCode::INTERNAL, text))
         })?;
         Ok((claimed, files))
     }
