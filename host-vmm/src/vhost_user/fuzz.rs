@@ -11,7 +11,7 @@ use vm_memory::{Bytes as _, GuestAddress};
 use zerocopy::IntoBytes as _;
 
 use super::Host;
-use super::header::{HEADER_BYTES, HOST_CID, Header, STREAM};
+use super::header::{HOST_CID, Header, STREAM};
 use super::rings::Rings;
 use super::switch::{Event, Limits, Switch, Watch};
 use crate::vmm::memory::{GuestRam, MIN_BYTES, Memory};
@@ -25,7 +25,7 @@ const MOST_OPERATIONS: usize = 512;
 /// Where ring `i` is: descriptors, available and used ring, a page each.
 const RINGS: [u64; 2] = [0x1_0000, 0x2_0000];
 /// Small, so that they are reached.
-const LIMITS: Limits = Limits { links: 6, windows_bytes: 2 * 256 << 10 };
+const LIMITS: Limits = Limits { links: 6, windows_bytes: 512 << 10 };
 
 /// The other ends, in the order in which the guest has connected.
 #[derive(Default)]
@@ -117,14 +117,14 @@ pub(super) fn vhost_user(data: &[u8]) -> Reached {
             200..=209 => input.byte().map(|value| {
                 with(&ends, value, |end| {
                     let bytes = vec![value; usize::from(value) * 64];
-                    let _ = send(&*end, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                    let _ = send(end, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
                 });
             }),
             210..=219 => input.byte().map(|value| {
                 with(&ends, value, |end| {
                     let mut buffer = vec![0; 1 << 16];
                     reached.to_host +=
-                        recv(&*end, &mut buffer[..], RecvFlags::DONTWAIT).map_or(0, |(_, len)| len);
+                        recv(end, &mut buffer[..], RecvFlags::DONTWAIT).map_or(0, |(_, len)| len);
                 });
             }),
             220..=224 => input.byte().map(|value| {
@@ -174,11 +174,11 @@ fn queue(base: u64) -> Queue {
     queue
 }
 
-fn with(ends: &Ends, which: u8, act: impl FnOnce(&mut BorrowedFd<'_>)) {
+fn with(ends: &Ends, which: u8, act: impl FnOnce(BorrowedFd<'_>)) {
     let ends = ends.ends();
     let count = ends.len().max(1);
     if let Some(Some(end)) = ends.get(usize::from(which) % count) {
-        act(&mut end.as_fd());
+        act(end.as_fd());
     }
 }
 
@@ -258,7 +258,6 @@ impl Input<'_> {
             buf_alloc: window.into(),
             fwd_cnt: forwarded.into(),
         };
-        debug_assert!(HEADER_BYTES < 0x1000);
         Some((0x4_0000 + 0x1000 * u64::from(page % 64), header))
     }
 }

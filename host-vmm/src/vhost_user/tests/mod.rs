@@ -261,6 +261,23 @@ fn the_host_closes_one_direction() {
 }
 
 #[test]
+fn the_host_closes() {
+    let mut bench = Bench::new(Limits::default());
+    drop(bench.open(1));
+    bench.events(true);
+    assert_eq!(bench.expect(1), (op::SHUTDOWN, shutdown::BOTH));
+    let mut end = bench.open(2);
+    end.write_all(b"last words").expect("room");
+    bench.guest(from(2, op::RW), b"never read");
+    drop(end);
+    bench.events(true);
+    assert_eq!(bench.expect(2), (op::SHUTDOWN, shutdown::RECEIVE));
+    assert_eq!(bench.next().map(|(_, data)| data), Some(b"last words".to_vec()));
+    assert_eq!(bench.expect(2), (op::SHUTDOWN, shutdown::BOTH));
+    assert_eq!(bench.switch.check(), 0);
+}
+
+#[test]
 fn a_host_that_does_not_read_stops_its_connection_only() {
     let mut bench = Bench::new(Limits::default());
     let (mut slow, mut other) = (bench.open(1), bench.open(2));
@@ -276,7 +293,7 @@ fn a_host_that_does_not_read_stops_its_connection_only() {
         }
         assert!(sent < 16 << 20, "an endless socket");
     }
-    assert_eq!(bench.watched.0.lock().expect("no panics")[&FIRST], true);
+    assert!(bench.watched.0.lock().expect("no panics")[&FIRST]);
     bench.guest(from(2, op::RW), b"z");
     other.read_exact(&mut [0]).expect("the other one goes on");
     let mut left = sent as usize;
@@ -292,7 +309,7 @@ fn a_host_that_does_not_read_stops_its_connection_only() {
         }
     }
     assert!(sent - told < WINDOW / 4, "the guest has heard of its room");
-    assert_eq!(bench.watched.0.lock().expect("no panics")[&FIRST], false);
+    assert!(!bench.watched.0.lock().expect("no panics")[&FIRST]);
 }
 
 #[test]
