@@ -9,6 +9,7 @@ use crate::backend::cpu::CpuBackend;
 use crate::config::{ComputeCapability, Config, Limits};
 use crate::generated::dispatch::dispatch;
 use crate::session::{Call, Lane, Latch, Session};
+pub use crate::vhost_user::fuzz::fuzz_vhost_user;
 pub use crate::vmm::channel::fuzz_channel;
 pub use crate::vmm::virtio::fuzz::fuzz_virtio_mmio;
 use crate::worker::window::Window;

@@ -106,9 +106,17 @@ impl Link {
     }
 
     /// The host's end takes no more.
-    pub fn stopped(&mut self) {
+    fn stopped(&mut self) {
         self.state.host_stopped();
         self.buffer = VecDeque::new();
+    }
+
+    /// The host's end has closed: it takes no more, and if there is nothing left to read, it sends no more either.
+    pub fn hung_up(&mut self) {
+        self.stopped();
+        if matches!(recv(&self.socket, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0))) {
+            self.state.host_ended();
+        }
     }
 
     /// Reads bytes for the guest.

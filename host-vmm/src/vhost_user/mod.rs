@@ -19,6 +19,8 @@
 mod backend;
 mod chain;
 mod connection;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod link;
 mod rings;

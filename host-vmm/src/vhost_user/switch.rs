@@ -198,7 +198,7 @@ impl Switch {
         let Some(link) = self.links.get_mut(&token) else { return };
         link.readable = true;
         if event.hung_up {
-            link.stopped();
+            link.hung_up();
         }
         self.settle(token);
     }

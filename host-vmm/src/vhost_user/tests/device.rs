@@ -293,7 +293,7 @@ fn hostile_chains_come_back_and_do_nothing() {
         &[(u64::MAX - 4, 44, 0)],
         &[(0x2000_0000, 44, 0)],
         &[(0x3_1000, 17, F_INDIRECT)],
-        &[(0x3_1000, u32::MAX & !15, F_INDIRECT)],
+        &[(0x3_1000, !15, F_INDIRECT)],
         &[(u64::MAX - 15, 16, F_INDIRECT)],
         // An indirect table whose entry is itself one.
         &[(0x2_0000, 16, F_INDIRECT)],

@@ -4,13 +4,18 @@ mod device;
 mod guest;
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use proptest::prelude::*;
+
 use super::Host;
+use super::fuzz::{Reached, fuzz_vhost_user, vhost_user};
 use super::header::{HOST_CID, Header, STREAM, op, shutdown};
 use super::switch::{Event, Limits, Switch, WINDOW, Watch};
 use crate::vmm::memory::GuestRam;
@@ -256,6 +261,23 @@ fn the_host_closes_one_direction() {
 }
 
 #[test]
+fn the_host_closes() {
+    let mut bench = Bench::new(Limits::default());
+    drop(bench.open(1));
+    bench.events(true);
+    assert_eq!(bench.expect(1), (op::SHUTDOWN, shutdown::BOTH));
+    let mut end = bench.open(2);
+    end.write_all(b"last words").expect("room");
+    bench.guest(from(2, op::RW), b"never read");
+    drop(end);
+    bench.events(true);
+    assert_eq!(bench.expect(2), (op::SHUTDOWN, shutdown::RECEIVE));
+    assert_eq!(bench.next().map(|(_, data)| data), Some(b"last words".to_vec()));
+    assert_eq!(bench.expect(2), (op::SHUTDOWN, shutdown::BOTH));
+    assert_eq!(bench.switch.check(), 0);
+}
+
+#[test]
 fn a_host_that_does_not_read_stops_its_connection_only() {
     let mut bench = Bench::new(Limits::default());
     let (mut slow, mut other) = (bench.open(1), bench.open(2));
@@ -271,7 +293,7 @@ fn a_host_that_does_not_read_stops_its_connection_only() {
         }
         assert!(sent < 16 << 20, "an endless socket");
     }
-    assert_eq!(bench.watched.0.lock().expect("no panics")[&FIRST], true);
+    assert!(bench.watched.0.lock().expect("no panics")[&FIRST]);
     bench.guest(from(2, op::RW), b"z");
     other.read_exact(&mut [0]).expect("the other one goes on");
     let mut left = sent as usize;
@@ -287,7 +309,7 @@ fn a_host_that_does_not_read_stops_its_connection_only() {
         }
     }
     assert!(sent - told < WINDOW / 4, "the guest has heard of its room");
-    assert_eq!(bench.watched.0.lock().expect("no panics")[&FIRST], false);
+    assert!(!bench.watched.0.lock().expect("no panics")[&FIRST]);
 }
 
 #[test]
@@ -402,4 +424,40 @@ fn a_reset_of_the_guest_closes_everything() {
     assert!(bench.next().is_none());
     assert_eq!(end.read(&mut [0]).expect("the end"), 0);
     assert!(bench.watched.0.lock().expect("no panics").is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn no_guest_panics_or_hangs_the_device(data in proptest::collection::vec(any::<u8>(), 0..1200)) {
+        fuzz_vhost_user(&data);
+    }
+}
+
+#[test]
+fn the_corpus_and_mutations_of_it() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/vhost_user");
+    let mut reached = HashMap::new();
+    for entry in fs::read_dir(directory).expect("corpus") {
+        let entry = entry.expect("entry");
+        let data = fs::read(entry.path()).expect("readable");
+        let name = entry.file_name().into_string().expect("text");
+        reached.insert(name, vhost_user(&data));
+        for at in 0..data.len() {
+            for change in [1, 97] {
+                let mut changed = data.clone();
+                changed[at] = changed[at].wrapping_add(change);
+                fuzz_vhost_user(&changed);
+            }
+        }
+    }
+    // Otherwise the corpus does not fit the operations any more.
+    let of = |name: &str| reached.get(name).copied().unwrap_or_default();
+    let outcome = |opened, to_host, to_guest| Reached { opened, to_host, to_guest };
+    assert_eq!(of("echo"), outcome(1, 100, 3), "{reached:?}");
+    assert_eq!(of("scattered"), outcome(1, 9000, 2), "{reached:?}");
+    assert_eq!(of("indirect"), outcome(1, 300, 1), "{reached:?}");
+    assert_eq!(of("loop"), outcome(1, 200, 2), "{reached:?}");
+    assert_eq!(of("limits").opened, 7, "{reached:?}");
+    assert!(of("slow_host").to_host > 300_000, "{reached:?}");
 }
