@@ -3,6 +3,7 @@
 //!
 //! Unsafe because a forked child closes descriptors and mappings that its parent's objects own, without running their destructors.
 
+use core::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -95,11 +96,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the first host that answers.
-    pub fn open() -> Result<Session, OpenError> {
+    /// Connects to the first host that answers. `devices` is the program's list of them.
+    pub fn open(devices: Option<&CStr>) -> Result<Session, OpenError> {
         let mut failed: Option<OpenError> = None;
         for address in addresses()? {
-            match Self::open_at(&address) {
+            match Self::open_at(&address, devices) {
                 Ok(session) => return Ok(session),
                 Err(error) => {
                     crate::log!(Info, "{error}");
@@ -113,14 +114,16 @@ impl Session {
         Err(failed.unwrap_or_else(|| OpenError::new(Status::NO_DEVICE, "no host")))
     }
 
-    fn open_at(address: &Address) -> Result<Session, OpenError> {
+    fn open_at(address: &Address, devices: Option<&CStr>) -> Result<Session, OpenError> {
         let mut refused = None;
         for region in Region::candidates() {
             let Ok(reservation) = Reservation::new(region.start(), region.end() - region.start()) else {
                 continue;
             };
             let name = Text::new(&program_name());
-            let hello = Hello::control(region, std::process::id(), name);
+            let mut hello = Hello::control(region, std::process::id(), name);
+            let list = protocol::devices::capabilities(devices.map(CStr::to_bytes));
+            hello.capabilities = hello.capabilities.union(list);
             match handshake::connect_control(address, &hello, TIMEOUT) {
                 Ok((control, welcome, file)) => {
                     let (lanes, pinned) = match file {

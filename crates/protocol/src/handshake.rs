@@ -50,8 +50,12 @@ impl Capabilities {
     pub const MACHINE_CODE: Capabilities = Capabilities(1 << 4);
     /// Lanes are streams of frames ([`crate::stream`]), for sides that share no memory. Since version 1. A welcome has this or [`Capabilities::RINGS`], never both.
     pub const STREAM_LANES: Capabilities = Capabilities(1 << 5);
+    /// In a hello: the program takes the devices that the host's driver shows (`CUDA_VISIBLE_DEVICES` is not set), so that a worker will do whose driver has been started before.
+    pub const ALL_DEVICES: Capabilities = Capabilities(1 << 7);
+    /// In a hello: the program's list of devices is `0`, `0,1` ... ([`crate::devices::in_order`]), so that such a worker will do where there is one device.
+    pub const FIRST_DEVICES: Capabilities = Capabilities(1 << 8);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x3f);
+    pub const ALL: Capabilities = Capabilities(0x1bf);
     /// What a session with shared memory needs.
     pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
 
@@ -145,13 +149,14 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// A control hello of this version.
+    /// A control hello of this version, which says nothing about the program's list of devices.
     pub fn control(region: Region, pid: u32, name: Text) -> Hello {
         Hello {
             newest: CURRENT,
             oldest: PREVIOUS,
             kind: ConnectionKind::CONTROL,
-            capabilities: Capabilities::ALL,
+            capabilities: Capabilities::ALL
+                .without(Capabilities::ALL_DEVICES.union(Capabilities::FIRST_DEVICES)),
             token: Token::NONE,
             region_tag: region.tag(),
             pid,

@@ -50,7 +50,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
             let config = args.limits.to_config(backend, cli.log.clone())?;
             let access = daemon::access::Access::new(args.allow_cid.clone(), &config.limits)?;
-            daemon::serve(&args.listen, &config, access)?;
+            let warm = daemon::pool::Settings { workers: args.warm_workers, refill: true };
+            daemon::serve(&args.listen, &config, access, warm)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(args) => {

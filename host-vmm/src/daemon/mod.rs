@@ -1,10 +1,12 @@
 //! The daemon: accepts connections, starts a worker process per program, and hands lanes to the worker of their session.
 //!
-//! Threads: one accepts; one per connection in its handshake (their number is bounded); one per worker reads its messages and reaps it.
-//! Locks: `sessions` and `report`, never both at a time, neither held while waiting for a peer.
+//! Threads: one accepts; one per connection in its handshake (their number is bounded); one per worker reads its messages and reaps it; one looks after the workers that
+//! wait for programs ([`pool`]).
+//! Locks: `sessions`, `report` and the pool's, never two at a time, none held while waiting for a peer.
 
 pub mod access;
 pub mod ipc;
+pub mod pool;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -26,6 +28,7 @@ use crate::config::{Backend, Config, Limits};
 use crate::stats::Report;
 use access::{Access, Owner};
 use ipc::{Channel, Start, ToDaemon, ToWorker};
+use pool::{Pool, Settings, Wish};
 
 /// What the workers of this build can do with any backend.
 const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
@@ -90,6 +93,7 @@ struct Inner {
     /// Signalled when a session has gone.
     gone: Condvar,
     access: Access,
+    pool: Pool,
     /// Whose connections are in their handshakes.
     handshakes: Mutex<Vec<Owner>>,
     stopping: AtomicBool,
@@ -108,9 +112,9 @@ pub struct Daemon {
 ///
 /// # Errors
 /// An address cannot be listened on.
-pub fn serve(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<()> {
+pub fn serve(addresses: &[Address], config: &Config, access: Access, warm: Settings) -> anyhow::Result<()> {
     let signals = crate::runner::signals::Signals::install(true).context("cannot install signal handlers")?;
-    let daemon = Daemon::start(addresses, config, access)?;
+    let daemon = Daemon::start(addresses, config, access, warm)?;
     for address in addresses {
         tracing::info!(%address, "listening");
     }
@@ -128,11 +132,16 @@ pub fn serve(addresses: &[Address], config: &Config, access: Access) -> anyhow::
 }
 
 impl Daemon {
-    /// Listens and serves on threads of this process.
+    /// Listens and serves on threads of this process. `warm`: the workers that wait for programs.
     ///
     /// # Errors
     /// An address cannot be listened on.
-    pub fn start(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<Self> {
+    pub fn start(
+        addresses: &[Address],
+        config: &Config,
+        access: Access,
+        warm: Settings,
+    ) -> anyhow::Result<Self> {
         let listen = |address: &Address| {
             let listener =
                 Listener::listen(address).with_context(|| format!("cannot listen on {address}"))?;
@@ -145,6 +154,7 @@ impl Daemon {
             sessions: Mutex::default(),
             gone: Condvar::new(),
             access,
+            pool: Pool::start(warm, config, spawn_worker)?,
             handshakes: Mutex::default(),
             stopping: AtomicBool::new(false),
             report: Mutex::default(),
@@ -171,6 +181,7 @@ impl Daemon {
             tracing::error!("the accepting thread panicked");
         }
         let inner = &self.inner;
+        inner.pool.stop();
         let mut sessions = inner.sessions();
         for session in sessions.values() {
             // A worker whose program has gone reports by itself.
@@ -389,7 +400,14 @@ impl Inner {
                 Refused::new(RefusalCode::INTERNAL, format_args!("no random numbers")),
             ));
         }
-        let (channel, child) = match spawn_worker(&self.config) {
+        let config = Config { limits: limits.clone(), ..self.config.clone() };
+        let wish = Wish {
+            config: &config,
+            region_tag: hello.region_tag,
+            session: capabilities,
+            hello: hello.capabilities,
+        };
+        let (channel, child) = match self.pool.take(&wish).map_or_else(|| spawn_worker(&self.config), Ok) {
             Ok(worker) => worker,
             Err(error) => {
                 tracing::error!(%error, "cannot start a worker");
@@ -431,7 +449,7 @@ impl Inner {
             ));
         }
         let start = Start {
-            config: Config { limits, ..self.config.clone() },
+            config,
             token,
             version,
             capabilities: capabilities.0,
@@ -466,6 +484,9 @@ impl Inner {
                 Ok(Some((ToDaemon::Malformed(what), _))) => {
                     let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
                     tracing::warn!(count, "session closed: malformed request: {what}");
+                }
+                Ok(Some((ToDaemon::Ready(_) | ToDaemon::NotReady(_) | ToDaemon::StillReady, _))) => {
+                    tracing::error!("a worker with a program says what one without it would");
                 }
                 Ok(None) => break,
                 Err(error) => {

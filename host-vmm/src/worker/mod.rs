@@ -9,6 +9,7 @@ mod harden;
 mod lane;
 pub mod range_alloc;
 pub mod registry;
+mod warm;
 mod watch;
 pub mod window;
 
@@ -60,16 +61,23 @@ pub fn main() -> anyhow::Result<()> {
     harden::descriptors();
     let channel = take_channel().context("the worker is started by the daemon, not by hand")?;
     harden::process();
-    let (start, connection) =
+    let (start, connection, begun) =
         match channel.receive::<ToWorker>().context("cannot read the daemon's message")? {
-            Some((ToWorker::Start(start), Some(fd))) => (start, Connection::from_fd(fd)),
+            Some((ToWorker::Start(start), Some(fd))) => {
+                harden::memory(&start.config);
+                (start, Connection::from_fd(fd), None)
+            }
+            Some((ToWorker::Warm(config), None)) => {
+                harden::memory(&config);
+                let handed = warm::wait(&channel, &config)?;
+                (handed.start, handed.connection, Some(handed.begun))
+            }
             // The daemon has changed its mind.
             None => return Ok(()),
             // Not printed: it may hold the session's token.
             Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
-    harden::memory(&start.config);
-    let worker = match begin(&start, channel) {
+    let worker = match begin(&start, channel, begun) {
         Ok(worker) => worker,
         Err(Failed { refused, error }) => {
             refuse(&connection, &refused);
@@ -121,16 +129,16 @@ impl Failed {
     }
 }
 
-/// Everything but the answer to the program.
-fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
+/// Everything but the answer to the program, and what a warm worker has `begun` already.
+fn begin(start: &Start, channel: Channel, begun: Option<Begun>) -> Result<Worker, Failed> {
     let config = &start.config;
     let Some(region) = Region::new(start.region_tag) else {
         return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
     let shared = start.shares_memory();
-    let (session, backend) = match &config.backend {
-        config::Backend::Cpu => begin_cpu(config, region, shared)?,
-        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, shared)?,
+    let (session, backend) = match begun {
+        Some(begun) => begun,
+        None => begin_backend(config, region, shared)?,
     };
     Ok(Worker {
         channel,
@@ -147,6 +155,13 @@ fn begin(start: &Start, channel: Channel) -> Result<Worker, Failed> {
 
 /// A session and what runs its calls.
 type Begun = (Arc<Session>, Arc<dyn Backend>);
+
+fn begin_backend(config: &Config, region: Region, shared: bool) -> Result<Begun, Failed> {
+    match &config.backend {
+        config::Backend::Cpu => begin_cpu(config, region, shared),
+        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, shared),
+    }
+}
 
 fn begin_cpu(config: &Config, region: Region, shared: bool) -> Result<Begun, Failed> {
     let memory = RegionConfig { memory_limit: config.limits.memory_bytes };

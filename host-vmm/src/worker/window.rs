@@ -5,6 +5,7 @@
 //!
 //! With the CPU backend the worker maps the file twice: here for the lanes, and at the address that the program knows (by the engine's region).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use transport::{Placement, Reservation, WindowFile};
@@ -22,7 +23,7 @@ pub struct Window {
     base: u64,
     ranges: Mutex<RangeAllocator>,
     /// The program has it too.
-    shared: bool,
+    shared: AtomicBool,
 }
 
 impl Window {
@@ -45,18 +46,29 @@ impl Window {
     fn map(base: u64, len: u64, placement: Placement<'_>) -> Result<Self, transport::Error> {
         let file = WindowFile::create(len)?;
         let mapped = Arc::new(transport::Window::map(file, placement, false)?);
-        Ok(Self { mapped, base, ranges: Mutex::new(RangeAllocator::new(len, PAGE)), shared: true })
+        Ok(Self {
+            mapped,
+            base,
+            ranges: Mutex::new(RangeAllocator::new(len, PAGE)),
+            shared: AtomicBool::new(true),
+        })
     }
 
     /// Says whether the program has the window too. In a session without shared memory it holds the worker's side of staging areas and nothing else.
     #[must_use]
     pub fn shared(self, shared: bool) -> Self {
-        Self { shared, ..self }
+        self.set_shared(shared);
+        self
+    }
+
+    /// As [`Window::shared`], before the program is told anything.
+    pub fn set_shared(&self, shared: bool) {
+        self.shared.store(shared, Ordering::Relaxed);
     }
 
     /// Whether the program sees what is allocated here.
     pub fn is_shared(&self) -> bool {
-        self.shared
+        self.shared.load(Ordering::Relaxed)
     }
 
     /// The memory, for lanes.

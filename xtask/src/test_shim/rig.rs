@@ -232,7 +232,8 @@ impl Daemon {
         let socket = scratch.file("socket");
         let address = format!("unix:{}", socket.display());
         let mut command = Command::new(&rig.host);
-        command.args(["serve", "--backend", "cpu", "--listen", &address]);
+        // Tests count workers; each of them is to be a program's.
+        command.args(["serve", "--backend", "cpu", "--warm-workers", "0", "--listen", &address]);
         Rig::clean(&mut command, &scratch);
         let running = Running::start(&mut command)?;
         eventually(LIMIT, "the daemon listens", || socket.exists())?;
