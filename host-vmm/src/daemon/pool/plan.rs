@@ -219,10 +219,14 @@ mod tests {
     fn success_ends_the_pauses() {
         let mut plan = Plan::new(TWO);
         let now = Instant::now();
-        (0..5).for_each(|_| drop(plan.failed(now, None)));
+        for _ in 0..5 {
+            plan.failed(now, None);
+        }
         plan.handed_out();
         assert_eq!(plan.next(now, present(0, 0, 0)), Step::Make);
-        (0..5).for_each(|_| drop(plan.failed(now, None)));
+        for _ in 0..5 {
+            plan.failed(now, None);
+        }
         assert_eq!(plan.failed(now, Some(STEADY)), FIRST_PAUSE, "it was well for long");
         assert!(plan.failed(now, Some(Duration::from_secs(1))) > FIRST_PAUSE, "it gets ready and dies");
     }
