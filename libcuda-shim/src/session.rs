@@ -26,6 +26,7 @@ use transport::{
 
 use crate::background;
 use crate::pinned::Pinned;
+use crate::profile;
 
 /// How long the daemon may take for one step of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -386,7 +387,7 @@ impl Lane {
     /// Waits until the host has taken up what other threads have posted.
     #[inline]
     pub fn follow(&mut self, order: &Order) -> CuResult {
-        order.follow(&mut self.place, &mut self.guest)
+        profile::waiting(|| order.follow(&mut self.place, &mut self.guest))
     }
 
     /// Tells other threads of the request that was posted last, as its call returns.
@@ -417,8 +418,11 @@ impl Lane {
 
     /// Sends a request and waits for its reply, whose body is then in [`Lane::reply`].
     pub fn call(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(Status, Flags), Status> {
+        let timer = profile::Encoding::begin();
         encode(&mut Writer::new(&mut self.request));
+        let timer = timer.done();
         let reply = self.guest.call(op, &self.request, &mut self.reply).map_err(|error| failed(&error))?;
+        timer.done(op);
         sticky::note(reply.status);
         Ok((reply.status, reply.flags))
     }
@@ -431,8 +435,12 @@ impl Lane {
     /// Sends a request without a reply; returns its number.
     #[inline]
     pub fn post(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<u64, Status> {
+        let timer = profile::Encoding::begin();
         encode(&mut Writer::new(&mut self.request));
-        self.guest.post(op, &self.request).map_err(|error| failed(&error))
+        let timer = timer.done();
+        let seq = self.guest.post(op, &self.request).map_err(|error| failed(&error))?;
+        timer.done(op);
+        Ok(seq)
     }
 
     /// The first error of posted requests since the last look.
@@ -444,7 +452,7 @@ impl Lane {
     /// Waits until all that was posted has been taken up, and drops its errors: those of the pieces of a copy whose call reports the first one.
     pub fn settle(&mut self) -> CuResult {
         let last = self.guest.last_seq();
-        self.guest.wait_completed(last).map_err(|error| failed(&error))?;
+        profile::waiting(|| self.guest.wait_completed(last)).map_err(|error| failed(&error))?;
         let _ = self.guest.take_latched();
         Ok(())
     }
@@ -457,7 +465,8 @@ impl Lane {
     pub fn next_slot(&mut self) -> Result<Slot, Status> {
         let index = self.next;
         self.next = (index + 1) % SLOTS as usize;
-        self.guest.wait_slot(index as u64, self.slots[index]).map_err(|error| failed(&error))?;
+        profile::waiting(|| self.guest.wait_slot(index as u64, self.slots[index]))
+            .map_err(|error| failed(&error))?;
         Ok(Slot { index, offset: (index * self.slot_len()) as u64, seq: 0 })
     }
 
@@ -470,7 +479,7 @@ impl Lane {
 
     /// Waits until the host is done with the slot.
     pub fn wait_slot(&mut self, slot: &Slot) -> CuResult {
-        self.guest.wait_slot(slot.index as u64, slot.seq).map_err(|error| failed(&error))
+        profile::waiting(|| self.guest.wait_slot(slot.index as u64, slot.seq)).map_err(|error| failed(&error))
     }
 
     /// Copies program memory into a slot, at an offset in it.
