@@ -91,7 +91,7 @@ fn they_are_not_sessions() {
     let daemon = Daemon::start_warm(3, &["--max-sessions", "1"]);
     ready(&daemon, 3);
     let first = Client::connect_as(&daemon.address, &hello());
-    let refused = open_as(&daemon.address, &hello()).err().expect("two sessions");
+    let Err(refused) = open_as(&daemon.address, &hello()) else { panic!("two sessions") };
     assert!(
         matches!(&refused, transport::Error::Refused(refused) if refused.code == RefusalCode::LIMIT),
         "{refused}"

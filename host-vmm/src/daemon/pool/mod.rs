@@ -114,7 +114,7 @@ impl Pool {
             let mut state = shared.lock();
             match result {
                 Ok(()) => {
-                    state.plan.handed_out();
+                    state.plan.handed_out(Instant::now());
                     drop(state);
                     shared.wake();
                     return Some((worker.channel, worker.child));

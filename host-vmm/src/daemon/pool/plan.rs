@@ -7,6 +7,8 @@ use protocol::handshake::Capabilities;
 use crate::config::{self, Config};
 use crate::daemon::ipc::Ready;
 
+/// Pause after a worker was handed out: the program's first calls go before the start of the next worker, which would take processors and the driver's locks from them.
+const AFTER_HAND_OUT: Duration = Duration::from_millis(200);
 /// Pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause: a driver that does not start now may do so later.
@@ -76,9 +78,9 @@ impl Plan {
     }
 
     /// A worker was handed out and was well.
-    pub fn handed_out(&mut self) {
+    pub fn handed_out(&mut self, now: Instant) {
         self.failures = 0;
-        self.not_before = None;
+        self.not_before = Some(now + AFTER_HAND_OUT);
         if !self.refill {
             self.wanted = self.wanted.saturating_sub(1);
         }
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(plan.next(now, present(0, 0, 0)), Step::Make);
         plan.failed(now, None);
         assert_eq!(plan.next(now + LONGEST_PAUSE, present(0, 0, 0)), Step::Make, "a failure is no hand-out");
-        plan.handed_out();
+        plan.handed_out(now);
         assert_eq!(plan.next(now + LONGEST_PAUSE, present(0, 0, 0)), Step::Rest);
     }
 
@@ -222,8 +224,13 @@ mod tests {
         for _ in 0..5 {
             plan.failed(now, None);
         }
-        plan.handed_out();
-        assert_eq!(plan.next(now, present(0, 0, 0)), Step::Make);
+        plan.handed_out(now);
+        assert_eq!(
+            plan.next(now, present(0, 0, 0)),
+            Step::At(now + AFTER_HAND_OUT),
+            "its program goes first"
+        );
+        assert_eq!(plan.next(now + AFTER_HAND_OUT, present(0, 0, 0)), Step::Make);
         for _ in 0..5 {
             plan.failed(now, None);
         }
@@ -235,8 +242,8 @@ mod tests {
     fn what_cannot_be_had_is_not_tried() {
         let mut plan = Plan::new(TWO);
         plan.give_up();
-        plan.handed_out();
-        assert_eq!(plan.next(Instant::now(), present(0, 0, 0)), Step::Rest);
+        plan.handed_out(Instant::now());
+        assert_eq!(plan.next(Instant::now() + LONGEST_PAUSE, present(0, 0, 0)), Step::Rest);
     }
 
     proptest! {
@@ -251,9 +258,21 @@ mod tests {
             for (event, millis) in events {
                 now += Duration::from_millis(millis);
                 match event {
-                    0 if here.warming > 0 => { here.warming -= 1; here.ready += 1; }
-                    1 if here.warming > 0 => { here.warming -= 1; here.ending += 1; last_failure = Some((now, plan.failed(now, None))); }
-                    2 if here.ready > 0 => { here.ready -= 1; given += 1; plan.handed_out(); last_failure = None; }
+                    0 if here.warming > 0 => {
+                        here.warming -= 1;
+                        here.ready += 1;
+                    }
+                    1 if here.warming > 0 => {
+                        here.warming -= 1;
+                        here.ending += 1;
+                        last_failure = Some((now, plan.failed(now, None)));
+                    }
+                    2 if here.ready > 0 => {
+                        here.ready -= 1;
+                        given += 1;
+                        plan.handed_out(now);
+                        last_failure = None;
+                    }
                     3 if here.ready > 0 => {
                         here.ready -= 1;
                         last_failure = Some((now, plan.failed(now, Some(Duration::from_millis(millis)))));
