@@ -186,9 +186,40 @@ pub struct Config {
     pub log: Option<String>,
 }
 
+impl Config {
+    /// Whether a worker that was made with this will do where `other` is asked for: what differs at most is the daemon's business.
+    pub fn same_worker(&self, other: &Self) -> bool {
+        let own = |config: &Self| {
+            let limits = Limits { sessions: 0, handshakes: 0, handshake_ms: 0, ..config.limits.clone() };
+            Self { limits, ..config.clone() }
+        };
+        own(self) == own(other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_worker_is_made_with() {
+        let config = Config::default();
+        let changed = |change: fn(&mut Limits)| {
+            let mut other = config.clone();
+            change(&mut other.limits);
+            config.same_worker(&other)
+        };
+        assert!(changed(|_| ()));
+        assert!(changed(|limits| (limits.sessions, limits.handshakes, limits.handshake_ms) = (1, 2, 3)));
+        assert!(!changed(|limits| limits.memory_bytes += 1));
+        assert!(!changed(|limits| limits.window_bytes += 4096));
+        assert!(!changed(|limits| limits.lanes += 1));
+        assert!(!changed(|limits| limits.handles += 1));
+        assert!(!changed(|limits| limits.image_bytes += 1));
+        assert!(!changed(|limits| limits.images_bytes += 1));
+        assert!(!config.same_worker(&Config { timing: true, ..config.clone() }));
+        assert!(!config.same_worker(&Config { devices: 7, ..config.clone() }));
+    }
 
     #[test]
     fn capability_text() {

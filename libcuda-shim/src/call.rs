@@ -14,7 +14,7 @@ use crate::idle::QUERIES;
 use crate::log::{self, Level};
 use crate::process::process;
 use crate::types::CUresult;
-use crate::{output, sticky, thread};
+use crate::{output, profile, sticky, thread};
 
 /// Arguments of a traced call, formatted as `name=value`.
 #[derive(Default)]
@@ -85,6 +85,9 @@ pub fn entry(
 ) -> CUresult {
     if log::enabled(Level::Trace) {
         return traced(info.name, args, body);
+    }
+    if profile::on() {
+        return profile::call(info, || guarded(info.name, body));
     }
     guarded(info.name, body)
 }

@@ -8,6 +8,7 @@
 //! | `call`, `marshal`, `pointer`, `types` | the C boundary: guard, tracing, pointers, C types |
 //! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
 //! | `context`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
+//! | `log`, `profile` | what the library says, and where time goes, on request |
 //! | `shared_handle` | descriptors by which programs share memory |
 //! | `copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
 //! | `capture`, `graph` | which streams are capturing, parameters of graph nodes |
@@ -42,6 +43,7 @@ mod pointer;
 mod private;
 mod proc_address;
 mod process;
+mod profile;
 mod registered;
 mod session;
 mod shared_handle;

@@ -29,6 +29,7 @@ use crate::graph::Given;
 use crate::legacy::{Attached, Launches, Registrations};
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
+use crate::profile::Profile;
 use crate::registered::Registered;
 use crate::session::Session;
 
@@ -62,6 +63,8 @@ pub struct Process {
     pub pool_memory: PoolMemory,
     pub accepted: Accepted,
     pub cache: RwLock<ReplyCache>,
+    /// What `CUDA_SHIM_PROFILE` asks for.
+    pub profile: OnceLock<Profile>,
     /// Limits on launches, by device.
     pub launch_limits: RwLock<Vec<(i32, Limits)>>,
 }

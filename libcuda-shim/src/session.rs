@@ -3,6 +3,7 @@
 //!
 //! Unsafe because a forked child closes descriptors and mappings that its parent's objects own, without running their destructors.
 
+use core::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -27,6 +28,7 @@ use transport::{
 use crate::background;
 use crate::guest_window;
 use crate::pinned::Pinned;
+use crate::profile;
 
 /// How long the daemon may take for one step of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -98,11 +100,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the first host that answers.
-    pub fn open() -> Result<Session, OpenError> {
+    /// Connects to the first host that answers. `devices` is the program's list of them.
+    pub fn open(devices: Option<&CStr>) -> Result<Session, OpenError> {
         let mut failed: Option<OpenError> = None;
         for address in addresses()? {
-            match Self::open_at(&address) {
+            match Self::open_at(&address, devices) {
                 Ok(session) => return Ok(session),
                 Err(error) => {
                     crate::log!(Info, "{error}");
@@ -116,7 +118,7 @@ impl Session {
         Err(failed.unwrap_or_else(|| OpenError::new(Status::NO_DEVICE, "no host")))
     }
 
-    fn open_at(address: &Address) -> Result<Session, OpenError> {
+    fn open_at(address: &Address, devices: Option<&CStr>) -> Result<Session, OpenError> {
         let mut refused = None;
         // Memory of a virtual machine can be shared with the machine's host alone.
         let mut use_broker = matches!(address, Address::Vsock { .. });
@@ -131,6 +133,8 @@ impl Session {
             let broker = if use_broker { guest_window::device() } else { None };
             let mut hello = Hello::control(region, std::process::id(), Text::new(&program_name()));
             hello.cookie = broker.as_ref().map_or([0; 2], Device::cookie);
+            let list = protocol::devices::capabilities(devices.map(CStr::to_bytes));
+            hello.capabilities = hello.capabilities.union(list);
             match handshake::connect_control(address, &hello, TIMEOUT) {
                 Ok((control, welcome, file)) => {
                     let control = Arc::new(control);
@@ -431,7 +435,7 @@ impl Lane {
     /// Waits until the host has taken up what other threads have posted.
     #[inline]
     pub fn follow(&mut self, order: &Order) -> CuResult {
-        order.follow(&mut self.place, &mut self.guest)
+        profile::waiting(|| order.follow(&mut self.place, &mut self.guest))
     }
 
     /// Tells other threads of the request that was posted last, as its call returns.
@@ -462,8 +466,11 @@ impl Lane {
 
     /// Sends a request and waits for its reply, whose body is then in [`Lane::reply`].
     pub fn call(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(Status, Flags), Status> {
+        let timer = profile::Encoding::begin();
         encode(&mut Writer::new(&mut self.request));
+        let timer = timer.done();
         let reply = self.guest.call(op, &self.request, &mut self.reply).map_err(|error| failed(&error))?;
+        timer.done(op);
         sticky::note(reply.status);
         Ok((reply.status, reply.flags))
     }
@@ -476,8 +483,12 @@ impl Lane {
     /// Sends a request without a reply; returns its number.
     #[inline]
     pub fn post(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<u64, Status> {
+        let timer = profile::Encoding::begin();
         encode(&mut Writer::new(&mut self.request));
-        self.guest.post(op, &self.request).map_err(|error| failed(&error))
+        let timer = timer.done();
+        let seq = self.guest.post(op, &self.request).map_err(|error| failed(&error))?;
+        timer.done(op);
+        Ok(seq)
     }
 
     /// The first error of posted requests since the last look.
@@ -489,7 +500,7 @@ impl Lane {
     /// Waits until all that was posted has been taken up, and drops its errors: those of the pieces of a copy whose call reports the first one.
     pub fn settle(&mut self) -> CuResult {
         let last = self.guest.last_seq();
-        self.guest.wait_completed(last).map_err(|error| failed(&error))?;
+        profile::waiting(|| self.guest.wait_completed(last)).map_err(|error| failed(&error))?;
         let _ = self.guest.take_latched();
         Ok(())
     }
@@ -502,7 +513,8 @@ impl Lane {
     pub fn next_slot(&mut self) -> Result<Slot, Status> {
         let index = self.next;
         self.next = (index + 1) % SLOTS as usize;
-        self.guest.wait_slot(index as u64, self.slots[index]).map_err(|error| failed(&error))?;
+        profile::waiting(|| self.guest.wait_slot(index as u64, self.slots[index]))
+            .map_err(|error| failed(&error))?;
         Ok(Slot { index, offset: (index * self.slot_len()) as u64, seq: 0 })
     }
 
@@ -515,7 +527,7 @@ impl Lane {
 
     /// Waits until the host is done with the slot.
     pub fn wait_slot(&mut self, slot: &Slot) -> CuResult {
-        self.guest.wait_slot(slot.index as u64, slot.seq).map_err(|error| failed(&error))
+        profile::waiting(|| self.guest.wait_slot(slot.index as u64, slot.seq)).map_err(|error| failed(&error))
     }
 
     /// Copies program memory into a slot, at an offset in it.

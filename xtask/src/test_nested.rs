@@ -69,9 +69,10 @@ impl Nested {
         Ok(Self { driver: target.join("release/libcuda.so"), address, inner, _scratch: scratch })
     }
 
-    /// Adds what makes `host-vmm run` use the stand-in.
+    /// Adds what makes `host-vmm run` use the stand-in. With a warm worker, so that programs meet a driver that was started before them; on the other legs they do not.
     pub fn apply(&self, command: &mut Command) {
         command.env("CUDA_SHIM_CONNECT", &self.address).arg("--libcuda").arg(&self.driver);
+        command.args(["--warm-workers", "1"]);
     }
 }
 

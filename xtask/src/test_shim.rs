@@ -47,6 +47,7 @@ const TESTS: &[(&str, Test)] = &[
     ("killed in an endless kernel", lifetime::killed_program),
     ("daemon killed", lifetime::killed_daemon),
     ("worker killed", lifetime::killed_worker),
+    ("warm workers", lifetime::warm_worker),
     ("runs leave nothing behind", lifetime::leftovers),
 ];
 

@@ -52,8 +52,12 @@ impl Capabilities {
     /// The window is memory of the guest, which its broker module vouches for and which the program maps piece by piece when the worker asks for it
     /// ([`crate::window`]). Since version 2. A welcome has this or [`Capabilities::WINDOW_FD`], never both.
     pub const GUEST_MEMORY: Capabilities = Capabilities(1 << 6);
+    /// In a hello: the program takes the devices that the host's driver shows (`CUDA_VISIBLE_DEVICES` is not set), so that a worker will do whose driver has been started before.
+    pub const ALL_DEVICES: Capabilities = Capabilities(1 << 7);
+    /// In a hello: the program's list of devices is `0`, `0,1` ... ([`crate::devices::in_order`]), so that such a worker will do where there is one device.
+    pub const FIRST_DEVICES: Capabilities = Capabilities(1 << 8);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x7f);
+    pub const ALL: Capabilities = Capabilities(0x1ff);
     /// What a session with a window in a memfd needs.
     pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
     /// What a session with a window in the guest's memory needs.
@@ -176,13 +180,14 @@ impl fmt::Debug for Hello {
 }
 
 impl Hello {
-    /// A control hello of this version.
+    /// A control hello of this version, which says nothing about the program's list of devices.
     pub fn control(region: Region, pid: u32, name: Text) -> Hello {
         Hello {
             newest: CURRENT,
             oldest: PREVIOUS,
             kind: ConnectionKind::CONTROL,
-            capabilities: Capabilities::ALL,
+            capabilities: Capabilities::ALL
+                .without(Capabilities::ALL_DEVICES.union(Capabilities::FIRST_DEVICES)),
             token: Token::NONE,
             region_tag: region.tag(),
             pid,

@@ -13,6 +13,7 @@ pub mod broker;
 #[cfg(test)]
 mod broker_tests;
 pub mod copy;
+pub mod devices;
 pub mod frame;
 pub mod function;
 #[doc(hidden)]

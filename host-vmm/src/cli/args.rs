@@ -112,6 +112,10 @@ pub struct ServeArgs {
     /// The NVIDIA driver's library [default: the system's libcuda.so.1]
     #[arg(long, value_name = "PATH")]
     pub libcuda: Option<PathBuf>,
+    /// Workers that wait for programs with the driver started and the first device's context made, so that a program starts faster.
+    /// Each takes a context's device memory (some 500 MB on a GPU). 0: none
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub warm_workers: u32,
     #[command(flatten)]
     pub limits: LimitArgs,
 }
@@ -130,6 +134,10 @@ pub struct RunArgs {
     /// Share no memory with the program: everything goes through a socket, as from a virtual machine over plain vsock
     #[arg(long)]
     pub stream: bool,
+    /// Workers that get ready beside the program's own start, before its first driver call. 0: none. None takes the place of one
+    /// that is used
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub warm_workers: u32,
     /// Put the shim in front with LD_PRELOAD instead of LD_LIBRARY_PATH
     #[arg(long)]
     pub preload: bool,

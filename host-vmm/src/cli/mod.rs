@@ -52,7 +52,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             let config = args.limits.to_config(backend, cli.log.clone())?;
             let guests = args.guest.iter().filter_map(GuestSpec::cid);
             let access = daemon::access::Access::new(args.allow_cid.clone(), guests, &config.limits)?;
-            daemon::serve(&args.listen, &args.guest, &config, access)?;
+            let warm = daemon::pool::Settings { workers: args.warm_workers, refill: true };
+            daemon::serve(&args.listen, &args.guest, &config, access, warm)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(args) => {

@@ -61,11 +61,32 @@ impl Start {
     }
 }
 
+/// How a warm worker has got ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The region that it has taken.
+    pub region_tag: u32,
+    /// Devices that its driver shows.
+    pub devices: u32,
+}
+
+/// Why a worker cannot be kept warm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    pub reason: String,
+    /// It will be so for the next one, too.
+    pub lasting: bool,
+}
+
 /// From the daemon to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The program's control connection (with its descriptor). Sent once, first.
+    /// The program's control connection (with its descriptor). Sent once, first; to a warm worker after [`ToWorker::Warm`] and [`ToWorker::Check`].
     Start(Box<Start>),
+    /// Get ready for a program that is yet to come. Sent once, first.
+    Warm(Box<Config>),
+    /// Is a warm worker still ready?
+    Check,
     /// A lane (with its descriptor).
     Lane,
     /// One of the files that are the memory of the program's machine (with its descriptor). Sent right after the start.
@@ -90,6 +111,12 @@ pub enum ToDaemon {
     Report(Report),
     /// The program sent something that is against the protocol.
     Malformed(String),
+    /// Answer to [`ToWorker::Warm`]: waits for its program.
+    Ready(Ready),
+    /// Answer to [`ToWorker::Warm`] or [`ToWorker::Check`]; the worker ends after this.
+    NotReady(NotReady),
+    /// Answer to [`ToWorker::Check`].
+    StillReady,
 }
 
 /// One end of the socket pair.

@@ -1,12 +1,14 @@
 //! The daemon: accepts connections, starts a worker process per program, and hands lanes to the worker of their session.
 //!
-//! Threads: one accepts; one per connection in its handshake (their number is bounded); one per worker reads its messages and reaps it.
-//! Locks: `sessions` and `report`, never both at a time, neither held while waiting for a peer.
+//! Threads: one accepts; one per connection in its handshake (their number is bounded); one per worker reads its messages and reaps it; one looks after the workers that
+//! wait for programs ([`pool`]).
+//! Locks: `sessions`, `report` and the pool's, never two at a time, none held while waiting for a peer.
 
 pub mod access;
 pub mod guest_spec;
 pub mod guests;
 pub mod ipc;
+pub mod pool;
 mod vsock_device;
 
 use std::collections::HashMap;
@@ -32,6 +34,7 @@ use access::{Access, Owner};
 use guest_spec::GuestSpec;
 use guests::{Claimed, Guest, Guests};
 use ipc::{Channel, Start, ToDaemon, ToWorker};
+use pool::{Pool, Settings, Wish};
 
 /// What the workers of this build can do with any backend.
 const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
@@ -113,6 +116,7 @@ struct Inner {
     /// Signalled when a session has gone.
     gone: Condvar,
     access: Access,
+    pool: Pool,
     /// Whose connections are in their handshakes.
     handshakes: Mutex<Vec<Owner>>,
     stopping: AtomicBool,
@@ -138,9 +142,10 @@ pub fn serve(
     guests: &[GuestSpec],
     config: &Config,
     access: Access,
+    warm: Settings,
 ) -> anyhow::Result<()> {
     let signals = crate::runner::signals::Signals::install(true).context("cannot install signal handlers")?;
-    let daemon = Daemon::start_with_guests(addresses, guests, config, access)?;
+    let daemon = Daemon::start_with_guests(addresses, guests, config, access, warm)?;
     loop {
         match poll(&mut [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)], None) {
             Err(rustix::io::Errno::INTR) => {}
@@ -155,12 +160,17 @@ pub fn serve(
 }
 
 impl Daemon {
-    /// Listens and serves on threads of this process.
+    /// Listens and serves on threads of this process. `warm`: the workers that wait for programs.
     ///
     /// # Errors
     /// An address cannot be listened on.
-    pub fn start(addresses: &[Address], config: &Config, access: Access) -> anyhow::Result<Self> {
-        Self::start_with_guests(addresses, &[], config, access)
+    pub fn start(
+        addresses: &[Address],
+        config: &Config,
+        access: Access,
+        warm: Settings,
+    ) -> anyhow::Result<Self> {
+        Self::start_with_guests(addresses, &[], config, access, warm)
     }
 
     /// As [`Daemon::start`], for virtual machines too whose memory is known.
@@ -172,6 +182,7 @@ impl Daemon {
         specs: &[GuestSpec],
         config: &Config,
         access: Access,
+        warm: Settings,
     ) -> anyhow::Result<Self> {
         let listen = |address: &Address, group: usize, purpose: Purpose| {
             let listener =
@@ -205,6 +216,7 @@ impl Daemon {
             sessions: Mutex::default(),
             gone: Condvar::new(),
             access,
+            pool: Pool::start(warm, config, spawn_worker)?,
             handshakes: Mutex::default(),
             stopping: AtomicBool::new(false),
             report: Mutex::default(),
@@ -240,6 +252,7 @@ impl Daemon {
             tracing::error!("the accepting thread panicked");
         }
         let inner = &self.inner;
+        inner.pool.stop();
         let mut sessions = inner.sessions();
         for session in sessions.values() {
             // A worker whose program has gone reports by itself.
@@ -482,7 +495,16 @@ impl Inner {
                 Refused::new(RefusalCode::INTERNAL, format_args!("no random numbers")),
             ));
         }
-        let (channel, child) = match spawn_worker(&self.config) {
+        let config = Config { limits: limits.clone(), ..self.config.clone() };
+        let wish = Wish {
+            config: &config,
+            region_tag: hello.region_tag,
+            session: capabilities,
+            hello: hello.capabilities,
+        };
+        // A warm worker has a window already, which is no memory of a machine.
+        let warm = memory.is_none().then(|| self.pool.take(&wish)).flatten();
+        let (channel, child) = match warm.map_or_else(|| spawn_worker(&self.config), Ok) {
             Ok(worker) => worker,
             Err(error) => {
                 tracing::error!(%error, "cannot start a worker");
@@ -526,7 +548,7 @@ impl Inner {
             ));
         }
         let start = Start {
-            config: Config { limits, ..self.config.clone() },
+            config,
             token,
             version,
             capabilities: capabilities.0,
@@ -593,6 +615,9 @@ impl Inner {
                 Ok(Some((ToDaemon::Malformed(what), _))) => {
                     let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
                     tracing::warn!(count, "session closed: malformed request: {what}");
+                }
+                Ok(Some((ToDaemon::Ready(_) | ToDaemon::NotReady(_) | ToDaemon::StillReady, _))) => {
+                    tracing::error!("a worker with a program says what one without it would");
                 }
                 Ok(None) => break,
                 Err(error) => {

@@ -21,6 +21,7 @@ use crate::cli::{ReportArgs, RunArgs};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::access::Access;
+use crate::daemon::pool::Settings;
 use crate::stats::Report;
 use signals::Signals;
 use transport::Address;
@@ -47,7 +48,9 @@ pub fn run(args: &RunArgs, config: &Config) -> anyhow::Result<u8> {
     let socket = dir.path().join("socket");
     let address = if args.stream { Address::UnixStream(socket) } else { Address::Unix(socket) };
     let config = Config { timing: args.report.stats, ..config.clone() };
-    let daemon = Daemon::start(std::slice::from_ref(&address), &config, Access::default())?;
+    // Most programs have one process that uses the driver; a place that is filled again would be for nobody.
+    let warm = Settings { workers: args.warm_workers, refill: false };
+    let daemon = Daemon::start(std::slice::from_ref(&address), &config, Access::default(), warm)?;
 
     let (program, arguments) = args.program.split_first().context("no program given")?;
     let mut command = Command::new(program);

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::daemon::access::Access;
 use crate::daemon::guest_spec::GuestSpec;
+use crate::daemon::pool::Settings;
 
 /// Below are the ports that administrators give out.
 const FIRST_PORT: u32 = 1 << 30;
@@ -49,7 +50,10 @@ impl Ports {
     pub fn serve(self, cid: u32, ram: GuestRam, config: &Config) -> Result<Daemon> {
         let access = Access::new(Vec::new(), [cid], &config.limits)?;
         let address = Address::Vsock { cid: None, port: self.programs };
-        Daemon::start_with_guests(&[address], &[GuestSpec::own(cid, self.broker, ram)], config, access)
+        let guest = GuestSpec::own(cid, self.broker, ram);
+        // A warm worker has a window already, which is no memory of a machine.
+        let warm = Settings { workers: 0, refill: false };
+        Daemon::start_with_guests(&[address], &[guest], config, access, warm)
     }
 }
 

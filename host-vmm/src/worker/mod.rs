@@ -10,6 +10,7 @@ mod harden;
 mod lane;
 pub mod range_alloc;
 pub mod registry;
+mod warm;
 mod watch;
 pub mod window;
 
@@ -65,21 +66,29 @@ pub fn main() -> anyhow::Result<()> {
     let channel = take_channel().context("the worker is started by the daemon, not by hand")?;
     harden::process();
     let channel = Arc::new(channel);
-    let (start, connection) =
+    let (start, connection, begun) =
         match channel.receive::<ToWorker>().context("cannot read the daemon's message")? {
-            Some((ToWorker::Start(start), Some(fd))) => (start, Arc::new(Connection::from_fd(fd))),
+            Some((ToWorker::Start(start), Some(fd))) => {
+                harden::memory(&start.config);
+                (start, Connection::from_fd(fd), None)
+            }
+            Some((ToWorker::Warm(config), None)) => {
+                harden::memory(&config);
+                let handed = warm::wait(&channel, &config)?;
+                (handed.start, handed.connection, Some(handed.begun))
+            }
             // The daemon has changed its mind.
             None => return Ok(()),
             // Not printed: it may hold the session's token.
             Some(_) => anyhow::bail!("the daemon's first message is not a start with a connection"),
         };
+    let connection = Arc::new(connection);
     let files = (0..start.memory_files)
         .map(|_| match channel.receive::<ToWorker>() {
             Ok(Some((ToWorker::Memory, Some(fd)))) => Ok(fd),
             _ => Err(anyhow::anyhow!("the daemon does not give the memory of the program's machine")),
         })
         .collect::<anyhow::Result<Vec<OwnedFd>>>()?;
-    harden::memory(&start.config);
     let mut answers = None;
     let source = (start.window_kind() == WindowKind::Guest).then(|| {
         let (control, ours, receiver) = Control::new(Arc::clone(&connection));
@@ -91,7 +100,7 @@ pub fn main() -> anyhow::Result<()> {
             files: files.into(),
         }
     });
-    let worker = match begin(&start, channel, source) {
+    let worker = match begin(&start, channel, begun, source) {
         Ok(worker) => worker,
         Err(Failed { refused, error }) => {
             refuse(&connection, &refused);
@@ -162,17 +171,22 @@ impl WindowSource {
     }
 }
 
-/// Everything but the answer to the program.
-fn begin(start: &Start, channel: Arc<Channel>, source: Option<WindowSource>) -> Result<Worker, Failed> {
+/// Everything but the answer to the program, and what a warm worker has `begun` already.
+fn begin(
+    start: &Start,
+    channel: Arc<Channel>,
+    begun: Option<Begun>,
+    source: Option<WindowSource>,
+) -> Result<Worker, Failed> {
     let config = &start.config;
     let Some(region) = Region::new(start.region_tag) else {
         return Err(Failed::region(format_args!("region tag {} does not exist", start.region_tag)));
     };
     let regions = source.as_ref().map(|source| Arc::clone(&source.regions)).unwrap_or_default();
     let kind = start.window_kind();
-    let (session, backend) = match &config.backend {
-        config::Backend::Cpu => begin_cpu(config, region, kind, source)?,
-        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, kind, source)?,
+    let (session, backend) = match begun {
+        Some(begun) => begun,
+        None => begin_backend(config, region, kind, source)?,
     };
     Ok(Worker {
         channel,
@@ -190,6 +204,18 @@ fn begin(start: &Start, channel: Arc<Channel>, source: Option<WindowSource>) -> 
 
 /// A session and what runs its calls.
 type Begun = (Arc<Session>, Arc<dyn Backend>);
+
+fn begin_backend(
+    config: &Config,
+    region: Region,
+    kind: WindowKind,
+    source: Option<WindowSource>,
+) -> Result<Begun, Failed> {
+    match &config.backend {
+        config::Backend::Cpu => begin_cpu(config, region, kind, source),
+        config::Backend::Cuda(cuda) => begin_cuda(config, cuda, region, kind, source),
+    }
+}
 
 fn begin_cpu(
     config: &Config,

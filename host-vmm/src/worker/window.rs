@@ -6,6 +6,7 @@
 //!
 //! With the CPU backend the worker maps a memfd twice: here for the lanes, and at the address that the program knows (by the engine's region).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use transport::{Placement, Reservation, WindowFile};
@@ -28,10 +29,8 @@ pub struct Window {
 
 /// How the program comes by the same memory.
 enum Sharing {
-    /// By the memfd.
-    File,
-    /// It does not: the session has stream lanes, and the window holds the worker's side of staging areas and nothing else.
-    Nothing,
+    /// By the memfd; or it does not have it: then the session has stream lanes, and the window holds the worker's side of staging areas and nothing else.
+    File { shared: AtomicBool },
     /// It is the program's, given in parts.
     Parts(Parts),
 }
@@ -57,7 +56,7 @@ impl Window {
         let file = WindowFile::create(len)?;
         let mapped = Arc::new(transport::Window::map(file, placement, false)?);
         let ranges = Mutex::new(RangeAllocator::new(len, PAGE));
-        Ok(Self { mapped, base, ranges, sharing: Sharing::File })
+        Ok(Self { mapped, base, ranges, sharing: Sharing::File { shared: AtomicBool::new(true) } })
     }
 
     /// A window of at most `len` bytes whose memory comes from `source` when it is needed. Nothing is mapped at `base` yet.
@@ -82,12 +81,23 @@ impl Window {
     /// The same, for a session without shared memory.
     #[must_use]
     pub fn private(self) -> Self {
-        Self { sharing: Sharing::Nothing, ..self }
+        self.set_shared(false);
+        self
+    }
+
+    /// Whether the program gets the memfd, before the program is told anything.
+    pub fn set_shared(&self, shared: bool) {
+        if let Sharing::File { shared: current } = &self.sharing {
+            current.store(shared, Ordering::Relaxed);
+        }
     }
 
     /// Whether the program sees what is allocated here.
     pub fn is_shared(&self) -> bool {
-        !matches!(self.sharing, Sharing::Nothing)
+        match &self.sharing {
+            Sharing::File { shared } => shared.load(Ordering::Relaxed),
+            Sharing::Parts(_) => true,
+        }
     }
 
     /// The memory, for lanes.

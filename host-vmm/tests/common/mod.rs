@@ -90,13 +90,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Without warm workers: each worker is a program's.
     pub fn start(options: &[&str]) -> Self {
+        Self::start_with(0, "info", options)
+    }
+
+    /// With warm workers, and a log that says when they are ready.
+    pub fn start_warm(warm_workers: u32, options: &[&str]) -> Self {
+        Self::start_with(warm_workers, "debug", options)
+    }
+
+    fn start_with(warm_workers: u32, log_filter: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let address = Address::Unix(path.clone());
         let mut child = Command::new(HOST_VMM)
-            .args(["--log", "info", "serve", "--listen", &address.to_string()])
+            .args(["--log", log_filter, "serve", "--listen", &address.to_string()])
             .args(["--memory", "256M", "--window", "256M"])
+            .args(["--warm-workers", &warm_workers.to_string()])
             .args(options)
             .env_remove("HOST_VMM_LOG")
             .stderr(Stdio::piped())
@@ -176,7 +187,11 @@ pub fn hello() -> Hello {
 }
 
 pub fn open(address: &Address) -> Result<(Connection, ControlWelcome, Arc<Window>), Error> {
-    let (control, welcome, file) = connect_control(address, &hello(), TIMEOUT)?;
+    open_as(address, &hello())
+}
+
+pub fn open_as(address: &Address, hello: &Hello) -> Result<(Connection, ControlWelcome, Arc<Window>), Error> {
+    let (control, welcome, file) = connect_control(address, hello, TIMEOUT)?;
     let window = Arc::new(Window::map(file.unwrap(), Placement::Anywhere, true)?);
     Ok((control, welcome, window))
 }
@@ -201,7 +216,11 @@ pub fn open_lane(
 
 impl Client {
     pub fn connect(address: &Address) -> Self {
-        let (control, welcome, window) = open(address).unwrap();
+        Self::connect_as(address, &hello())
+    }
+
+    pub fn connect_as(address: &Address, hello: &Hello) -> Self {
+        let (control, welcome, window) = open_as(address, hello).unwrap();
         let (lane, staging) = open_lane(address, &welcome, &window).unwrap();
         Self { control, welcome, window, lane, staging }
     }

@@ -1,7 +1,8 @@
 #![allow(unsafe_code)]
 //! Devices, for the rest of the library; most of the calls themselves are generated. Unsafe because results are written through the caller's pointers.
 
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::CString;
 
 use protocol::status::{CuResult, Status};
 
@@ -11,15 +12,17 @@ use crate::process::process;
 use crate::thread;
 use crate::types::*;
 
-/// Tells the host which devices the program is to see (`CUDA_VISIBLE_DEVICES`); the host numbers them accordingly.
-pub fn announce_visible() -> CuResult {
-    match std::env::var_os("CUDA_VISIBLE_DEVICES") {
+/// The program's list of devices.
+pub fn visible() -> Result<Option<CString>, Status> {
+    let list = std::env::var_os("CUDA_VISIBLE_DEVICES").map(|list| CString::new(list.into_encoded_bytes()));
+    list.transpose().map_err(|_| Status::INVALID_VALUE)
+}
+
+/// Tells the host which devices the program is to see; the host numbers them accordingly.
+pub fn announce_visible(list: Option<&CStr>) -> CuResult {
+    match list {
         None => Ok(()),
-        Some(list) => {
-            let list =
-                std::ffi::CString::new(list.into_encoded_bytes()).map_err(|_| Status::INVALID_VALUE)?;
-            wire::set_visible_devices(Some(&list))
-        }
+        list => wire::set_visible_devices(list),
     }
 }
 

@@ -31,8 +31,10 @@ pub unsafe fn cuInit(flags: u32) -> CuResult {
         return *result;
     }
     let _one_at_a_time = process.init.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // Read once: the hello must say the same about it as what follows, whatever other threads do to the environment.
+    let devices = device::visible()?;
     if process.session.get().is_none() {
-        let session = Session::open().map_err(|error| {
+        let session = Session::open(devices.as_deref()).map_err(|error| {
             crate::log!(Error, "cuInit: {error}");
             error.status()
         })?;
@@ -41,7 +43,7 @@ pub unsafe fn cuInit(flags: u32) -> CuResult {
     }
     // Without a host the next call may find one; what the host says is final, as with NVIDIA's driver.
     *process.initialised.get_or_init(|| {
-        device::announce_visible()?;
+        device::announce_visible(devices.as_deref())?;
         wire::cuInit(flags)?;
         learn_ranges()
     })

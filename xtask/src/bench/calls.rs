@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn build_program() -> Result<std::path::PathBuf> {
+pub fn build_program() -> Result<std::path::PathBuf> {
     let status = workspace::cargo()
         .args(["build", "--release", "-p", "libcuda-shim", "--example", "call_bench"])
         .status()

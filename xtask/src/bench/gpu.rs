@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn select(only: &[String]) -> Result<Vec<&'static Item>> {
+pub fn select(only: &[String]) -> Result<Vec<&'static Item>> {
     let chosen: Vec<&Item> = ITEMS
         .iter()
         .filter(|item| only.is_empty() || only.iter().any(|name| item.name.contains(name.as_str())))

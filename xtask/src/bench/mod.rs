@@ -4,6 +4,7 @@ mod calls;
 mod figures;
 mod gpu;
 mod items;
+mod profile;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,10 @@ pub struct Args {
     /// Run programs on the GPU natively and through the shim, in turns, and compare
     #[arg(long)]
     pub gpu: bool,
+    /// Show where the time of each driver call goes instead: marshalling and waiting in the program, carrying it out on the host. One run, through
+    /// the shim; with --gpu of each item
+    #[arg(long, conflicts_with = "runs")]
+    pub profile: bool,
     /// With --gpu: how often each program runs on each leg
     #[arg(long, default_value_t = 3, value_name = "N", requires = "gpu")]
     pub rounds: usize,
@@ -41,5 +46,8 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
+    if args.profile {
+        return profile::run(args);
+    }
     if args.gpu { gpu::run(args) } else { calls::run(args) }
 }

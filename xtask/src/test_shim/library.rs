@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use object::elf::{DT_NEEDED, DT_SONAME, FileHeader64};
@@ -250,12 +251,15 @@ pub fn visible_devices(rig: &Rig) -> Tested {
         ("0,0", "1", &twice),
         ("1,0", "2", &some(2)),
     ] {
-        let scratch = Scratch::new()?;
-        let mut command =
-            rig.run(&scratch, &["--devices", devices], &rig.program("shim_probe", Variant::Static)?);
-        let finished = finish(command.arg("devices").env("CUDA_VISIBLE_DEVICES", list))?;
-        expect_output(&finished, 0, expected)
-            .with_context(|| format!("list '{list}' of {devices} devices"))?;
+        for warm in ["0", "1"] {
+            let scratch = Scratch::new()?;
+            let options = ["--devices", devices, "--warm-workers", warm];
+            let mut command = rig.run(&scratch, &options, &rig.program("shim_probe", Variant::Static)?);
+            let finished = finish(command.arg("devices").env("CUDA_VISIBLE_DEVICES", list))?;
+            expect_output(&finished, 0, expected)
+                .with_context(|| format!("list '{list}' of {devices} devices, {warm} warm workers"))?;
+            scratch.expect_clean(Duration::from_secs(2))?;
+        }
     }
     Ok(None)
 }

@@ -109,6 +109,38 @@ pub fn killed_daemon(rig: &Rig) -> Tested {
     Ok(None)
 }
 
+/// Programs get workers that were there before them, one each.
+pub fn warm_worker(rig: &Rig) -> Tested {
+    let daemon = Daemon::start_warm(rig, 1)?;
+    let program = rig.program("shim_probe", Variant::Static)?;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut there = None;
+        eventually(SOON, "another worker waits", || {
+            there = daemon.warm().first().copied();
+            there.is_some()
+        })?;
+        let there = there.context("no worker waits")?;
+        ensure!(!seen.contains(&there), "worker {there} serves a second program");
+        let steady = Running::start(daemon.command(&program).arg("steady"))?;
+        steady.expect_line("working")?;
+        ensure!(
+            daemon.workers().contains(&there) && !daemon.warm().contains(&there),
+            "worker {there} was not taken: {:?}",
+            daemon.workers()
+        );
+        seen.push(there);
+        let (status, rest, _) = steady.end(LIMIT)?;
+        ensure!(status.success() && rest.last().is_some_and(|line| line == "PASS"), "{status}: {rest:?}");
+        eventually(SOON, "its worker ends", || !daemon.workers().contains(&there))?;
+    }
+    eventually(SOON, "another worker waits", || !daemon.warm().is_empty())?;
+    let left = daemon.workers();
+    daemon.kill();
+    eventually(SOON, "it ends with its daemon", || !left.iter().any(|pid| rig::is_alive(*pid)))?;
+    Ok(None)
+}
+
 /// One program's worker dies; the daemon serves others.
 pub fn killed_worker(rig: &Rig) -> Tested {
     let daemon = Daemon::start(rig)?;

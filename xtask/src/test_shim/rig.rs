@@ -90,7 +90,6 @@ impl Scratch {
 pub struct Process {
     pub pid: i32,
     parent: i32,
-    #[expect(dead_code, reason = "printed in failures")]
     name: String,
 }
 
@@ -224,7 +223,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Without warm workers: tests count workers, and each of them is to be a program's.
     pub fn start(rig: &Rig) -> Result<Self> {
+        Self::start_warm(rig, 0)
+    }
+
+    pub fn start_warm(rig: &Rig, warm_workers: u32) -> Result<Self> {
         let scratch = Scratch::new()?;
         let library_dir = scratch.file("lib");
         fs::create_dir(&library_dir)?;
@@ -233,6 +237,7 @@ impl Daemon {
         let address = format!("unix:{}", socket.display());
         let mut command = Command::new(&rig.host);
         command.args(["serve", "--backend", "cpu", "--listen", &address]);
+        command.args(["--warm-workers", &warm_workers.to_string()]);
         Rig::clean(&mut command, &scratch);
         let running = Running::start(&mut command)?;
         eventually(LIMIT, "the daemon listens", || socket.exists())?;
@@ -259,6 +264,13 @@ impl Daemon {
     pub fn workers(&self) -> Vec<i32> {
         let daemon = self.running.pid();
         processes().iter().filter(|process| process.parent == daemon).map(|process| process.pid).collect()
+    }
+
+    /// Workers that wait for a program.
+    pub fn warm(&self) -> Vec<i32> {
+        let daemon = self.running.pid();
+        let warm = |process: &&Process| process.parent == daemon && process.name == "warm-worker";
+        processes().iter().filter(warm).map(|process| process.pid).collect()
     }
 
     /// Numbers of its open descriptors and of its memory mappings.

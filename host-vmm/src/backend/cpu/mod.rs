@@ -25,8 +25,8 @@ use protocol::status::{CuResult, Status};
 use ptx_cpu::engine::{Engine, EngineConfig};
 use ptx_cpu::region::Region;
 
-use crate::backend::Backend;
 use crate::backend::callback::Callbacks;
+use crate::backend::{Backend, NotReady};
 use crate::session::{Call, Lane, Session};
 use crate::worker::handles::{Handles, Kind};
 use context::{Context, Live};
@@ -212,6 +212,11 @@ impl Live {
 }
 
 impl Backend for CpuBackend {
+    /// Engine and region are there already; contexts cost nothing.
+    fn warm_up(&self) -> Result<u32, NotReady> {
+        Ok(u32::try_from(self.slots.len()).unwrap_or(u32::MAX))
+    }
+
     fn output_pending(&self) -> bool {
         self.output.pending()
     }

@@ -63,7 +63,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::status::{CuResult, Status};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, NotReady};
 use crate::generated::cuda_raw::{Kind, Raw};
 use crate::session::{Call, Lane, Session};
 use buffer::Buffer;
@@ -110,7 +110,7 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// A backend that calls the functions of `raw`. The driver is not initialised yet.
+    /// A backend that calls the functions of `raw`. The driver is not initialised yet; the program's cuInit does that, or [`Backend::warm_up`].
     ///
     /// # Errors
     /// No descriptors are left.
@@ -293,6 +293,15 @@ fn invalid(kind: Kind) -> Status {
 }
 
 impl Backend for CudaBackend {
+    fn warm_up(&self) -> Result<u32, NotReady> {
+        self.prepare()
+    }
+
+    fn still_warm(&self) -> Result<(), NotReady> {
+        self.look_alive()
+            .map_err(|status| NotReady::Failed(format!("the device is not as it was: error {}", status.0)))
+    }
+
     fn lane_closed(&self, lane: &Lane) {
         if lane.staging_epoch != 0 {
             self.unregister_staging(lane.staging.0);

@@ -92,6 +92,31 @@ impl CudaBackend {
         result
     }
 
+    /// The program sets its flags. Where the program has no reference it is not active for it, though the worker may hold it: a driver that refuses for that reason gets it
+    /// back first; the next use makes it anew, with the flags.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn primary_set_flags(&self, device: i32, flags: u32) -> CuResult {
+        let mut devices = self.primaries.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: takes numbers.
+        let set = || unsafe { self.raw().cuDevicePrimaryCtxSetFlags_v2(device, flags) };
+        let result = set();
+        let own = devices.get_mut(&device).filter(|entry| entry.held && entry.retained == 0);
+        match (result, own) {
+            (Err(Status::PRIMARY_CONTEXT_ACTIVE), Some(entry)) => {
+                self.context_goes(entry.id);
+                entry.held = false;
+                // SAFETY: takes a number; the reference was the worker's own.
+                let released = unsafe { self.raw().cuDevicePrimaryCtxRelease_v2(device) };
+                self.context_gone(entry.id);
+                released?;
+                set()
+            }
+            (result, _) => result,
+        }
+    }
+
     /// The program resets it: its contents go, whoever has references.
     ///
     /// # Errors

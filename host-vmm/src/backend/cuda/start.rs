@@ -6,9 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use protocol::status::{CuResult, Status};
 
 use super::CudaBackend;
+use crate::backend::NotReady;
 
 /// What the driver reads at cuInit.
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`, and its value for a device that several processes may use.
+const COMPUTE_MODE: u32 = 20;
+const COMPUTE_MODE_DEFAULT: i32 = 0;
 
 /// What a program may leave of the devices that the operator of the daemon has left: its own list, with ordinals that count in the operator's.
 fn combined(operator: Option<&str>, program: &str) -> String {
@@ -38,14 +43,20 @@ pub struct Start {
 }
 
 impl CudaBackend {
-    /// Chooses the devices that the program sees, as `CUDA_VISIBLE_DEVICES` does. To be called before the driver is initialised.
+    /// Chooses the devices that the program sees, as `CUDA_VISIBLE_DEVICES` does. To be called before the driver is initialised; in a worker that was warm it is, and then
+    /// a list will do that leaves the devices as they are. The daemon has seen to it that no other comes, by the program's hello.
     ///
     /// # Errors
-    /// NOT_PERMITTED if it is initialised.
+    /// NOT_PERMITTED if the driver is initialised.
     pub fn set_visible(&self, list: &str) -> CuResult {
         let started = self.start.result.lock().unwrap_or_else(PoisonError::into_inner);
         if started.is_some() {
-            return Err(Status::NOT_PERMITTED);
+            let shown = self.count().ok().and_then(|count| usize::try_from(count).ok());
+            let named = protocol::devices::in_order(list.as_bytes());
+            return match (shown, named) {
+                (Some(shown), Some(named)) if named >= shown => Ok(()),
+                _ => Err(Status::NOT_PERMITTED),
+            };
         }
         let list = combined(std::env::var(VISIBLE).ok().as_deref(), list);
         // SAFETY: nothing else in a worker writes the environment, and nothing reads it by other means than Rust's, which locks: the driver
@@ -66,6 +77,63 @@ impl CudaBackend {
             self.warm(0);
             Ok(())
         })
+    }
+
+    /// Initialises the driver and makes the first device's context before the program is there: its cuInit finds both. That the context is active does not show: the
+    /// library answers for it by what the program has retained.
+    ///
+    /// # Errors
+    /// Those of the driver; a device that only one process may use, which a context here would take from all others.
+    pub fn prepare(&self) -> Result<u32, NotReady> {
+        let failed = |what: &'static str| {
+            move |status: Status| NotReady::Failed(format!("{what}: error {}", status.0))
+        };
+        let mut result = self.start.result.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: takes a number.
+        unsafe { self.raw().cuInit(0) }.map_err(failed("cuInit"))?;
+        let count = self.count().map_err(failed("cuDeviceGetCount"))?;
+        let mut mode = 0;
+        // SAFETY: the output is a variable of the right type.
+        unsafe { self.raw().cuDeviceGetAttribute(&mut mode, COMPUTE_MODE, 0) }
+            .map_err(failed("compute mode"))?;
+        if mode != COMPUTE_MODE_DEFAULT {
+            return Err(NotReady::Unsuitable(format!(
+                "device 0 is not for several processes (compute mode {mode})"
+            )));
+        }
+        let (_, context) = self.primary(0).map_err(failed("the context of device 0"))?;
+        if let Err(status) = self.touch_pool(context) {
+            // Not every device has pools.
+            tracing::debug!(error = status.0, "no allocation from the default pool");
+        }
+        self.space.look();
+        *result = Some(Ok(()));
+        Ok(u32::try_from(count).unwrap_or(0))
+    }
+
+    /// Asks the device for something, in the context that was made in advance.
+    ///
+    /// # Errors
+    /// Those of the driver: the device was reset, is lost, or the context has failed.
+    pub fn look_alive(&self) -> CuResult {
+        let (_, context) = self.primary(0)?;
+        let raw = self.raw();
+        let (mut before, mut free, mut total) = (0, 0, 0);
+        // SAFETY: the outputs are variables of the right types; the handles are the driver's.
+        unsafe {
+            raw.cuCtxGetCurrent(&mut before)?;
+            raw.cuCtxSetCurrent(context)?;
+            let well = raw.cuCtxSynchronize().and_then(|()| raw.cuMemGetInfo_v2(&mut free, &mut total));
+            raw.cuCtxSetCurrent(before)?;
+            well
+        }
+    }
+
+    fn count(&self) -> CuResult<i32> {
+        let mut count = 0;
+        // SAFETY: the output is a variable of the right type.
+        unsafe { self.raw().cuDeviceGetCount(&mut count) }?;
+        Ok(count)
     }
 
     /// Makes a device's context, and has the driver take the addresses that it needs for it.

@@ -29,8 +29,7 @@ pub fn cuDevicePrimaryCtxRelease_v2(cuda: &CudaBackend, call: &mut Call<'_>, dev
 }
 
 pub fn cuDevicePrimaryCtxSetFlags_v2(cuda: &CudaBackend, _: &mut Call<'_>, dev: i32, flags: u32) -> CuResult {
-    // SAFETY: takes numbers.
-    unsafe { cuda.raw().cuDevicePrimaryCtxSetFlags_v2(dev, flags) }
+    cuda.primary_set_flags(dev, flags)
 }
 
 pub fn cuDevicePrimaryCtxReset_v2(cuda: &CudaBackend, call: &mut Call<'_>, dev: i32) -> CuResult {
