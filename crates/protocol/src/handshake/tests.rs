@@ -136,8 +136,9 @@ fn a_session_has_one_kind_of_lane() {
         (Capabilities::RINGS, None),
         (Capabilities::GUEST_MEMORY.union(Capabilities::WINDOW_FD), None),
     ] {
-        let rest = Capabilities::DEVICE_OUTPUT.union(Capabilities::MACHINE_CODE);
-        let chosen = chosen.map(|way| way.union(Capabilities::PTX).union(offered.intersection(rest)));
+        let ways = Capabilities::SHARED_MEMORY.union(Capabilities::SHARED_GUEST_MEMORY);
+        let rest = offered.without(ways.union(Capabilities::STREAM_LANES)).union(Capabilities::PTX);
+        let chosen = chosen.map(|way| way.union(rest));
         assert_eq!(choose(offered), chosen, "{offered:?}");
     }
 }
