@@ -85,8 +85,11 @@ impl Link {
             let (first, _) = kept.as_slices();
             let (len, taken) = (first.len(), self.send(first));
             let Some(taken) = taken else { break };
-            self.buffer = kept;
-            self.buffer.drain(..taken);
+            // Once all has gone, so has the memory.
+            if taken < kept.len() {
+                self.buffer = kept;
+                self.buffer.drain(..taken);
+            }
             if taken < len {
                 break;
             }

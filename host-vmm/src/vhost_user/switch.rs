@@ -24,7 +24,7 @@ const MAX_REPLIES: usize = 256;
 /// The most that goes to the guest in one packet.
 pub const MAX_PACKET: usize = 64 << 10;
 
-/// What one guest may have. The default makes at most 128 MiB of windows.
+/// What one guest may have. The default makes at most 128 MiB of windows; a buffer that is filled piece by piece may take twice its window.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at a time; fewer than tokens.
