@@ -43,10 +43,14 @@ pub fn run() -> Result<()> {
     wait_for("return of all pages", || Ok(watcher.status()?.user_bytes == 0))
 }
 
+/// Memory of a process that calls may name.
+const MEMORY: usize = 256 << 10;
+
 fn process(seed: u64, calls: u64) -> Result<()> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut device = Device::open()?;
-    let mut memory = Mapping::new(256 << 10, false)?;
+    // Addresses behind it are used, too: nothing of the program's own may be there.
+    let mut memory = Mapping::guarded(MEMORY)?;
     memory.words()[0] = 1;
     let mut regions = [0u64; 16];
     let mut succeeded = 0u64;
@@ -60,7 +64,7 @@ fn process(seed: u64, calls: u64) -> Result<()> {
             *word = match random.next() % 8 {
                 0 => random.next(),
                 1 => random.next() >> (random.next() % 64),
-                2 => memory.at as u64 + random.next() % (300 << 10),
+                2 => memory.at as u64 + random.next() % (MEMORY as u64 + (44 << 10)),
                 3 => (random.next() % 32) << 12,
                 4 => random.pick(&regions),
                 5 => random.pick(&[u64::MAX, 1 << 63, 4096, !4095, 1 << 47, 0xffff_8880_0000_0000]),
@@ -91,7 +95,8 @@ fn process(seed: u64, calls: u64) -> Result<()> {
                         if !random.next().is_multiple_of(4) {
                             libc::munmap(at, len);
                         } else {
-                            libc::munmap(at.byte_add((len / 2) & !4095), len);
+                            let half = (len / 2) & !4095;
+                            libc::munmap(at.byte_add(half), len - half);
                             libc::munmap(at, len);
                         }
                         succeeded += 1;
@@ -101,7 +106,7 @@ fn process(seed: u64, calls: u64) -> Result<()> {
             }
             // SAFETY: the range is this process's own.
             _ => unsafe {
-                let at = memory.at.add((random.next() % 64) as usize * 4096);
+                let at = memory.at.add(random.next() as usize % MEMORY / 4096 * 4096);
                 libc::madvise(at.cast(), 4096, libc::MADV_DONTNEED);
                 continue;
             },

@@ -157,6 +157,15 @@ impl Mapping {
         Ok(Mapping { at, len })
     }
 
+    /// Private memory with as much behind it that nobody can access and nothing else is mapped at, until the process ends.
+    pub fn guarded(len: usize) -> Result<Mapping> {
+        let whole = std::mem::ManuallyDrop::new(Mapping::new(2 * len, false)?);
+        let behind = whole.at.wrapping_add(len);
+        // SAFETY: the range was just mapped and holds nothing.
+        check("mprotect", unsafe { libc::mprotect(behind.cast(), len, libc::PROT_NONE) }.into())?;
+        Ok(Mapping { at: whole.at, len })
+    }
+
     /// How many huge pages it is made of.
     pub fn huge_pages(&self) -> Result<u64> {
         let maps = std::fs::read_to_string("/proc/self/smaps").context("smaps")?;

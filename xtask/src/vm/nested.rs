@@ -1,10 +1,10 @@
 //! `host-vmm boot` itself, on real KVM and a real /dev/vhost-vsock: in the [`outer`](super::outer) machine it starts inner machines (L2), one per case.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::Outcome;
 use super::kernel::Kernel;
@@ -103,7 +103,7 @@ pub fn run(options: &Options<'_>) -> Result<Vec<(String, Outcome)>> {
     }
     let host = match options.host {
         Some(path) => path.to_path_buf(),
-        None => build_host()?,
+        None => workspace::build_host()?,
     };
     let kernel = Kernel::of(&options.release)?;
     let qemu = Qemu::get()?;
@@ -139,16 +139,6 @@ pub fn run(options: &Options<'_>) -> Result<Vec<(String, Outcome)>> {
 
 fn label(case: &Case) -> String {
     format!("nested/{}", case.name)
-}
-
-/// The development build will do: what counts is whether it works.
-pub fn build_host() -> Result<PathBuf> {
-    let status =
-        workspace::cargo().args(["build", "-p", "host-vmm"]).status().context("cannot run cargo build")?;
-    if !status.success() {
-        bail!("cargo build of host-vmm failed ({status})");
-    }
-    Ok(workspace::target_dir()?.join("debug/host-vmm"))
 }
 
 impl Case {

@@ -19,6 +19,9 @@ pub const MARKER: &str = "of the root";
 /// The disk image, as a path in the outer machine.
 pub const DISK: &str = "/l2/root.img";
 
+/// The command lines of the outer machine.
+const CASES: &str = "/l2/cases";
+
 /// The outer machine's files, ready to run.
 pub struct Outer<'a> {
     host: &'a Path,
@@ -73,7 +76,8 @@ impl<'a> Outer<'a> {
         memory: &str,
         limit: Duration,
     ) -> Result<Ended> {
-        fs::write(self.root().join("cases"), report::cases_file(commands)).context("cases")?;
+        let cases = self.root().join(CASES.trim_start_matches('/'));
+        fs::write(&cases, report::cases_file(commands)).with_context(|| cases.display().to_string())?;
         let machine = Machine {
             host: self.host,
             kernel: self.kernel,
@@ -81,7 +85,7 @@ impl<'a> Outer<'a> {
             arguments: &["--memory", memory, "--module", "kvm-amd", "--module", "vhost_vsock"],
             append: "",
             devices: "",
-            program: &["/usr/bin/probe", "cases", "/cases"],
+            program: &["/usr/bin/probe", "cases", CASES],
             limit,
         };
         machine.run(qemu)

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const LINE_CHARS: usize = 4096;
 /// Between two looks whether a program has ended.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Output of the program that runs. Files, since what a program leaves behind could keep a pipe open.
-const OUTPUT: [(char, &str); 2] = [('O', "/tmp/probe.stdout"), ('E', "/tmp/probe.stderr")];
+/// Marks of standard output and standard error.
+const OUTPUT: [char; 2] = ['O', 'E'];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +51,8 @@ fn hello(arguments: &[String]) {
 
 fn cases(file: &str) {
     let text = fs::read_to_string(file).expect("cases");
+    // Firmware leaves an unfinished line on the console.
+    println!();
     for line in text.lines() {
         let mut words = line.split('\t');
         let (Some(name), Some(limit), Some(program)) = (words.next(), words.next(), words.next()) else {
@@ -61,8 +63,8 @@ fn cases(file: &str) {
         let ended = run(Command::new(program).args(words), started + limit);
         let milliseconds = started.elapsed().as_millis();
         let mut report = String::new();
-        for (mark, path) in OUTPUT {
-            let bytes = fs::read(path).unwrap_or_default();
+        for mark in OUTPUT {
+            let bytes = fs::read(output_file(mark)).unwrap_or_default();
             for line in String::from_utf8_lossy(&bytes).lines() {
                 let short: String = line.chars().take(LINE_CHARS).collect();
                 let same = if line.starts_with("bulk ") { format!("bulk {}", line.len()) } else { short };
@@ -85,9 +87,8 @@ fn cases(file: &str) {
 
 /// Runs a program in a process group of its own; `None` if the time limit ended it.
 fn run(command: &mut Command, deadline: Instant) -> io::Result<Option<ExitStatus>> {
-    let [stdout, stderr] = OUTPUT.map(|(_, path)| File::create(path));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(stdout?).stderr(stderr?).process_group(0).spawn()?;
+    let [stdout, stderr] = OUTPUT.map(|mark| File::create(output_file(mark)));
+    let mut child = command.stdin(Stdio::piped()).stdout(stdout?).stderr(stderr?).process_group(0).spawn()?;
     // It fits into the pipe; a program that does not read it is no error.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(b"typed in\n"));
     let status = loop {
@@ -103,6 +104,11 @@ fn run(command: &mut Command, deadline: Instant) -> io::Result<Option<ExitStatus
     kill_group(&child);
     child.wait()?;
     Ok(status)
+}
+
+/// Where output of the program that runs goes. A file, since what a program leaves behind could keep a pipe open; of this process, since one probe may run another.
+fn output_file(mark: char) -> String {
+    format!("/tmp/probe.{}.{mark}", std::process::id())
 }
 
 fn kill_group(child: &Child) {

@@ -111,7 +111,7 @@ fn command_line(options: &Options, kernel: &Kernel, at: &Path, ram: &Path) -> St
     // slub_debug: red zones, poison and owners, so that a use after free or a write past the end is found.
     let append = format!(
         "console=ttyS0 reboot=t panic=-1 loglevel=5 tsc=reliable no_timer_check random.trust_cpu=1 mitigations=off \
-         slub_debug=FZPU page_poison=1 init_on_free=1 BROKER_FUZZ={} BROKER_KILLS={}",
+         slub_debug=FZPU init_on_free=1 BROKER_FUZZ={} BROKER_KILLS={}",
         options.fuzz, options.kills
     );
     format!(

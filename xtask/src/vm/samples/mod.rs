@@ -49,6 +49,8 @@ pub enum Leg {
     TcgStream,
     /// The same with the module: shared memory
     TcgModule,
+    /// The kernel's vhost-vsock under a guest that is a process, in a guest of an interpreted processor
+    Vhost,
     /// `host-vmm boot` on KVM and the kernel's vhost-vsock, in a guest of an interpreted processor
     Nested,
 }
@@ -59,6 +61,7 @@ impl Leg {
             Self::Unix => "unix",
             Self::TcgStream => "tcg stream",
             Self::TcgModule => "tcg module",
+            Self::Vhost => "vhost",
             Self::Nested => "nested",
         }
     }
@@ -67,7 +70,7 @@ impl Leg {
     fn column(self) -> test::Leg {
         match self {
             Self::Unix | Self::TcgModule => test::Leg::CpuStatic,
-            Self::TcgStream | Self::Nested => test::Leg::Stream,
+            Self::TcgStream | Self::Vhost | Self::Nested => test::Leg::Stream,
         }
     }
 }
@@ -153,6 +156,7 @@ fn run_leg(leg: Leg, means: &Means<'_>, chosen: &[&'static Sample]) -> Result<Ve
     let kernel = Kernel::of(&options.release)?;
     let qemu = Qemu::get()?;
     let ran = match leg {
+        Leg::Vhost => nested::run_without_machine(means, &kernel, &qemu, &runs)?,
         Leg::Nested => nested::run(means, &kernel, &qemu, &runs)?,
         _ => tcg::run(tcg::leg(leg).context("a leg with a machine")?, means, &kernel, &qemu, &runs)?,
     };
@@ -190,7 +194,7 @@ fn missing(leg: Leg, means: &Means<'_>) -> Result<Option<String>> {
     let needs = match leg {
         Leg::TcgModule => ("serve", "--guest"),
         Leg::Nested => ("boot", "--backend"),
-        Leg::Unix | Leg::TcgStream => return Ok(None),
+        Leg::Unix | Leg::TcgStream | Leg::Vhost => return Ok(None),
     };
     let help = Command::new(means.host).args([needs.0, "--help"]).output().context("host-vmm --help")?;
     let has = String::from_utf8_lossy(&help.stdout).contains(needs.1);

@@ -57,7 +57,7 @@ pub fn leg(leg: Leg) -> Option<&'static TcgLeg> {
     match leg {
         Leg::TcgStream => Some(&STREAM),
         Leg::TcgModule => Some(&MODULE),
-        Leg::Unix | Leg::Nested => None,
+        Leg::Unix | Leg::Vhost | Leg::Nested => None,
     }
 }
 
