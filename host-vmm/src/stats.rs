@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use transport::Traffic;
 
 /// Opcodes at or above this are counted together in the last slot; the table of driver calls stays far below it.
 const OPCODES: usize = 0x2000;
@@ -46,6 +47,33 @@ pub struct Counters {
     pub bytes_within: AtomicU64,
     pub lanes: AtomicU64,
     kernels: Mutex<BTreeSet<KernelId>>,
+    sockets: Mutex<Sockets>,
+}
+
+/// Bytes over the lanes' sockets.
+#[derive(Default)]
+struct Sockets {
+    /// Lanes that may still be there.
+    lanes: Vec<Arc<Traffic>>,
+    /// Of those that are gone.
+    received: u64,
+    sent: u64,
+}
+
+impl Sockets {
+    /// Adds up lanes that have ended, whose counters nobody else has.
+    fn settle(&mut self) {
+        let (mut received, mut sent) = (self.received, self.sent);
+        self.lanes.retain(|lane| {
+            let alive = Arc::strong_count(lane) > 1;
+            if !alive {
+                received += lane.received();
+                sent += lane.sent();
+            }
+            alive
+        });
+        (self.received, self.sent) = (received, sent);
+    }
 }
 
 impl Default for Counters {
@@ -61,11 +89,27 @@ impl Default for Counters {
             bytes_within: AtomicU64::new(0),
             lanes: AtomicU64::new(0),
             kernels: Mutex::default(),
+            sockets: Mutex::default(),
         }
     }
 }
 
 impl Counters {
+    /// A new lane, with what goes over its socket.
+    pub fn lane(&self, traffic: Arc<Traffic>) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.settle();
+        sockets.lanes.push(traffic);
+    }
+
+    /// Bytes received and sent.
+    fn sockets(&self) -> (u64, u64) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.settle();
+        let sum = |of: fn(&Traffic) -> u64| sockets.lanes.iter().map(|lane| of(lane)).sum::<u64>();
+        (sockets.received + sum(Traffic::received), sockets.sent + sum(Traffic::sent))
+    }
+
     /// Counts one handled frame: its body and reply bytes and the host's time for it.
     pub fn op(&self, opcode: u16, bytes: u64, nanos: u64) {
         let counter = &self.ops[usize::from(opcode).min(OPCODES - 1)];
@@ -90,8 +134,12 @@ impl Counters {
             let name = name_of(opcode).map_or_else(|| format!("op {opcode:#06x}"), str::to_owned);
             (name, Call { calls: get(&op.calls), bytes: get(&op.bytes), nanos: get(&op.nanos) })
         });
+        let (socket_in, socket_out) = self.sockets();
         Report {
             sessions: 1,
+            socket_in,
+            socket_out,
+            broker: 0,
             launches: get(&self.launches),
             kernels: self.kernels.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             lanes: get(&self.lanes),
@@ -130,6 +178,12 @@ pub struct Report {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub bytes_within: u64,
+    /// Bytes that came over the lanes' sockets, after their handshakes.
+    pub socket_in: u64,
+    /// Bytes that went over the lanes' sockets.
+    pub socket_out: u64,
+    /// Bytes to and from memory brokers of machines.
+    pub broker: u64,
     pub calls: BTreeMap<String, Call>,
 }
 
@@ -149,6 +203,9 @@ impl Report {
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.bytes_within = self.bytes_within.saturating_add(other.bytes_within);
+        self.socket_in = self.socket_in.saturating_add(other.socket_in);
+        self.socket_out = self.socket_out.saturating_add(other.socket_out);
+        self.broker = self.broker.saturating_add(other.broker);
         for (name, call) in other.calls {
             if self.calls.len() >= OPCODES && !self.calls.contains_key(&name) {
                 continue;
@@ -195,13 +252,17 @@ impl Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{table}\nimages: {} sent ({} bytes), {} already here\ncopies: {} bytes in, {} bytes out, {} bytes within\n",
+            "{table}\nimages: {} sent ({} bytes), {} already here\ncopies: {} bytes in, {} bytes out, {} bytes within\n\
+             over sockets: {} bytes in, {} bytes out, {} bytes with memory brokers\n",
             self.images_sent,
             self.image_bytes,
             self.images_cached,
             self.bytes_in,
             self.bytes_out,
-            self.bytes_within
+            self.bytes_within,
+            self.socket_in,
+            self.socket_out,
+            self.broker
         )
     }
 }

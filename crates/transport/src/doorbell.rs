@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,14 +11,21 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use crate::error::Error;
 use crate::park::{Bell, Wake};
+use crate::traffic::Traffic;
 
 pub(crate) struct Doorbell {
     socket: OwnedFd,
+    traffic: Arc<Traffic>,
 }
 
 impl Doorbell {
     pub(crate) fn new(socket: OwnedFd) -> Doorbell {
-        Doorbell { socket }
+        Doorbell { socket, traffic: Arc::default() }
+    }
+
+    /// What has gone over it.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// Whether the other side has closed the socket; never blocks.
@@ -38,7 +46,9 @@ impl Doorbell {
             Ok(_) => {
                 let mut rings = [0; 64];
                 // What it says, the next look at the ring says too; a hang-up is for the next sleep to find.
-                let _ = recv(&self.socket, &mut rings, RecvFlags::DONTWAIT);
+                if let Ok((_, count)) = recv(&self.socket, &mut rings, RecvFlags::DONTWAIT) {
+                    self.traffic.add_received(count);
+                }
                 Ok(())
             }
             Err(errno) => Err(Error::io("wait on the lane's doorbell", io::Error::from(errno))),
@@ -65,7 +75,11 @@ impl Bell for Doorbell {
         loop {
             match send(&self.socket, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 // A full socket buffer means that rings are pending: the next sleep ends at once.
-                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(count) => {
+                    self.traffic.add_sent(count);
+                    return Ok(());
+                }
+                Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(Error::HungUp),
                 Err(errno) => return Err(Error::io("ring the lane's doorbell", io::Error::from(errno))),
@@ -77,8 +91,12 @@ impl Bell for Doorbell {
         let mut rings = [0; 64];
         match recv(&self.socket, &mut rings, RecvFlags::empty()) {
             Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(Wake::HungUp),
+            Ok((_, count)) => {
+                self.traffic.add_received(count);
+                Ok(Wake::Rung)
+            }
             // A signal handler may have done anything: look again.
-            Ok(_) | Err(Errno::INTR) => Ok(Wake::Rung),
+            Err(Errno::INTR) => Ok(Wake::Rung),
             // The descriptor is non-blocking (or has a receive timeout): wait with poll instead.
             Err(Errno::AGAIN) => {
                 match poll(&mut [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)], None) {

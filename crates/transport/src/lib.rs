@@ -30,6 +30,8 @@ pub mod stream;
 #[cfg(not(loom))]
 mod streaming;
 #[cfg(not(loom))]
+mod traffic;
+#[cfg(not(loom))]
 mod unix;
 #[cfg(not(loom))]
 pub mod vsock;
@@ -42,6 +44,7 @@ pub use {
     error::Error,
     lane::{GuestLane, HostLane, HostSignals, Progress, Reply},
     stream::{Flusher, StreamLanes},
+    traffic::Traffic,
     unix::{Connection, Credentials, Listener, MAX_DESCRIPTORS, Peer, Received},
     window::{Placement, Reservation, Window, WindowFile},
 };

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub struct Guest {
     output: Arc<Output>,
     /// Whether workers of another daemon may still use the memory.
     fresh: Mutex<bool>,
+    /// Bytes to and from the module.
+    traffic: Arc<AtomicU64>,
 }
 
 /// Wakes whoever writes to the module.
@@ -88,7 +91,7 @@ impl Guest {
                 wake.update(|state| state.pending = true);
             }),
         );
-        Self { broker, ram, files, output, fresh: Mutex::new(true) }
+        Self { broker, ram, files, output, fresh: Mutex::new(true), traffic: Arc::default() }
     }
 
     /// Whether it is the same memory.
@@ -126,9 +129,12 @@ impl Guest {
         });
         let mut writer = stream.try_clone().context("the connection cannot be duplicated")?;
         let (broker, output) = (self.broker.clone(), Arc::clone(&self.output));
+        let traffic = Arc::clone(&self.traffic);
         let writing = thread::Builder::new().name("broker-out".into()).spawn(move || {
             while output.wait(number) {
-                if writer.write_all(&broker.take_output()).is_err() {
+                let bytes = broker.take_output();
+                traffic.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if writer.write_all(&bytes).is_err() {
                     let _ = shutdown(&writer, Shutdown::Both);
                     return;
                 }
@@ -139,6 +145,7 @@ impl Guest {
             match stream.read(&mut buffer) {
                 Ok(0) => break Ok(()),
                 Ok(len) => {
+                    self.traffic.fetch_add(len as u64, Ordering::Relaxed);
                     if let Err(error) = connection.receive(&buffer[..len]) {
                         break Err(error.into());
                     }
@@ -269,6 +276,12 @@ impl Guests {
     pub fn remove(&self, owner: Owner) {
         let gone = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&owner);
         drop(gone);
+    }
+
+    /// Bytes to and from the modules of the machines that there are.
+    pub fn traffic(&self) -> u64 {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.values().map(|guest| guest.traffic.load(Ordering::Relaxed)).sum()
     }
 
     pub fn get(&self, owner: Owner) -> Option<Arc<Guest>> {

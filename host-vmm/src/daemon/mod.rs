@@ -239,8 +239,10 @@ impl Daemon {
 
     /// Ends all sessions and returns what they did. Also done, less politely, when dropped.
     pub fn stop(mut self) -> Report {
+        // Before the machines at our own devices are forgotten.
+        let broker = self.inner.guests.traffic();
         self.end();
-        std::mem::take(&mut *self.inner.report())
+        Report { broker, ..std::mem::take(&mut *self.inner.report()) }
     }
 
     fn end(&mut self) {

@@ -40,6 +40,7 @@ pub fn run(worker: &Worker, id: u64, connection: Connection) {
     };
     match host {
         Ok(mut host) => {
+            worker.session.counters.lane(Arc::clone(host.traffic()));
             let latch = Arc::new(Latch::new(host.signals()));
             let staging = (window.address(placement.staging()), u64::from(placement.staging_len));
             let mut lane = Lane::new(id, staging, Arc::clone(&latch));

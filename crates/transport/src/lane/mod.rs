@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::stream::guest::{StreamGuest, StreamProgress};
 use crate::stream::host::{StreamHost, StreamSignals};
 use crate::stream::{Flusher, StreamLanes};
+use crate::traffic::Traffic;
 use crate::unix::Connection;
 use crate::window::Window;
 use memory::RingProgress;
@@ -421,6 +422,11 @@ impl HostLane {
             Host::Ring(lane) => Signals::Ring(lane.signals()),
             Host::Stream(lane) => Signals::Stream(lane.signals()),
         })
+    }
+
+    /// What goes over the lane's socket.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        either_host!(&self.0, lane => lane.traffic())
     }
 
     /// Whether the program has closed the lane, for an operation that takes long. Costs a system call.

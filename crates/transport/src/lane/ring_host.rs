@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::park::{Counter, Waiter, declare, notify};
 use crate::ring::{Consumer, Producer, PushError};
 use crate::sync::Ordering;
+use crate::traffic::Traffic;
 use crate::unix::Connection;
 use crate::window::Window;
 
@@ -73,6 +74,11 @@ impl RingHost {
             dead: false,
             not_sync: PhantomData,
         })
+    }
+
+    /// See [`HostLane::traffic`](crate::HostLane::traffic).
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        self.shared.bell.traffic()
     }
 
     /// Waits for the next request: its header, and its body in `body`, which is resized. None if the program has closed the lane.

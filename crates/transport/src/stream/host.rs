@@ -24,6 +24,7 @@ use super::outbox::Gathered;
 use super::{MAX_WATCHES, Taken, is_hung_up, wait_for};
 use crate::error::Error;
 use crate::lane::memory::LaneMemory;
+use crate::traffic::Traffic;
 use crate::unix::Connection;
 use crate::window::Window;
 
@@ -92,6 +93,8 @@ impl StreamHost {
         let area = unsafe { Area::new(start, memory.staging_len()) };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::io("create an event descriptor", errno.into()))?;
+        let inbound = Inbound::new(max_body_len, area);
+        let outgoing = Gathered::counted(Arc::clone(inbound.traffic()));
         let mut body = Vec::new();
         connection.send(&welcome.encode(&mut body), &body, &[], timeout)?;
         Ok(StreamHost {
@@ -105,8 +108,8 @@ impl StreamHost {
                 lanes: Arc::clone(lanes),
                 lane: welcome.lane,
             }),
-            inbound: Inbound::new(max_body_len, area),
-            outgoing: Gathered::new(),
+            inbound,
+            outgoing,
             pending: Vec::new(),
             slots: [const { Cell::new(0) }; SLOTS as usize],
             freed: Cell::new(false),
@@ -117,6 +120,11 @@ impl StreamHost {
             dead: false,
             not_sync: PhantomData,
         })
+    }
+
+    /// See [`HostLane::traffic`](crate::HostLane::traffic).
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        self.inbound.traffic()
     }
 
     /// See [`HostLane::next`](crate::HostLane::next).

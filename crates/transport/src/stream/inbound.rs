@@ -3,12 +3,14 @@
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use protocol::frame::{FrameError, FrameHeader, HEADER_LEN, Kind};
 use protocol::stream::{DATA_PREFIX_LEN, Data};
 
 use super::{Taken, receive};
 use crate::error::Error;
+use crate::traffic::Traffic;
 use crate::window::copy_shared;
 
 /// Smallest buffer: many small frames with one system call.
@@ -51,6 +53,7 @@ pub(crate) struct Inbound {
     max_body_len: u32,
     area: Area,
     rest: Option<Rest>,
+    traffic: Arc<Traffic>,
 }
 
 impl Inbound {
@@ -58,7 +61,12 @@ impl Inbound {
     pub(crate) fn new(max_body_len: u32, area: Area) -> Inbound {
         let largest = HEADER_LEN + max_body_len as usize;
         let buffer = vec![0; largest.next_multiple_of(4096).max(BUFFER_LEN)].into();
-        Inbound { buffer, start: 0, end: 0, max_body_len, area, rest: None }
+        Inbound { buffer, start: 0, end: 0, max_body_len, area, rest: None, traffic: Arc::default() }
+    }
+
+    /// What has been received.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// The next frame that has arrived as a whole, with its body in `body` (which is resized). Data goes to the staging area and is not returned. None: more must be
@@ -136,6 +144,7 @@ impl Inbound {
                 receive(socket, to.as_ptr(), rest.left as usize, wait)?
             };
             if let Taken::Bytes(count) = taken {
+                self.traffic.add_received(count);
                 rest.at += count as u64;
                 rest.left -= count as u64;
             }
@@ -146,6 +155,7 @@ impl Inbound {
         // SAFETY: a slice of ours is writable for its length.
         let taken = unsafe { receive(socket, room.as_mut_ptr(), room.len(), wait)? };
         if let Taken::Bytes(count) = taken {
+            self.traffic.add_received(count);
             self.end += count;
         }
         Ok(taken)

@@ -13,17 +13,24 @@ use rustix::event::PollFlags;
 
 use super::{SEND_LEN, send, wait_for};
 use crate::error::Error;
+use crate::traffic::Traffic;
 
 /// Bytes that wait to be sent, at most [`SEND_LEN`] of them.
 pub(super) struct Gathered {
     bytes: Vec<u8>,
     /// What of them has been sent.
     sent: usize,
+    traffic: Arc<Traffic>,
 }
 
 impl Gathered {
     pub(super) fn new() -> Gathered {
-        Gathered { bytes: Vec::with_capacity(SEND_LEN), sent: 0 }
+        Gathered { bytes: Vec::with_capacity(SEND_LEN), sent: 0, traffic: Arc::default() }
+    }
+
+    /// The same, counting what is sent.
+    pub(super) fn counted(traffic: Arc<Traffic>) -> Gathered {
+        Gathered { traffic, ..Gathered::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -48,7 +55,10 @@ impl Gathered {
             let rest = &self.bytes[self.sent..];
             // SAFETY: a slice of ours is readable for its length.
             match unsafe { send(socket, rest.as_ptr(), rest.len()) }? {
-                Some(count) => self.sent += count,
+                Some(count) => {
+                    self.sent += count;
+                    self.traffic.add_sent(count);
+                }
                 None => return Ok(false),
             }
         }
@@ -72,7 +82,10 @@ impl Gathered {
             let count = if self.is_empty() && len >= SEND_LEN {
                 // SAFETY: `len` bytes are left, by the caller's contract.
                 match unsafe { send(socket, from, len) }? {
-                    Some(count) => count,
+                    Some(count) => {
+                        self.traffic.add_sent(count);
+                        count
+                    }
                     None => {
                         wait()?;
                         continue;
