@@ -135,7 +135,7 @@ impl Session {
             hello.cookie = broker.as_ref().map_or([0; 2], Device::cookie);
             let list = protocol::devices::capabilities(devices.map(CStr::to_bytes));
             hello.capabilities = hello.capabilities.union(list);
-            match handshake::connect_control(address, &hello, TIMEOUT) {
+            match profile::waiting(|| handshake::connect_control(address, &hello, TIMEOUT)) {
                 Ok((control, welcome, file)) => {
                     let control = Arc::new(control);
                     let broker =
@@ -269,11 +269,11 @@ impl Session {
             return Ok(lane);
         }
         let hello = Hello::lane(self.token, self.region, std::process::id());
-        let guest = handshake::connect_lane(&self.address, &hello, &self.lanes, &self.limits, TIMEOUT)
-            .map_err(|error| {
-                crate::log!(Error, "no lane for this thread: {}", causes(&error));
-                Status::UNKNOWN
-            })?;
+        let open = || handshake::connect_lane(&self.address, &hello, &self.lanes, &self.limits, TIMEOUT);
+        let guest = profile::waiting(open).map_err(|error| {
+            crate::log!(Error, "no lane for this thread: {}", causes(&error));
+            Status::UNKNOWN
+        })?;
         let descriptor = guest.as_fd().as_raw_fd();
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).push(descriptor);
         let place = self.order.enter(guest.progress());
