@@ -1,6 +1,5 @@
 //! A guest whose processor QEMU interprets, as `host-vmm qemu-args` describes it: one root, one program, its output on the console.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -26,8 +25,8 @@ pub struct Machine<'a> {
     pub arguments: &'a [&'a str],
     /// Kernel parameters beside [`FAST`].
     pub append: &'a str,
-    /// Further arguments of QEMU.
-    pub devices: &'a str,
+    /// Where the back end of its vsock listens, if it has one.
+    pub vsock: Option<&'a Path>,
     pub program: &'a [&'a str],
     pub limit: Duration,
 }
@@ -47,9 +46,7 @@ impl Machine<'_> {
     /// # Errors
     /// Something on this machine failed before it ran.
     pub fn run(&self, qemu: &Qemu) -> Result<Ended> {
-        let mut command_line = self.command_line()?.trim_end().to_owned();
-        let _ = write!(command_line, " {}", self.devices);
-        let finished = qemu.shell(&command_line, self.scratch, self.limit)?;
+        let finished = qemu.shell(&self.command_line()?, self.scratch, self.limit)?;
         let console = String::from_utf8_lossy(&finished.stdout).replace('\r', "");
         let code = console.lines().find_map(|line| line.strip_prefix(TRAILER));
         let problem = match (&finished.status, code) {
@@ -67,7 +64,11 @@ impl Machine<'_> {
 
     fn command_line(&self) -> Result<String> {
         let mut command = Command::new(self.host);
-        command.args(["qemu-args", "--tcg", "--no-vsock"]).args(self.arguments);
+        command.args(["qemu-args", "--tcg"]).args(self.arguments);
+        match self.vsock {
+            Some(socket) => command.arg("--vhost-user").arg(socket),
+            None => command.arg("--no-vsock"),
+        };
         command.args(["--append", &format!("{FAST} {}", self.append)]);
         command.arg("--kernel").arg(&self.kernel.vmlinux).arg("--modules").arg(&self.kernel.modules);
         command.arg("--root").arg(self.scratch.join("root"));

@@ -84,7 +84,7 @@ impl<'a> Outer<'a> {
             scratch: self.scratch.path(),
             arguments: &["--memory", memory, "--module", "kvm-amd", "--module", "vhost_vsock"],
             append: "",
-            devices: "",
+            vsock: None,
             program: &["/usr/bin/probe", "cases", CASES],
             limit,
         };

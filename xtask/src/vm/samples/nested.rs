@@ -13,7 +13,7 @@ use crate::vm::outer::Outer;
 use crate::vm::qemu::Qemu;
 use crate::vm::report::{self, Report};
 use crate::vm::stage;
-use crate::{debian, workspace};
+use crate::{debian, kmod, workspace};
 
 /// The outer machine has the programs twice, as files and in the inner machine's memory.
 const OUTER_MEMORY: &str = "4G";
@@ -22,15 +22,19 @@ const INNER_MEMORY: &str = "1536M";
 const CASE: &str = "samples";
 /// Where the shim is in the outer machine.
 const SHIM: &str = "l2/shim/libcuda.so.1";
+/// Where our module is there.
+const MODULE: &str = "l2/cuda_broker.ko";
 
 /// Runs the programs in one inner machine.
 pub fn run(means: &Means<'_>, kernel: &Kernel, qemu: &Qemu, programs: &[Program]) -> Result<Ran> {
     let outer = Outer::stage(means.host, kernel)?;
     programs::stage(programs, means.shim, means.options.limit, &outer.root().join("l2/samples"))?;
     stage::copy(means.shim, &outer.root().join(SHIM))?;
-    let shim = format!("/{SHIM}");
+    kmod::build_core()?;
+    stage::copy(&kmod::build(&means.options.release)?.path, &outer.root().join(MODULE))?;
+    let (shim, module) = (format!("/{SHIM}"), format!("/{MODULE}"));
     let mut words = vec!["/usr/bin/host-vmm", "boot", "--backend", "cpu", "--modules", "/l2/modules"];
-    words.extend(["--kernel", "/l2/vmlinux", "--root", "/l2/samples", "--shim", &shim]);
+    words.extend(["--kernel", "/l2/vmlinux", "--root", "/l2/samples", "--shim", &shim, "--module", &module]);
     words.extend(["--memory", INNER_MEMORY, "--channel", "vsock", "--append", FAST]);
     words.extend(["--", PROBE, "cases", CASES]);
     finish(means, kernel, qemu, programs, &outer, words)

@@ -36,7 +36,7 @@ const VHOST: &str = "vhost";
 /// The kernel's warnings are to be seen.
 const SHOW_WARNINGS: &str = "loglevel=5";
 
-const STREAM: TcgLeg = TcgLeg {
+const FOREIGN: TcgLeg = TcgLeg {
     daemon: &["--listen", "unix-stream:{dir}/vsock_17237"],
     ready: "{dir}/vsock_17237",
     back_end: true,
@@ -52,9 +52,12 @@ const MODULE: TcgLeg = TcgLeg {
     append: SHOW_WARNINGS,
 };
 
+const STREAM: TcgLeg = TcgLeg { module: false, ..MODULE };
+
 /// The leg of this name, if it is one of this kind.
 pub fn leg(leg: Leg) -> Option<&'static TcgLeg> {
     match leg {
+        Leg::TcgForeign => Some(&FOREIGN),
         Leg::TcgStream => Some(&STREAM),
         Leg::TcgModule => Some(&MODULE),
         Leg::Unix | Leg::Vhost | Leg::Nested => None,
@@ -96,17 +99,13 @@ pub fn run(
     if leg.back_end {
         helpers::start_back_end(&mut helpers, at)?;
     }
-    let devices = format!(
-        "-chardev socket,id=vsock,path={}/{VHOST} -device vhost-user-vsock-pci,chardev=vsock",
-        at.display()
-    );
     let machine = Machine {
         host: means.host,
         kernel,
         scratch: at,
         arguments: &arguments,
         append: leg.append,
-        devices: &devices,
+        vsock: Some(&at.join(VHOST)),
         program: &[PROBE, "cases", CASES],
         limit: options.machine_limit,
     };
