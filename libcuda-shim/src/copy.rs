@@ -13,6 +13,7 @@ use protocol::status::{CuResult, Status};
 use crate::chunks::{Chunk, chunks};
 use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
+use crate::lent;
 use crate::process::process;
 use crate::session::Slot;
 use crate::thread;
@@ -95,6 +96,14 @@ impl Rows {
         self
     }
 
+    /// What is left of a line after its first `done` bytes.
+    fn rest(self, done: u64) -> Rows {
+        if done == 0 {
+            return self;
+        }
+        Rows::line(self.dst.advance(done), self.src.advance(done), self.width - done)
+    }
+
     /// The part of both sides that a chunk covers.
     fn part(&self, chunk: &Chunk) -> (Side, Side) {
         (
@@ -128,13 +137,18 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         }
         (Side::Region(_), Side::Host(_)) => {
             refuse_staged(stream)?;
+            // Where nothing is waited for, the program's bytes must not wait for the stream's earlier work either.
             // SAFETY: by the caller's promise.
-            settled(unsafe { stage_in(&rows, stream, wait) })
+            let done = if wait { unsafe { lent::copy(&rows, stream) }? } else { 0 };
+            // SAFETY: by the caller's promise.
+            settled(unsafe { stage_in(&rows.rest(done), stream, wait) })
         }
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
-            settled(unsafe { stage_out(&rows, stream) })
+            let done = unsafe { lent::copy(&rows, stream) }?;
+            // SAFETY: by the caller's promise.
+            settled(unsafe { stage_out(&rows.rest(done), stream) })
         }
         (Side::Host(dst), Side::Host(src)) => {
             wire::cuStreamSynchronize(stream)?;

@@ -31,6 +31,7 @@ mod guest_window;
 mod idle;
 mod image;
 mod legacy;
+mod lent;
 mod local_storage;
 mod log;
 mod marker;

@@ -221,6 +221,12 @@ impl Session {
         self.pinned.as_ref()
     }
 
+    /// The machine's memory broker, where it gives the session its window.
+    #[inline]
+    pub fn broker(&self) -> Option<&Device> {
+        self.broker.as_ref()
+    }
+
     fn is_outside(&self, address: u64) -> bool {
         let outside = self.outside.read().unwrap_or_else(PoisonError::into_inner);
         outside.iter().any(|range| range.contains(&address))

@@ -199,6 +199,19 @@ fn stage_out(src: u64, pitch: u64, staging_offset: u64, width: u64, height: u64,
 #[internal]
 fn stage_out_last(src: u64, pitch: u64, staging_offset: u64, width: u64, height: u64, stream: u64, flags: u32);
 
+/// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
+/// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
+#[op(0x0036)]
+#[sync]
+#[internal]
+fn lent_in(dst: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64);
+
+/// As `lent_in`, from `src` to the region.
+#[op(0x0037)]
+#[sync]
+#[internal]
+fn lent_out(src: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64);
+
 /// What an address is. `kind` is 0 none, 1 device, 2 page-locked host, 3 managed; `base` and `size` are the allocation's; `flags`
 /// are those it was allocated with; `pool` is 0 for memory that is not from a pool.
 #[op(0x0038)]

@@ -1754,6 +1754,32 @@ impl InternalCalls for CudaBackend {
         custom::internal::stage_out_last(self, call, src, pitch, staging_offset, width, height, stream, flags)
     }
 
+    fn lent_in(
+        &self,
+        call: &mut Call<'_>,
+        dst: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        custom::internal::lent_in(self, call, dst, region, region_len, offset, len, stream)
+    }
+
+    fn lent_out(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        custom::internal::lent_out(self, call, src, region, region_len, offset, len, stream)
+    }
+
     fn pointer_info(
         &self,
         call: &mut Call<'_>,

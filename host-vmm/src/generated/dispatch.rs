@@ -1888,6 +1888,30 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::lent_in => {
+            let dst = body.u64()?;
+            let region = body.u64()?;
+            let region_len = body.u64()?;
+            let offset = body.u64()?;
+            let len = body.u64()?;
+            let stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.lent_in(call, dst, region, region_len, offset, len, stream) {
+                return Ok(status);
+            }
+        }
+        ops::lent_out => {
+            let src = body.u64()?;
+            let region = body.u64()?;
+            let region_len = body.u64()?;
+            let offset = body.u64()?;
+            let len = body.u64()?;
+            let stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.lent_out(call, src, region, region_len, offset, len, stream) {
+                return Ok(status);
+            }
+        }
         ops::pointer_info => {
             let address = body.u64()?;
             let mut kind = body.present()?.then_some(0u32);

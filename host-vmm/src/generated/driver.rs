@@ -1309,6 +1309,35 @@ pub trait InternalCalls {
         unsupported()
     }
 
+    /// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
+    /// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
+    fn lent_in(
+        &self,
+        call: &mut Call<'_>,
+        dst: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `lent_in`, from `src` to the region.
+    fn lent_out(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
     /// What an address is. `kind` is 0 none, 1 device, 2 page-locked host, 3 managed; `base` and `size` are the allocation's; `flags`
     /// are those it was allocated with; `pool` is 0 for memory that is not from a pool.
     fn pointer_info(

@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use protocol::status::{CuResult, Status};
 use transport::{Placement, Reservation, WindowFile};
 
 use super::guest_memory::{Parts, Source};
@@ -33,6 +34,31 @@ enum Sharing {
     File { shared: AtomicBool },
     /// It is the program's, given in parts.
     Parts(Parts),
+}
+
+/// Memory that the program lends for a copy.
+pub struct Lent<'a> {
+    parts: &'a Parts,
+    place: u64,
+    address: u64,
+    len: u64,
+}
+
+impl Lent<'_> {
+    /// The address of `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// INVALID_VALUE if they do not lie in the region.
+    pub fn address(&self, offset: u64, len: u64) -> CuResult<u64> {
+        let fits = len <= self.len && offset <= self.len - len;
+        if fits { Ok(self.address + offset) } else { Err(Status::INVALID_VALUE) }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.parts.take_back(self.place);
+    }
 }
 
 impl Window {
@@ -142,6 +168,16 @@ impl Window {
             _ => self.ranges().alloc(len, align)?,
         };
         Some(self.base + offset)
+    }
+
+    /// Maps a region of `len` bytes that the program lends, until the result is dropped.
+    ///
+    /// # Errors
+    /// INVALID_VALUE if the program has no such region, or no machine whose memory could be lent; OUT_OF_MEMORY.
+    pub fn lend(&self, region: u64, len: u64) -> CuResult<Lent<'_>> {
+        let Sharing::Parts(parts) = &self.sharing else { return Err(Status::INVALID_VALUE) };
+        let place = parts.lend(region, len)?;
+        Ok(Lent { parts, place, address: self.base + place, len })
     }
 
     /// Gives a range back and its pages to the system; `false` if none starts there.

@@ -2604,6 +2604,39 @@ pub fn stage_out_last(
     )
 }
 
+/// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
+/// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
+pub fn lent_in(dst: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64) -> CuResult {
+    sync(
+        ops::lent_in,
+        |w| {
+            w.u64(dst);
+            w.u64(region);
+            w.u64(region_len);
+            w.u64(offset);
+            w.u64(len);
+            w.u64(stream);
+        },
+        |_| Ok(()),
+    )
+}
+
+/// As `lent_in`, from `src` to the region.
+pub fn lent_out(src: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64) -> CuResult {
+    sync(
+        ops::lent_out,
+        |w| {
+            w.u64(src);
+            w.u64(region);
+            w.u64(region_len);
+            w.u64(offset);
+            w.u64(len);
+            w.u64(stream);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// What an address is. `kind` is 0 none, 1 device, 2 page-locked host, 3 managed; `base` and `size` are the allocation's; `flags`
 /// are those it was allocated with; `pool` is 0 for memory that is not from a pool.
 pub fn pointer_info(

@@ -70,6 +70,10 @@ pub const stage_in_last: u16 = 0x0033;
 pub const stage_out: u16 = 0x0034;
 /// `stage_out_last`, sync.
 pub const stage_out_last: u16 = 0x0035;
+/// `lent_in`, sync.
+pub const lent_in: u16 = 0x0036;
+/// `lent_out`, sync.
+pub const lent_out: u16 = 0x0037;
 /// `pointer_info`, sync.
 pub const pointer_info: u16 = 0x0038;
 /// `pool_get_attribute`, sync.
@@ -713,6 +717,8 @@ pub static ALL: &[&OpInfo] = &[
     &info::stage_in_last,
     &info::stage_out,
     &info::stage_out_last,
+    &info::lent_in,
+    &info::lent_out,
     &info::pointer_info,
     &info::pool_get_attribute,
     &info::pool_set_attribute,
@@ -2574,6 +2580,20 @@ pub mod info {
         name: "stage_out_last",
         class: Class::Sync,
         args: &["src", "pitch", "staging_offset", "width", "height", "stream", "flags"],
+    };
+    /// `lent_in`
+    pub static lent_in: OpInfo = OpInfo {
+        op: 0x0036,
+        name: "lent_in",
+        class: Class::Sync,
+        args: &["dst", "region", "region_len", "offset", "len", "stream"],
+    };
+    /// `lent_out`
+    pub static lent_out: OpInfo = OpInfo {
+        op: 0x0037,
+        name: "lent_out",
+        class: Class::Sync,
+        args: &["src", "region", "region_len", "offset", "len", "stream"],
     };
     /// `pointer_info`
     pub static pointer_info: OpInfo = OpInfo {

@@ -231,6 +231,17 @@ impl Remote {
         Ok(())
     }
 
+    /// Unmaps what is mapped at an offset; whether there was something.
+    fn forget(&self, offset: u64) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&offset);
+        let Some(live) = live else { return false };
+        // SAFETY: the callers say that nothing uses it: no lane has its block in a part that is given back, nor in what is lent.
+        unsafe { self.window.remove_piece(offset) };
+        self.ground.unmap(self.window.address() + offset, &live.runs);
+        Regions::done(&self.channel, live.region);
+        true
+    }
+
     fn tell_program(&self, offset: u64) {
         let mut body = Vec::new();
         let header = Shrink { offset }.encode(&mut body);
@@ -251,13 +262,21 @@ impl Source for Remote {
     }
 
     fn unmap(&self, offset: u64, _len: u64) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&offset);
-        let Some(live) = live else { return };
-        // SAFETY: the caller says that nothing uses it: no lane has its block in a part that is given back.
-        unsafe { self.window.remove_piece(offset) };
-        self.ground.unmap(self.window.address() + offset, &live.runs);
-        Regions::done(&self.channel, live.region);
-        self.tell_program(offset);
+        if self.forget(offset) {
+            self.tell_program(offset);
+        }
+    }
+
+    fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult {
+        self.map_region(region, offset, len).map_err(|error| {
+            tracing::info!(%error, region, len, "memory that the program lends cannot be used");
+            Regions::done(&self.channel, region);
+            Status::INVALID_VALUE
+        })
+    }
+
+    fn take_back(&self, offset: u64) {
+        self.forget(offset);
     }
 }
 

@@ -331,6 +331,40 @@ impl InternalCalls for CpuBackend {
         self.copy_rows(call, dst, src, Rows { width, height, dst_pitch, src_pitch }, stream)
     }
 
+    fn lent_in(
+        &self,
+        call: &mut Call<'_>,
+        dst: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        let lent = call.session.window.lend(region, region_len)?;
+        let src = lent.address(offset, len)?;
+        call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
+        let rows = Rows { width: len, height: 1, dst_pitch: len, src_pitch: len };
+        self.stage(call, dst, src, rows, stream)
+    }
+
+    fn lent_out(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        region: u64,
+        region_len: u64,
+        offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        let lent = call.session.window.lend(region, region_len)?;
+        let dst = lent.address(offset, len)?;
+        call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
+        let rows = Rows { width: len, height: 1, dst_pitch: len, src_pitch: len };
+        self.stage(call, dst, src, rows, stream)
+    }
+
     fn stage_in(
         &self,
         call: &mut Call<'_>,

@@ -316,6 +316,60 @@ pub fn copy_2d(
     Ok(())
 }
 
+/// Copies between the program's own memory, which it lends, and the device; the driver takes it for pageable memory.
+fn lent(
+    cuda: &CudaBackend,
+    call: &Call<'_>,
+    (region, region_len, offset): (u64, u64, u64),
+    len: u64,
+    stream: u64,
+    rows: impl FnOnce(u64) -> CuResult<Rows>,
+) -> CuResult {
+    let stream = cuda.inward(Kind::CUstream, stream)?;
+    let memory = call.session.window.lend(region, region_len)?;
+    cuda.copy_rows(&rows(memory.address(offset, len)?)?, stream)?;
+    // SAFETY: takes a handle of the driver.
+    unsafe { cuda.raw().cuStreamSynchronize(stream) }
+}
+
+pub fn lent_in(
+    cuda: &CudaBackend,
+    call: &mut Call<'_>,
+    dst: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+    stream: u64,
+) -> CuResult {
+    lent(cuda, call, (region, region_len, offset), len, stream, |src| {
+        cuda.range(dst, len)?;
+        Ok(Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 })
+    })?;
+    call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
+    cuda.flushed(call);
+    Ok(())
+}
+
+pub fn lent_out(
+    cuda: &CudaBackend,
+    call: &mut Call<'_>,
+    src: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+    stream: u64,
+) -> CuResult {
+    lent(cuda, call, (region, region_len, offset), len, stream, |dst| {
+        cuda.range(src, len)?;
+        Ok(Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 })
+    })?;
+    call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
+    cuda.flushed(call);
+    Ok(())
+}
+
 /// One piece of a copy from the staging area to the device.
 fn piece_in(
     cuda: &CudaBackend,
