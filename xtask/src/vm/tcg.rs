@@ -108,10 +108,10 @@ pub fn run(options: &Options) -> Result<Outcome> {
 
 fn command_line(options: &Options, kernel: &Kernel, at: &Path, ram: &Path) -> String {
     let memory = options.memory_mib;
-    // slub_debug: red zones, poison and owners, so that a use after free or a write past the end is found.
+    // slub_debug: red zones, poison and owners, so that a use after free or a write past the end is found. KFENCE, where it is built in, looks at one allocation each 10 ms.
     let append = format!(
         "console=ttyS0 reboot=t panic=-1 loglevel=5 tsc=reliable no_timer_check random.trust_cpu=1 mitigations=off \
-         slub_debug=FZPU init_on_free=1 BROKER_FUZZ={} BROKER_KILLS={}",
+         slub_debug=FZPU init_on_free=1 kfence.sample_interval=10 BROKER_FUZZ={} BROKER_KILLS={}",
         options.fuzz, options.kills
     );
     format!(
