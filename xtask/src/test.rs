@@ -1,4 +1,4 @@
-//! `cargo xtask test`: unit and property tests, the sample matrix, the library in foreign programs, Numba.
+//! `cargo xtask test`: unit and property tests, the sample matrix, the library in foreign programs, Numba, virtual machines.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::manifest::PROBES;
 use crate::toolkit::{Choice, Toolkit};
-use crate::{gpu, gpu_test, nvcc, samples, test_cargo, test_matrix, test_numba, test_shim, workspace};
+use crate::{gpu, gpu_test, nvcc, samples, test_cargo, test_matrix, test_numba, test_shim, vm, workspace};
 
 #[derive(Parser)]
 pub struct Args {
@@ -19,6 +19,9 @@ pub struct Args {
     /// Run the tests of the library only
     #[arg(long, conflicts_with_all = ["samples_only", "only", "leg"])]
     library_only: bool,
+    /// Leave out the tests in virtual machines, for which a kernel and QEMU are downloaded (about 100 MB) and which take some minutes
+    #[arg(long)]
+    without_vm: bool,
     /// How often the last of the library tests runs its program
     #[arg(long, default_value_t = 50, value_name = "N")]
     runs: u32,
@@ -149,6 +152,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         match test_numba::run(&host, limit) {
             Ok(numba) => counts.add(numba),
             Err(error) => counts.add(failure("numba", &error)),
+        }
+    }
+    if everything && args.leg.is_empty() && !args.without_vm {
+        match vm::gate(&host) {
+            Ok(machines) => counts.add(machines),
+            Err(error) => counts.add(failure("vm", &error)),
         }
     }
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);

@@ -22,8 +22,8 @@ mod samples;
 mod stage;
 mod tcg;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -175,6 +175,47 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     };
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
     Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What of the tests is part of all tests: the samples in guests of both kinds, and a short run of the module's own.
+///
+/// # Errors
+/// Kernels or QEMU cannot be fetched, or something cannot be built.
+pub fn gate(host: &Path) -> Result<Counts> {
+    if Command::new("apt-get").arg("--version").output().is_err() {
+        return Ok(print(&[(
+            "vm".into(),
+            Outcome::Skipped("no apt-get to fetch kernels and QEMU with".into()),
+        )]));
+    }
+    let kernel = KernelOf::Debian12;
+    let mut counts = Counts::default();
+    for (leg, variant) in [
+        (samples::Leg::TcgModule, None),
+        (samples::Leg::TcgStream, Some(Variant::Static)),
+        (samples::Leg::Nested, Some(Variant::Static)),
+    ] {
+        counts.add(run_samples(&SamplesArgs {
+            kernel,
+            leg: vec![leg],
+            variant,
+            only: Vec::new(),
+            host: Some(host.to_owned()),
+            timeout: 120,
+            machine_timeout: 1200,
+            verbose: false,
+        })?);
+    }
+    counts.add(print(&run_tcg(&TcgArgs {
+        kernel,
+        all_kernels: false,
+        memory: 512,
+        fuzz: 20_000,
+        kills: 5,
+        timeout: 600,
+        verbose: false,
+    })?));
+    Ok(counts)
 }
 
 fn run_all(args: &NestedArgs) -> Result<Counts> {

@@ -1,7 +1,7 @@
 //! The broker module in a guest of an interpreted processor: `guest-kmod`'s test program against the daemon's broker library.
 //!
-//! The guest's memory is a file that the host's side maps; the module's connection goes over vhost-user-vsock, whose back end (vhost-device-vsock) is built
-//! into the cache at the first run. The guest has no disk: its first program is the test program.
+//! The guest's memory is a file that the host's side maps; the module's connection goes over our own vhost-user vsock device. The guest has no disk: its first
+//! program is the test program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::Outcome;
 use super::cpio::Archive;
-use super::helpers::{self, Helpers};
+use super::helpers::Helpers;
 use super::kernel::Kernel;
 use super::qemu::Qemu;
 use crate::debian::{self, Release};
@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     kmod::build_core()?;
     let module = kmod::build(&options.release)?;
     let program = build_program()?;
-    let endpoint = build_endpoint()?;
+    let (endpoint, device) = (build_example("broker_endpoint")?, build_example("vhost_user_vsock")?);
     let kernel = Kernel::of(&options.release)?;
     let qemu = Qemu::get()?;
     let scratch = tempfile::Builder::new().prefix("vm-tcg-").tempdir().context("a temporary directory")?;
@@ -75,7 +75,12 @@ pub fn run(options: &Options) -> Result<Outcome> {
         &at.join("endpoint.log"),
         &at.join("vsock_7103"),
     )?;
-    helpers::start_back_end(&mut helpers, at)?;
+    let vhost = at.join("vhost");
+    helpers.start(
+        Command::new(&device).arg(&vhost).arg("3").arg(at.join("vsock")),
+        &at.join("device.log"),
+        &vhost,
+    )?;
 
     let started = Instant::now();
     let finished = qemu.shell(&command_line(options, &kernel, at, ram.path()), at, options.limit)?;
@@ -137,13 +142,14 @@ fn build_program() -> Result<PathBuf> {
     Ok(target.join(TARGET).join("release/broker-selftest"))
 }
 
-fn build_endpoint() -> Result<PathBuf> {
+/// A part of the host's side.
+fn build_example(name: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     debian::run(
-        cargo.args(["build", "--quiet", "-p", "host-vmm", "--example", "broker_endpoint"]),
+        cargo.args(["build", "--quiet", "-p", "host-vmm", "--example", name]),
         "build of the host's side",
     )?;
-    Ok(workspace::target_dir()?.join("debug/examples/broker_endpoint"))
+    Ok(workspace::target_dir()?.join("debug/examples").join(name))
 }
 
 fn write_initramfs(path: &Path, program: &Path, kernel: &Kernel, module: &Path) -> Result<()> {
