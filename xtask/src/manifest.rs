@@ -146,6 +146,7 @@ pub const SAMPLES: &[Sample] = &[
     sharing(runtime("streams_events", &["streams_events.cu"]), "mapped host memory"),
     runtime("launch_api", &["launch_api.cu"]),
     runtime("pitched_2d", &["pitched_2d.cu"]),
+    runtime("bulk_copies", &["bulk_copies.cu"]),
     sharing(runtime("managed", &["managed.cu"]), "managed memory"),
     runtime("printf_assert", &["printf_assert.cu"]),
     runtime("function_pointers", &["function_pointers.cu"]),

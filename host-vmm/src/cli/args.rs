@@ -112,6 +112,9 @@ pub struct ServeArgs {
     /// The NVIDIA driver's library [default: the system's libcuda.so.1]
     #[arg(long, value_name = "PATH")]
     pub libcuda: Option<PathBuf>,
+    /// Print calls, bytes and times per driver call of all programs at the end (on standard error)
+    #[arg(long)]
+    pub stats: bool,
     /// Workers that wait for programs with the driver started and the first device's context made, so that a program starts faster.
     /// Each takes a context's device memory (some 500 MB on a GPU). 0: none
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=64))]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::config::Config;
 use crate::daemon::guest_spec::GuestSpec;
 use crate::vmm::{command, guest, qemu};
 use crate::{daemon, logging, runner, worker};
@@ -50,6 +51,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => {
             let backend = backend::choose(args.backend, args.libcuda.as_deref())?;
             let config = args.limits.to_config(backend, cli.log.clone())?;
+            let config = Config { timing: args.stats, ..config };
             let guests = args.guest.iter().filter_map(GuestSpec::cid);
             let access = daemon::access::Access::new(args.allow_cid.clone(), guests, &config.limits)?;
             let warm = daemon::pool::Settings { workers: args.warm_workers, refill: true };

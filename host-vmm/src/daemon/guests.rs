@@ -75,7 +75,7 @@ impl Output {
 
 impl Guest {
     /// A machine with this memory.
-    pub fn new(ram: GuestRam) -> Self {
+    fn new(ram: GuestRam, traffic: Arc<AtomicU64>) -> Self {
         let mut files: Vec<Arc<File>> = Vec::new();
         for region in &ram.regions {
             if !files.iter().any(|file| Arc::ptr_eq(file, &region.file)) {
@@ -91,7 +91,7 @@ impl Guest {
                 wake.update(|state| state.pending = true);
             }),
         );
-        Self { broker, ram, files, output, fresh: Mutex::new(true), traffic: Arc::default() }
+        Self { broker, ram, files, output, fresh: Mutex::new(true), traffic }
     }
 
     /// Whether it is the same memory.
@@ -264,11 +264,14 @@ impl Claimed {
 #[derive(Default)]
 pub struct Guests {
     table: RwLock<HashMap<Owner, Arc<Guest>>>,
+    /// Bytes to and from the modules of all machines that there have been.
+    traffic: Arc<AtomicU64>,
 }
 
 impl Guests {
     /// A machine's memory has become known, or is another now.
-    pub fn insert(&self, owner: Owner, guest: Guest) {
+    pub fn insert(&self, owner: Owner, ram: GuestRam) {
+        let guest = Guest::new(ram, Arc::clone(&self.traffic));
         self.table.write().unwrap_or_else(PoisonError::into_inner).insert(owner, Arc::new(guest));
     }
 
@@ -278,10 +281,9 @@ impl Guests {
         drop(gone);
     }
 
-    /// Bytes to and from the modules of the machines that there are.
+    /// Bytes to and from the modules of all machines that there have been.
     pub fn traffic(&self) -> u64 {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.values().map(|guest| guest.traffic.load(Ordering::Relaxed)).sum()
+        self.traffic.load(Ordering::Relaxed)
     }
 
     pub fn get(&self, owner: Owner) -> Option<Arc<Guest>> {

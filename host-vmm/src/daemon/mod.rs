@@ -155,6 +155,11 @@ pub fn serve(
         }
     }
     let report = daemon.stop();
+    if config.timing {
+        use std::io::Write as _;
+        // Standard error may be closed.
+        let _ = std::io::stderr().write_all(report.table().as_bytes());
+    }
     tracing::info!("{}", report.summary(config.backend.name()));
     Ok(())
 }
@@ -197,7 +202,7 @@ impl Daemon {
         }
         for (group, spec) in (addresses.len()..).zip(specs) {
             if let Some(ram) = spec.ram().with_context(|| spec.to_string())? {
-                guests.insert(spec.owner(group), Guest::new(ram));
+                guests.insert(spec.owner(group), ram);
             }
             if let Some(address) = spec.program_address() {
                 endpoints.push(listen(&address, group, Purpose::Programs)?);
@@ -239,10 +244,8 @@ impl Daemon {
 
     /// Ends all sessions and returns what they did. Also done, less politely, when dropped.
     pub fn stop(mut self) -> Report {
-        // Before the machines at our own devices are forgotten.
-        let broker = self.inner.guests.traffic();
         self.end();
-        Report { broker, ..std::mem::take(&mut *self.inner.report()) }
+        Report { broker: self.inner.guests.traffic(), ..std::mem::take(&mut *self.inner.report()) }
     }
 
     fn end(&mut self) {

@@ -8,7 +8,6 @@ use transport::{Connection, Peer, vsock};
 
 use super::access::Owner;
 use super::guest_spec::Device;
-use super::guests::Guest;
 use super::{Caller, Inner, Purpose};
 use crate::vhost_user::{Error, Host, VhostUserVsock};
 use crate::vmm::memory::GuestRam;
@@ -35,7 +34,7 @@ impl Host for Machine {
         // The device is set up anew by each of firmware, boot loader and kernel.
         if daemon.guests.get(self.owner).is_none_or(|guest| !guest.has(&ram)) {
             tracing::info!(cid = self.cid, bytes = ram.len_bytes(), "a machine has told where its memory is");
-            daemon.guests.insert(self.owner, Guest::new(ram));
+            daemon.guests.insert(self.owner, ram);
         }
     }
 

@@ -110,6 +110,8 @@ pub fn run(
         limit: options.machine_limit,
     };
     let ended = machine.run(qemu)?;
+    // The daemon says what it has done when it ends.
+    drop(helpers);
     let found = damage(&ended.console).map(|line| format!("  the kernel says: {line}\n"));
     let note = format!(
         "kernel {}, {} programs, {:.0} s in all",
@@ -118,18 +120,38 @@ pub fn run(
         ended.elapsed.as_secs_f64()
     );
     let daemon = fs::read_to_string(&log).unwrap_or_default();
+    let (note, crossed) = with_traffic(note, &daemon, leg.module);
     Ok(Ran {
-        problem: ended.problem.or(found),
+        problem: ended.problem.or(found).or(crossed),
         note,
         log: format!("{}{}", ended.console, process::tail(&daemon, usize::MAX, "daemon: ")),
         reports: ended.console,
     })
 }
 
+/// Shared memory is shared: no more than this crosses the vsock for it, whatever programs copy.
+const SHARED_LIMIT: u64 = 1 << 20;
+
+/// Adds what the daemon's statistics say of bytes; with the module, a problem if more of them went over sockets than may.
+fn with_traffic(note: String, daemon: &str, module: bool) -> (String, Option<String>) {
+    let numbers = |line: &str| -> Vec<u64> {
+        line.split_whitespace().filter_map(|word| word.trim_end_matches(',').parse().ok()).collect()
+    };
+    let find = |prefix: &str| daemon.lines().find_map(|line| line.strip_prefix(prefix)).map(numbers);
+    let (Some(copies), Some(sockets)) = (find("copies: "), find("over sockets: ")) else {
+        return (note, Some("  the daemon's statistics are missing\n".into()));
+    };
+    let (copied, crossed) = (copies.iter().sum::<u64>(), sockets.iter().sum::<u64>());
+    let note = format!("{note}; {} MiB copied, {} KiB over sockets", copied >> 20, crossed >> 10);
+    let problem = (module && crossed > SHARED_LIMIT)
+        .then(|| format!("  {crossed} bytes went over sockets, {sockets:?}\n"));
+    (note, problem)
+}
+
 fn start_daemon(leg: &TcgLeg, host: &Path, helpers: &mut Helpers, at: &Path, log: &Path) -> Result<()> {
     let place = |text: &str| text.replace("{dir}", &at.display().to_string());
     let mut daemon = Command::new(host);
-    daemon.args(["serve", "--backend", "cpu"]).args(leg.daemon.iter().map(|text| place(text)));
+    daemon.args(["serve", "--backend", "cpu", "--stats"]).args(leg.daemon.iter().map(|text| place(text)));
     daemon.env_remove("CUDA_SHIM_CONNECT");
     helpers.start(&mut daemon, log, Path::new(&place(leg.ready)))
 }
