@@ -133,6 +133,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut counts = Counts::default();
     if !args.samples_only && everything {
         counts.add(test_cargo::run()?);
+        counts.add(test_cargo::run_models()?);
     }
     match built {
         Ok(()) => {

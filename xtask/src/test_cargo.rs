@@ -38,6 +38,19 @@ pub fn run() -> Result<Counts> {
     Ok(counts)
 }
 
+/// Runs the models of ring and wake-ups, in every interleaving that loom finds. They have a build of their own.
+pub fn run_models() -> Result<Counts> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--release", "-p", "transport", "--test", "loom"]);
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace::target_dir()?.join("loom"));
+    let (success, output) = run_through(&mut command)?;
+    let mut counts = count(&output);
+    if !success && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Ok(counts)
+}
+
 /// Runs a command, copies its output as it comes and keeps it.
 fn run_through(command: &mut Command) -> Result<(bool, String)> {
     let mut child = command
