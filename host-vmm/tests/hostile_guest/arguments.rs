@@ -75,6 +75,7 @@ fn addresses_without_memory_are_errors() {
             w.u64(address);
             w.u32(1);
             w.u64(4096);
+            w.u32(1);
         });
         let latched = client.synchronize().err();
         assert!(set.is_err() || latched.is_some() || client.lane.take_latched().is_some(), "{address:#x}");
