@@ -83,6 +83,7 @@ fn programs(kills: u64) -> Result<()> {
     let attacks = hostile::run()?;
     println!("@ attacks: {attacks}");
     drop(neighbour.child.stdin.take());
+    ensure!(neighbour.line()?.ends_with(" rounds"), "the neighbour has done nothing");
     neighbour.expect("PASS")?;
     neighbour.child.wait()?;
 
