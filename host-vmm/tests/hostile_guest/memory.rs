@@ -142,6 +142,157 @@ fn memory_in_too_many_pieces_is_refused_or_kept() {
     scene.check_alone();
 }
 
+/// Copies from a region that the program lends.
+fn lent_in(
+    client: &mut Client,
+    dst: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+) -> Result<(), Status> {
+    let words = [dst, region, region_len, offset, len, 0];
+    client.call(ops::lent_in, |w| words.into_iter().for_each(|word| w.u64(word))).map(drop)
+}
+
+fn lent_out(
+    client: &mut Client,
+    src: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+) -> Result<(), Status> {
+    let words = [src, region, region_len, offset, len, 0];
+    client.call(ops::lent_out, |w| words.into_iter().for_each(|word| w.u64(word))).map(drop)
+}
+
+#[test]
+fn only_own_regions_are_lent_and_within_their_bounds() {
+    const LEN: u64 = 64 * PAGE;
+    let mut scene = Scene::start();
+    let mut program = scene.attacker();
+    let session = program.session;
+    let mut client = program.client(&mut scene.machine);
+    client.set_up();
+    let memory = client.alloc(1 << 20).unwrap();
+    let (own, extents) = scene.machine.add_region(session, LEN, PAGE);
+    let (removed, gone) = scene.machine.add_region(session, LEN, PAGE);
+    let name = RegionName { session, region: removed };
+    scene.machine.say(&GuestMessage::RegionRemove(name));
+    assert_eq!(scene.machine.hear(), HostMessage::RegionReleased(name));
+    scene.machine.give_back(gone);
+    let window = program.parts[&0];
+    let before = mappings(&scene, worker(&scene));
+    lent_in(&mut client, memory, own, LEN, 100, LEN - 100).unwrap();
+    lent_out(&mut client, memory, own, LEN, 0, LEN).unwrap();
+
+    let mut wrong: Vec<(u64, u64, u64, u64)> =
+        scene.neighbour.parts.values().map(|&part| (part, PART, 0, 4096)).collect();
+    wrong.extend([
+        (removed, LEN, 0, 4096),
+        (window, PART, 0, 4096),
+        (0, LEN, 0, 4096),
+        (u64::MAX, LEN, 0, 4096),
+        (extents[0].gpa, LEN, 0, 4096),
+        // Another length than the region's.
+        (own, LEN - PAGE, 0, 4096),
+        (own, LEN + PAGE, 0, 4096),
+        (own, 0, 0, 4096),
+        (own, 1, 0, 1),
+        (own, u64::MAX, 0, 4096),
+        (own, u64::MAX - PAGE + 1, 0, 4096),
+        // Beyond its end.
+        (own, LEN, LEN, 1),
+        (own, LEN, LEN - 8, 16),
+        (own, LEN, u64::MAX, 1),
+        (own, LEN, u64::MAX - 7, 16),
+        (own, LEN, 8, u64::MAX),
+    ]);
+    for (region, region_len, offset, len) in wrong {
+        let case = format!("{len} at {offset:#x} of region {region:#x} of {region_len:#x}");
+        assert!(lent_in(&mut client, memory, region, region_len, offset, len).is_err(), "from {case}");
+        assert!(lent_out(&mut client, memory, region, region_len, offset, len).is_err(), "to {case}");
+        assert_eq!(mappings(&scene, worker(&scene)), before, "{case}");
+    }
+    // (What is lent lies in the window too, behind its parts: a copy from there to there is the program's own business.)
+    let end = program.window.address() + program.welcome.limits.window_len;
+    for address in [0, memory + (1 << 20), end - 4096, end, u64::MAX - 100] {
+        assert!(lent_in(&mut client, address, own, LEN, 0, 4096).is_err(), "{address:#x}");
+        assert!(lent_out(&mut client, address, own, LEN, 0, 4096).is_err(), "{address:#x}");
+    }
+    scene.check();
+    lent_in(&mut client, memory, own, LEN, 0, LEN).unwrap();
+
+    // More pieces than can be mapped.
+    let pages = scene.machine.take(2 * PAGE, PAGE);
+    let many: Vec<Extent> = (0..(50 << 10)).map(|i| pages[i % 2]).collect();
+    let region = scene.machine.name_region(session, RegionKind::PINNED, &many);
+    let name = RegionName { session, region };
+    assert_eq!(scene.machine.hear(), HostMessage::RegionAdded { name, code: Code::OK });
+    let refused = lent_in(&mut client, memory, region, (50 << 10) * PAGE, 0, 4096);
+    assert_eq!(refused, Err(Status::OUT_OF_MEMORY));
+    assert_eq!(mappings(&scene, worker(&scene)), before);
+    drop(client);
+    scene.machine.end(program);
+    scene.machine.give_back(extents);
+    scene.check_alone();
+}
+
+#[test]
+fn a_region_that_is_lent_by_two_is_released_once() {
+    const LEN: u64 = 16 * PAGE;
+    let mut scene = Scene::start();
+    let mut program = scene.attacker();
+    let session = program.session;
+    let mut clients = [program.client(&mut scene.machine), program.client(&mut scene.machine)];
+    clients.iter_mut().for_each(|client| drop(client.set_up()));
+    let memory = clients[0].alloc(1 << 20).unwrap();
+    let before = mappings(&scene, worker(&scene));
+    let (region, _) = scene.machine.add_region(session, LEN, PAGE);
+    let done: u32 = std::thread::scope(|scope| {
+        let lending = clients.each_mut().map(|client| {
+            scope.spawn(move || {
+                let lend = |_: &u32| match lent_in(client, memory, region, LEN, 0, LEN) {
+                    Ok(()) => true,
+                    Err(status) => {
+                        assert_eq!(status, Status::INVALID_VALUE);
+                        false
+                    }
+                };
+                (0..500).filter(lend).count() as u32
+            })
+        });
+        lending.into_iter().map(|lending| lending.join().unwrap()).sum()
+    });
+    assert_ne!(done, 0);
+    let name = RegionName { session, region };
+    scene.machine.say(&GuestMessage::RegionRemove(name));
+    assert_eq!(scene.machine.hear(), HostMessage::RegionReleased(name));
+    assert_eq!(mappings(&scene, worker(&scene)), before);
+
+    // A region is not released while a copy waits for its turn to use it; the end of the program ends that.
+    let (region, _) = scene.machine.add_region(session, LEN, PAGE);
+    let [mut client, _] = clients;
+    let module = client.load(super::common::KERNELS).unwrap();
+    let spin = client.function(module, c"spin").unwrap();
+    client.launch(spin, 0, &[]);
+    let words = [memory, region, LEN, 0, LEN, 0].map(u64::to_le_bytes).concat();
+    let waiting =
+        std::thread::spawn(move || client.lane.call(ops::lent_in, &words, &mut Vec::new()).is_err());
+    eventually(TIMEOUT, "the region is mapped", || mappings(&scene, worker(&scene)) > before);
+    let name = RegionName { session, region };
+    scene.machine.say(&GuestMessage::RegionRemove(name));
+    scene.machine.hear_nothing();
+    let worker = worker(&scene);
+    rustix::net::shutdown(&*program.control, rustix::net::Shutdown::Both).unwrap();
+    assert_eq!(scene.machine.hear(), HostMessage::RegionReleased(name));
+    assert!(!scene.machine.daemon.workers().contains(&worker), "released before the worker's end");
+    assert!(waiting.join().unwrap());
+    scene.machine.end(program);
+    scene.check_alone();
+}
+
 fn grown(offset: u64, region: u64) -> Vec<u8> {
     let mut body = Vec::new();
     let header = Grown { offset, region }.encode(Status::SUCCESS, &mut body);

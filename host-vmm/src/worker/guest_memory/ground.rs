@@ -141,7 +141,8 @@ pub fn read_runs(file: OwnedFd, len: u64, max: usize) -> io::Result<Vec<Run>> {
     let mut bytes = Vec::new();
     File::from(file).take((max as u64 + 1) * Run::LEN as u64).read_to_end(&mut bytes)?;
     if bytes.len() > max * Run::LEN {
-        return Err(io::Error::other(format!("the region is in more than {max} pieces")));
+        let text = format!("the region is in more than {max} pieces");
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
     }
     let runs: Vec<Run> = bytes.as_chunks::<{ Run::LEN }>().0.iter().map(Run::decode).collect();
     let sum = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(run.len));

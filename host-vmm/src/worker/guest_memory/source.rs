@@ -258,12 +258,13 @@ impl Remote {
         };
         if !room {
             self.unmapped(region, &runs, true);
-            return Err(io::Error::other(format!("more than {MAX_RUNS} pieces with those of other regions")));
+            let text = format!("more than {MAX_RUNS} pieces with those of other regions");
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
         }
         let address = self.window.address() + offset;
         if let Err(error) = self.ground.map(address, &self.files, &runs) {
             self.unmapped(region, &runs, !error.stuck);
-            return Err(io::Error::other(error));
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, error));
         }
         // SAFETY: mapped just now, and until `forget`, which takes the piece out first.
         if let Err(error) = unsafe { self.window.add_piece(offset, len) } {
@@ -331,7 +332,10 @@ impl Source for Remote {
     fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult {
         self.map_region(region, offset, len).map_err(|error| {
             tracing::info!(%error, region, len, "memory that the program lends cannot be used");
-            Status::INVALID_VALUE
+            match error.kind() {
+                io::ErrorKind::OutOfMemory => Status::OUT_OF_MEMORY,
+                _ => Status::INVALID_VALUE,
+            }
         })
     }
 
