@@ -46,8 +46,12 @@ pub unsafe fn copy(rows: &Rows, stream: u64) -> Result<u64, Status> {
             }
         };
         let (region, region_len, offset) = (pinned.region(), pinned.region_bytes(), pinned.offset_bytes());
-        transfer(device.wrapping_add(done), region, region_len, offset, len, stream)?;
-        done += len;
+        match transfer(device.wrapping_add(done), region, region_len, offset, len, stream) {
+            Ok(()) => done += len,
+            // The host has no room to map it: other threads lend much, and memory without huge pages is in many pieces.
+            Err(Status::OUT_OF_MEMORY) => return Ok(done),
+            Err(error) => return Err(error),
+        }
     }
     Ok(done)
 }

@@ -6,7 +6,7 @@
 mod images;
 mod library;
 mod lifetime;
-mod rig;
+pub mod rig;
 
 use std::path::Path;
 use std::time::Instant;

@@ -2,10 +2,14 @@
 //!
 //! Prints `PASS name` or `FAIL name: why` for each case and `SELFTEST OK` in the end. Started as init; `BROKER_FUZZ=N` on the kernel's command line
 //! sets the number of random calls, `BROKER_KILLS=N` how often a program is killed.
+//!
+//! With arguments it is a program of a guest whose host is the real daemon: [`hostile`], [`killed`].
 #![allow(unsafe_code)] // Tries what safe code cannot: wrong pointers, wrong mappings, forked children.
 
 mod agent;
 mod fuzz;
+mod hostile;
+mod killed;
 mod system;
 
 use std::collections::VecDeque;
@@ -21,7 +25,13 @@ use system::{Child, End, Mapping};
 /// User that the cases run as.
 const USER: u32 = 1000;
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((mode, rest)) = arguments.split_first()
+        && mode == "hostile"
+    {
+        return killed::main(rest);
+    }
     let result = run();
     if let Err(error) = &result {
         println!("FAIL: {error:#}");

@@ -193,6 +193,9 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             let device_output = device_output || (!status.is_success() && worker.backend.output_pending());
             let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
             if let Err(error) = host.reply(&header, status, flags, answer) {
+                if error.is_violation() {
+                    worker.malformed(&format!("lane {}: {error}", lane.id));
+                }
                 tracing::debug!(lane = lane.id, %error, "a lane's reply cannot be sent");
                 return;
             }

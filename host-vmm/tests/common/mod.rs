@@ -1,6 +1,8 @@
 //! A daemon under test and a program that speaks the protocol directly.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod machine;
+
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use protocol::handshake::{ControlWelcome, Hello, LaneWelcome, MAX_BODY};
+use protocol::lane::LanePlacement;
 use protocol::region::Region;
 use protocol::text::Text;
 use protocol::{Reader, Status, Writer, ops};
@@ -158,6 +161,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
         kill(self.pid(), rustix::process::Signal::TERM);
         let begin = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
@@ -175,11 +181,11 @@ pub fn kill(pid: i32, signal: rustix::process::Signal) {
 
 /// A program with one lane.
 pub struct Client {
-    pub control: Connection,
+    pub control: Arc<Connection>,
     pub welcome: ControlWelcome,
     pub window: Arc<Window>,
     pub lane: GuestLane,
-    staging: u64,
+    pub placement: LanePlacement,
 }
 
 pub fn hello() -> Hello {
@@ -196,12 +202,12 @@ pub fn open_as(address: &Address, hello: &Hello) -> Result<(Connection, ControlW
     Ok((control, welcome, window))
 }
 
-/// A lane and the window offset of its staging area.
+/// A lane and where its block is.
 pub fn open_lane(
     address: &Address,
     welcome: &ControlWelcome,
     window: &Arc<Window>,
-) -> Result<(GuestLane, u64), Error> {
+) -> Result<(GuestLane, LanePlacement), Error> {
     let region = Region::new(welcome.region_tag).unwrap();
     let connection = Connection::connect(address, TIMEOUT)?;
     let mut body = Vec::new();
@@ -209,9 +215,8 @@ pub fn open_lane(
     connection.send(&header, &body, &[], TIMEOUT)?;
     let received = connection.receive(MAX_BODY, TIMEOUT)?;
     let lane = LaneWelcome::decode(&received.header, &received.body)?;
-    let staging = lane.placement.staging();
     let max_body = welcome.limits.max_body_len;
-    Ok((GuestLane::new(connection, Arc::clone(window), lane.placement, max_body)?, staging))
+    Ok((GuestLane::new(connection, Arc::clone(window), lane.placement, max_body)?, lane.placement))
 }
 
 impl Client {
@@ -221,8 +226,8 @@ impl Client {
 
     pub fn connect_as(address: &Address, hello: &Hello) -> Self {
         let (control, welcome, window) = open_as(address, hello).unwrap();
-        let (lane, staging) = open_lane(address, &welcome, &window).unwrap();
-        Self { control, welcome, window, lane, staging }
+        let (lane, placement) = open_lane(address, &welcome, &window).unwrap();
+        Self { control: Arc::new(control), welcome, window, lane, placement }
     }
 
     /// A call; its reply's body or its error.
@@ -266,7 +271,7 @@ impl Client {
 
     /// Copies to the device by way of the staging area.
     pub fn copy_in(&mut self, dst: u64, bytes: &[u8]) -> Result<(), Status> {
-        self.window.copy_in(self.staging, bytes).unwrap();
+        self.window.copy_in(self.placement.staging(), bytes).unwrap();
         let len = bytes.len() as u64;
         self.call(ops::stage_in_last, |w| {
             [dst, len, 0, len, 1, 0].into_iter().for_each(|word| w.u64(word));
@@ -282,14 +287,14 @@ impl Client {
             w.u32(0);
         })?;
         let mut bytes = vec![0; usize::try_from(len).unwrap()];
-        self.window.copy_out(self.staging, &mut bytes).unwrap();
+        self.window.copy_out(self.placement.staging(), &mut bytes).unwrap();
         Ok(bytes)
     }
 
     /// Sends PTX text and loads it: a module, or the error and its log.
     pub fn load(&mut self, ptx: &str) -> Result<u64, (Status, String)> {
         let hash = *blake3::hash(ptx.as_bytes()).as_bytes();
-        self.window.copy_in(self.staging, ptx.as_bytes()).unwrap();
+        self.window.copy_in(self.placement.staging(), ptx.as_bytes()).unwrap();
         self.post(ops::image_chunk, |w| {
             w.bytes(Some(&hash));
             w.u64(0);

@@ -62,6 +62,14 @@ impl Machine<'_> {
         Ok(Ended { console, problem, elapsed: finished.elapsed })
     }
 
+    /// A command that is this machine: its standard output is the console, and killing it is killing the machine.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn command(&self, qemu: &Qemu) -> Result<Command> {
+        qemu.command(&format!("exec {}", self.command_line()?), self.scratch)
+    }
+
     fn command_line(&self) -> Result<String> {
         let mut command = Command::new(self.host);
         command.args(["qemu-args", "--tcg"]).args(self.arguments);

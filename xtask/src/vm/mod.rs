@@ -5,6 +5,7 @@
 //! | flat | the KVM layer under hand-written guest code | /dev/kvm |
 //! | nested | `host-vmm boot` with stock kernels, on the real KVM and vhost-vsock of a QEMU guest whose processor is interpreted | a Debian mirror |
 //! | tcg | the broker module (guest-kmod) on stock kernels, against the daemon's broker library | a Debian mirror |
+//! | hostile | programs in a guest that do what they should not, and ends without warning: of programs, of the daemon, of the machine | a Debian mirror, nvcc |
 //! | samples | the sample programs in guests, against the daemon | a Debian mirror, nvcc |
 //!
 //! What a machine cannot do is `skipped: reason`.
@@ -12,6 +13,7 @@
 mod cpio;
 mod flat;
 mod helpers;
+mod hostile;
 pub mod kernel;
 mod machine;
 mod nested;
@@ -47,6 +49,8 @@ enum Test {
     Nested(NestedArgs),
     /// The broker module in a guest of an interpreted processor
     Tcg(TcgArgs),
+    /// Hostile programs in a guest, and kills
+    Hostile(HostileArgs),
     /// The sample programs in guests
     Samples(SamplesArgs),
     /// All of them
@@ -93,6 +97,25 @@ struct TcgArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// Print everything that the guest printed
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+#[derive(clap::Args)]
+struct HostileArgs {
+    /// Whose stock kernel runs
+    #[arg(long, value_enum, default_value_t = KernelOf::Debian12)]
+    kernel: KernelOf,
+    /// How many programs are killed
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    kills: u64,
+    /// A host-vmm that is built already, with the shim beside it
+    #[arg(long, value_name = "PATH")]
+    host: Option<PathBuf>,
+    /// Time limit for each machine, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    timeout: u64,
+    /// Print everything that machines and daemons printed
     #[arg(long, short)]
     verbose: bool,
 }
@@ -170,6 +193,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Test::Flat => print(&[("flat".to_owned(), flat::run()?)]),
         Test::Nested(args) => print(&run_nested(args)?),
         Test::Tcg(args) => print(&run_tcg(args)?),
+        Test::Hostile(args) => print(&run_hostile(args)?),
         Test::Samples(args) => run_samples(args)?,
         Test::All(args) => run_all(args)?,
     };
@@ -215,6 +239,13 @@ pub fn gate(host: &Path) -> Result<Counts> {
         timeout: 600,
         verbose: false,
     })?));
+    counts.add(print(&run_hostile(&HostileArgs {
+        kernel,
+        kills: 10,
+        host: Some(host.to_owned()),
+        timeout: 600,
+        verbose: false,
+    })?));
     Ok(counts)
 }
 
@@ -227,6 +258,13 @@ fn run_all(args: &NestedArgs) -> Result<Counts> {
         memory: 512,
         fuzz: 100_000,
         kills: 10,
+        timeout: args.timeout.max(600),
+        verbose: args.verbose,
+    })?));
+    counts.add(print(&run_hostile(&HostileArgs {
+        kernel: args.kernel,
+        kills: 10,
+        host: None,
         timeout: args.timeout.max(600),
         verbose: args.verbose,
     })?));
@@ -275,6 +313,16 @@ fn run_nested(args: &NestedArgs) -> Result<Vec<(String, Outcome)>> {
     nested::run(&nested::Options {
         release: args.kernel.release(),
         only: args.only.as_deref(),
+        host: args.host.as_deref(),
+        limit: Duration::from_secs(args.timeout),
+        verbose: args.verbose,
+    })
+}
+
+fn run_hostile(args: &HostileArgs) -> Result<Vec<(String, Outcome)>> {
+    hostile::run(&hostile::Options {
+        release: args.kernel.release(),
+        kills: args.kills,
         host: args.host.as_deref(),
         limit: Duration::from_secs(args.timeout),
         verbose: args.verbose,

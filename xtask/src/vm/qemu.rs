@@ -51,6 +51,14 @@ exec '{libraries}/ld-linux-x86-64.so.2' --library-path '{libraries}:{libraries}/
     /// # Errors
     /// It cannot be started.
     pub fn shell(&self, command_line: &str, scratch: &Path, limit: Duration) -> Result<Finished> {
+        process::run_limited(&mut self.command(command_line, scratch)?, limit)
+    }
+
+    /// The command that [`Qemu::shell`] runs.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn command(&self, command_line: &str, scratch: &Path) -> Result<Command> {
         self.write_wrapper(scratch)?;
         let mut path = scratch.as_os_str().to_owned();
         if let Some(rest) = std::env::var_os("PATH") {
@@ -59,6 +67,6 @@ exec '{libraries}/ld-linux-x86-64.so.2' --library-path '{libraries}:{libraries}/
         }
         let mut command = Command::new("sh");
         command.args(["-c", command_line]).env("PATH", path);
-        process::run_limited(&mut command, limit)
+        Ok(command)
     }
 }

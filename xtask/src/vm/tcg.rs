@@ -132,7 +132,7 @@ fn command_line(options: &Options, kernel: &Kernel, at: &Path, ram: &Path) -> St
 }
 
 /// The guest's first program: static, since the guest has no libraries.
-fn build_program() -> Result<PathBuf> {
+pub fn build_program() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target = workspace::target_dir()?.join("static");
     let mut cargo = workspace::cargo();
@@ -143,7 +143,7 @@ fn build_program() -> Result<PathBuf> {
 }
 
 /// A part of the host's side.
-fn build_example(name: &str) -> Result<PathBuf> {
+pub fn build_example(name: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     debian::run(
         cargo.args(["build", "--quiet", "-p", "host-vmm", "--example", name]),

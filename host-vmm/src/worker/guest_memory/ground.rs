@@ -41,6 +41,15 @@ impl Run {
     }
 }
 
+/// Why runs were not mapped.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct MapError {
+    source: io::Error,
+    /// Some of them are mapped and cannot be unmapped.
+    pub stuck: bool,
+}
+
 /// Who owns the addresses.
 pub enum Ground {
     /// The CPU backend's engine.
@@ -50,16 +59,16 @@ pub enum Ground {
 }
 
 impl Ground {
-    /// Maps runs of `files` one after the other from `address` on. All or nothing.
+    /// Maps runs of `files` one after the other from `address` on. All or nothing, unless the error says that something is [stuck](MapError::stuck).
     ///
     /// # Errors
     /// A run is not of whole pages of a file, or the kernel refuses.
-    pub fn map(&self, address: u64, files: &[OwnedFd], runs: &[Run]) -> io::Result<()> {
+    pub fn map(&self, address: u64, files: &[OwnedFd], runs: &[Run]) -> Result<(), MapError> {
         let mut at = address;
         for (done, run) in runs.iter().enumerate() {
-            if let Err(error) = self.map_one(at, files, run) {
-                self.unmap(address, &runs[..done]);
-                return Err(error);
+            if let Err(source) = self.map_one(at, files, run) {
+                let stuck = !self.unmap(address, &runs[..done]);
+                return Err(MapError { source, stuck });
             }
             at += run.len;
         }
@@ -90,8 +99,11 @@ impl Ground {
         }
     }
 
-    /// Takes away what [`Ground::map`] has mapped; the addresses stay reserved.
-    pub fn unmap(&self, address: u64, runs: &[Run]) {
+    /// Takes away what [`Ground::map`] has mapped; the addresses stay reserved. False if the kernel refuses (a process has a limited number of mappings, which
+    /// it checks before it looks at what is replaced): the memory must then count as used for as long as this process lives.
+    #[must_use]
+    pub fn unmap(&self, address: u64, runs: &[Run]) -> bool {
+        let mut all = true;
         let mut at = address;
         for run in runs {
             let done: io::Result<()> = match self {
@@ -105,10 +117,14 @@ impl Ground {
                 }
             };
             if let Err(error) = done {
-                tracing::error!(%error, address = at, len = run.len, "memory of the guest stays mapped");
+                if all {
+                    tracing::error!(%error, address = at, len = run.len, "memory of the guest stays mapped");
+                }
+                all = false;
             }
             at += run.len;
         }
+        all
     }
 }
 
@@ -116,16 +132,18 @@ fn pointer(address: u64) -> *mut std::ffi::c_void {
     std::ptr::with_exposed_provenance_mut(address as usize)
 }
 
-/// Reads the runs of a region that the daemon has written into a file.
+/// Reads the runs of a region that the daemon has written into a file; more than `max` are an error.
 ///
 /// # Errors
 /// The file cannot be read, or the runs are not `len` bytes together.
-pub fn read_runs(file: OwnedFd, len: u64) -> io::Result<Vec<Run>> {
+pub fn read_runs(file: OwnedFd, len: u64, max: usize) -> io::Result<Vec<Run>> {
     use std::io::Read as _;
-    /// More is in no region ([`crate::broker::Limits`]).
-    const MAX_RUNS: u64 = 1 << 20;
     let mut bytes = Vec::new();
-    File::from(file).take(MAX_RUNS * Run::LEN as u64).read_to_end(&mut bytes)?;
+    File::from(file).take((max as u64 + 1) * Run::LEN as u64).read_to_end(&mut bytes)?;
+    if bytes.len() > max * Run::LEN {
+        let text = format!("the region is in more than {max} pieces");
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+    }
     let runs: Vec<Run> = bytes.as_chunks::<{ Run::LEN }>().0.iter().map(Run::decode).collect();
     let sum = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(run.len));
     if sum != Some(len) {
@@ -166,13 +184,13 @@ mod tests {
             file.read_exact_at(&mut seen, run.offset + run.len - 1).unwrap();
             assert_eq!(seen, [i as u8 + 1]);
         }
-        ground.unmap(address, &runs);
+        assert!(ground.unmap(address, &runs));
         // Again, and with a run that cannot be: nothing is left behind.
         let beyond = Run { file: 2, offset: 0, len: 4096 };
         assert!(ground.map(address, &files, &[runs[0], beyond]).is_err());
         assert!(ground.map(address, &files, &[runs[0], Run { offset: 1, ..runs[0] }]).is_err());
         ground.map(address, &files, &runs).unwrap();
-        ground.unmap(address, &runs);
+        assert!(ground.unmap(address, &runs));
     }
 
     #[test]
@@ -204,7 +222,8 @@ mod tests {
             file.rewind().unwrap();
             OwnedFd::from(file)
         };
-        assert_eq!(read_runs(file(), 12288).unwrap(), runs);
-        assert!(read_runs(file(), 8192).is_err());
+        assert_eq!(read_runs(file(), 12288, 2).unwrap(), runs);
+        assert!(read_runs(file(), 8192, 2).is_err());
+        assert!(read_runs(file(), 12288, 1).unwrap_err().to_string().contains("more than 1 pieces"));
     }
 }

@@ -28,7 +28,7 @@ pub trait Source: Send + Sync {
     /// Has memory of the program's own, which its broker has pinned as `region`, mapped in the worker alone. Waits for the daemon.
     ///
     /// # Errors
-    /// The program has no such region of this length.
+    /// INVALID_VALUE if the program has no such region of this length, or it is mapped already; OUT_OF_MEMORY if it is in too many pieces to be mapped now.
     fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult;
 
     /// Takes it away again, before the program is told that it is no longer used.

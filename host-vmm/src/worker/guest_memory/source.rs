@@ -1,12 +1,12 @@
 //! The program and the daemon as the source of the window's memory.
 #![allow(unsafe_code)] // Tells the window what is mapped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use protocol::frame::{FrameHeader, HEADER_LEN, Kind};
@@ -26,6 +26,8 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a message may take to get into the program's socket.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Runs of all parts together. Each is a mapping, of which a process has 65530 by default: at the kernel's own limit nothing could be unmapped either.
+const MAX_RUNS: usize = 48 << 10;
 
 type Answer = (Grown, Status);
 
@@ -129,7 +131,7 @@ impl Regions {
     }
 
     /// Asks for a region of `len` bytes; until it is told that it is [done with](Self::done), the daemon keeps it from going away.
-    fn ask(&self, channel: &Channel, region: u64, len: u64) -> io::Result<Vec<Run>> {
+    fn ask(&self, channel: &Channel, region: u64, len: u64, max_runs: usize) -> io::Result<Vec<Run>> {
         let (sender, receiver) = sync_channel(1);
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +144,7 @@ impl Regions {
         let answer = receiver.recv_timeout(DAEMON_TIMEOUT);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&region);
         let runs = answer.map_err(|_| io::Error::other("the daemon does not answer"))?;
-        read_runs(runs.ok_or_else(|| io::Error::other("the session has no such region"))?, len)
+        read_runs(runs.ok_or_else(|| io::Error::other("the session has no such region"))?, len, max_runs)
     }
 
     fn done(channel: &Channel, region: u64) {
@@ -158,6 +160,18 @@ struct Live {
     runs: Vec<Run>,
 }
 
+/// What is mapped.
+#[derive(Default)]
+struct Mapped {
+    /// Regions that are being asked for, mapped or being unmapped; and those that are mapped in part and cannot be unmapped, which are in use until
+    /// this process ends.
+    regions: HashSet<u64>,
+    /// By offset in the window.
+    live: HashMap<u64, Live>,
+    /// Runs of all of them.
+    runs: usize,
+}
+
 /// See the module's documentation.
 pub struct Remote {
     pub control: Arc<Control>,
@@ -168,7 +182,7 @@ pub struct Remote {
     pub files: Arc<[OwnedFd]>,
     pub ground: Ground,
     pub window: Arc<Window>,
-    live: Mutex<HashMap<u64, Live>>,
+    mapped: Mutex<Mapped>,
     /// The program has failed to answer once: what it says later could be meant for another question.
     broken: AtomicBool,
 }
@@ -191,7 +205,7 @@ impl Remote {
             files,
             ground,
             window,
-            live: Mutex::default(),
+            mapped: Mutex::default(),
             broken: AtomicBool::new(false),
         }
     }
@@ -222,24 +236,73 @@ impl Remote {
         Ok(grown.region)
     }
 
+    /// Maps a region that the program has named; any thread may be at it.
+    ///
+    /// The daemon holds one use per region and drops it at the first `done`: so that is said once, when nothing of the region is mapped here. A program
+    /// that names a region a second time would otherwise keep memory mapped that its kernel has given to somebody else.
     fn map_region(&self, region: u64, offset: u64, len: u64) -> io::Result<()> {
-        let runs = self.regions.ask(&self.channel, region, len)?;
-        self.ground.map(self.window.address() + offset, &self.files, &runs)?;
-        // SAFETY: mapped just now, and until `unmap`, which takes the piece out first.
-        unsafe { self.window.add_piece(offset, len) }.map_err(io::Error::other)?;
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(offset, Live { region, runs });
+        if !self.mapped().regions.insert(region) {
+            return Err(io::Error::other("the region is mapped already"));
+        }
+        let runs = match self.regions.ask(&self.channel, region, len, MAX_RUNS) {
+            Ok(runs) => runs,
+            Err(error) => {
+                self.done(region);
+                return Err(error);
+            }
+        };
+        let room = {
+            let mut mapped = self.mapped();
+            mapped.runs += runs.len();
+            mapped.runs <= MAX_RUNS
+        };
+        if !room {
+            self.unmapped(region, &runs, true);
+            let text = format!("more than {MAX_RUNS} pieces with those of other regions");
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+        }
+        let address = self.window.address() + offset;
+        if let Err(error) = self.ground.map(address, &self.files, &runs) {
+            self.unmapped(region, &runs, !error.stuck);
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, error));
+        }
+        // SAFETY: mapped just now, and until `forget`, which takes the piece out first.
+        if let Err(error) = unsafe { self.window.add_piece(offset, len) } {
+            self.unmapped(region, &runs, self.ground.unmap(address, &runs));
+            return Err(io::Error::other(error));
+        }
+        self.mapped().live.insert(offset, Live { region, runs });
         Ok(())
     }
 
     /// Unmaps what is mapped at an offset; whether there was something.
     fn forget(&self, offset: u64) -> bool {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&offset);
+        let live = self.mapped().live.remove(&offset);
         let Some(live) = live else { return false };
         // SAFETY: the callers say that nothing uses it: no lane has its block in a part that is given back, nor in what is lent.
         unsafe { self.window.remove_piece(offset) };
-        self.ground.unmap(self.window.address() + offset, &live.runs);
-        Regions::done(&self.channel, live.region);
+        let all = self.ground.unmap(self.window.address() + offset, &live.runs);
+        self.unmapped(live.region, &live.runs, all);
         true
+    }
+
+    /// A region is no longer mapped, or (not `all`) stays so in part.
+    fn unmapped(&self, region: u64, runs: &[Run], all: bool) {
+        if all {
+            self.mapped().runs -= runs.len();
+            self.done(region);
+        }
+    }
+
+    /// Nothing of the region is mapped.
+    fn done(&self, region: u64) {
+        Regions::done(&self.channel, region);
+        // Last: whoever asks for it again does so after the daemon has been told.
+        self.mapped().regions.remove(&region);
+    }
+
+    fn mapped(&self) -> MutexGuard<'_, Mapped> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_program(&self, offset: u64) {
@@ -255,7 +318,6 @@ impl Source for Remote {
         let region = self.ask_program(offset, len)?;
         self.map_region(region, offset, len).map_err(|error| {
             tracing::warn!(%error, region, len, "memory that the program gave cannot be used");
-            Regions::done(&self.channel, region);
             self.tell_program(offset);
             Status::OUT_OF_MEMORY
         })
@@ -270,8 +332,10 @@ impl Source for Remote {
     fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult {
         self.map_region(region, offset, len).map_err(|error| {
             tracing::info!(%error, region, len, "memory that the program lends cannot be used");
-            Regions::done(&self.channel, region);
-            Status::INVALID_VALUE
+            match error.kind() {
+                io::ErrorKind::OutOfMemory => Status::OUT_OF_MEMORY,
+                _ => Status::INVALID_VALUE,
+            }
         })
     }
 
@@ -339,9 +403,9 @@ mod tests {
         let (daemon, fd) = Channel::pair().unwrap();
         let channel = Channel::new(fd);
         std::thread::scope(|scope| {
-            let first = scope.spawn(|| regions.ask(&channel, 5, 4096));
+            let first = scope.spawn(|| regions.ask(&channel, 5, 4096, 1));
             assert!(matches!(daemon.receive().unwrap(), Some((ToDaemon::Region(5), None))));
-            assert!(regions.ask(&channel, 5, 4096).is_err());
+            assert!(regions.ask(&channel, 5, 4096, 1).is_err());
             // The answer to nobody's question.
             regions.answer(6, None);
             regions.answer(5, None);
