@@ -81,7 +81,7 @@ fn programs(kills: u64) -> Result<()> {
     let mut neighbour = Running::start("steady")?;
     neighbour.expect("working")?;
     let attacks = hostile::run()?;
-    println!("@ attacks: {attacks}");
+    println!("@ attacks {attacks}");
     drop(neighbour.child.stdin.take());
     ensure!(neighbour.line()?.ends_with(" rounds"), "the neighbour has done nothing");
     neighbour.expect("PASS")?;
@@ -116,7 +116,7 @@ fn programs(kills: u64) -> Result<()> {
     works()?;
     wait_for("return of all pages", || Ok(watcher.status()?.user_bytes == 0))?;
     println!(
-        "@ killed {kills} programs, {held} with pages in use afterwards, all back within {} ms",
+        "@ killed {kills} programs killed, {held} with pages in use afterwards, all back within {} ms",
         slowest.as_millis()
     );
     // The host looks, and ends this machine while a program copies.

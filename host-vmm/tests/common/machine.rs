@@ -259,7 +259,18 @@ pub struct Program {
     /// All of its memory.
     pub extents: Vec<Vec<Extent>>,
     /// Addresses of the window: unmapped when this is dropped, so lanes go first.
-    _reservation: Reservation,
+    reservation: Option<Reservation>,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // A failed test's other threads may still have lanes.
+        if std::thread::panicking()
+            && let Some(reservation) = self.reservation.take()
+        {
+            reservation.leak();
+        }
+    }
 }
 
 /// The first region that no other program of this process has.
@@ -302,7 +313,7 @@ impl Program {
             address,
             parts: HashMap::new(),
             extents: Vec::new(),
-            _reservation: reservation,
+            reservation: Some(reservation),
         }
     }
 

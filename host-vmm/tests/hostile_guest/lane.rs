@@ -294,12 +294,12 @@ fn flip(window: &Window, place: LanePlacement, seed: u64, stop: &AtomicBool) -> 
             4..=9 => (place.request_ring(), u64::from(place.request_ring_len)),
             _ => (place.staging(), 8192.min(u64::from(place.staging_len))),
         };
-        let word = window.word(start + (numbers.next() % len & !7)).unwrap();
+        let word = window.word(start + ((numbers.next() % len) & !7)).unwrap();
         word.fetch_xor(1 << (numbers.next() % 64), Ordering::Relaxed);
         flipped += 1;
         // Now in bursts, now after a request has gone through.
         if number >> 60 == 0 {
-            std::thread::sleep(Duration::from_micros(number >> 32 & 0x1ff));
+            std::thread::sleep(Duration::from_micros((number >> 32) & 0x1ff));
         }
     }
     flipped
