@@ -82,6 +82,21 @@ impl CpuBackend {
         self.after_wait(call, &target.live)
     }
 
+    /// A copy from or to memory that the program lends (region, its length, offset in it); it has been carried out when this returns. `ends`: destination and source,
+    /// given the address of that memory.
+    pub(super) fn lent(
+        &self,
+        call: &mut Call<'_>,
+        (region, region_len, offset): (u64, u64, u64),
+        len: u64,
+        stream: u64,
+        ends: impl FnOnce(u64) -> (u64, u64),
+    ) -> CuResult {
+        let lent = call.session.window.lend(region, region_len)?;
+        let (dst, src) = ends(lent.address(offset, len)?);
+        self.stage(call, dst, src, Rows { width: len, height: 1, dst_pitch: len, src_pitch: len }, stream)
+    }
+
     /// A fill, not waited for.
     pub(super) fn fill(&self, call: &Call<'_>, area: Area, value: Value, stream: u64) -> CuResult {
         let target = self.target(call, stream)?;

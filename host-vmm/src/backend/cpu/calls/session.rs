@@ -341,11 +341,8 @@ impl InternalCalls for CpuBackend {
         len: u64,
         stream: u64,
     ) -> CuResult {
-        let lent = call.session.window.lend(region, region_len)?;
-        let src = lent.address(offset, len)?;
         call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
-        let rows = Rows { width: len, height: 1, dst_pitch: len, src_pitch: len };
-        self.stage(call, dst, src, rows, stream)
+        self.lent(call, (region, region_len, offset), len, stream, |host| (dst, host))
     }
 
     fn lent_out(
@@ -358,11 +355,8 @@ impl InternalCalls for CpuBackend {
         len: u64,
         stream: u64,
     ) -> CuResult {
-        let lent = call.session.window.lend(region, region_len)?;
-        let dst = lent.address(offset, len)?;
         call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
-        let rows = Rows { width: len, height: 1, dst_pitch: len, src_pitch: len };
-        self.stage(call, dst, src, rows, stream)
+        self.lent(call, (region, region_len, offset), len, stream, |host| (host, src))
     }
 
     fn stage_in(
