@@ -61,7 +61,11 @@ pub fn program(sample: &Sample, variant: Variant) -> PathBuf {
 
 /// The program and the files that lie beside it for its use.
 pub fn files(sample: &Sample, variant: Variant) -> Vec<PathBuf> {
-    let program = program(sample, variant);
+    files_of(sample, program(sample, variant))
+}
+
+/// A program of this sample, wherever it lies, and the files that lie beside it for its use.
+pub fn files_of(sample: &Sample, program: PathBuf) -> Vec<PathBuf> {
     let data: Vec<PathBuf> = sample.data.iter().map(|data| program.with_file_name(data_name(data))).collect();
     std::iter::once(program).chain(data).collect()
 }

@@ -3,8 +3,10 @@
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::items;
 use crate::gpu::Leg;
+
+/// The ratio that is wanted of a figure.
+pub type Targets = fn(&str) -> Option<f64>;
 
 /// One line of a program's output: a value, or why there is none.
 #[derive(Clone, Debug, Deserialize)]
@@ -73,8 +75,8 @@ impl Figure {
     }
 
     /// The ratio that is wanted, as text, and whether it is reached.
-    pub fn target(&self) -> Option<(String, Option<bool>)> {
-        let target = items::target(&self.name)?;
+    pub fn target(&self, targets: Targets) -> Option<(String, Option<bool>)> {
+        let target = targets(&self.name)?;
         let lower = self.better == "lower";
         let text = format!("{} {target}", if lower { "<=" } else { ">=" });
         let met =
@@ -145,6 +147,7 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::items;
 
     #[test]
     fn figures_of_two_legs_meet() -> Result<()> {
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(figures.all.len(), 2);
         let ratio = figures.all[0].ratio().context("no ratio")?;
         assert_eq!(ratio, Ratio { median: 2.5 / 3.0, min: 0.5, max: 1.5 });
-        assert_eq!(figures.all[0].target(), Some(("<= 1.3".to_owned(), Some(true))));
+        assert_eq!(figures.all[0].target(items::target), Some(("<= 1.3".to_owned(), Some(true))));
         assert_eq!(figures.all[1].error(Leg::Shim), Some("cuGraphLaunch: 801"));
         assert!(figures.add_output("launch", Leg::Shim, "{\"name\": 3}").is_err());
         Ok(())

@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::json;
 
 use super::Args;
-use super::figures::{Figure, Figures};
+use super::figures::{Figure, Figures, Targets};
 use super::items::{self, ITEMS, Item, Start};
 use crate::gpu::{self, Daemon, Leg, Setup};
 use crate::manifest::BENCHMARKS;
@@ -146,7 +146,7 @@ fn report(args: &Args, setup: &Setup, figures: &Figures, skipped: &Skipped) -> R
             .all
             .iter()
             .map(|figure| {
-                let target = figure.target();
+                let target = figure.target(items::target);
                 json!({
                     "figure": figure,
                     "ratio": figure.ratio(),
@@ -165,20 +165,25 @@ fn report(args: &Args, setup: &Setup, figures: &Figures, skipped: &Skipped) -> R
         "{device}; {} rounds, medians; ratio = shim / native, with its extremes over the rounds",
         args.rounds
     );
-    println!("{}", table(&figures.all));
-    let targets: Vec<bool> = figures.all.iter().filter_map(|figure| figure.target()?.1).collect();
-    println!("targets: {} of {} met", targets.iter().filter(|met| **met).count(), targets.len());
+    print_table(&figures.all, "shim", items::target);
     for (item, reason) in skipped {
         println!("skipped: {item}: {reason}");
     }
     Ok(())
 }
 
-fn table(figures: &[Figure]) -> Table {
+/// Prints figures and how many have reached what is wanted; `shim` names the leg that is not native.
+pub fn print_table(figures: &[Figure], shim: &str, targets: Targets) {
+    println!("{}", table(figures, shim, targets));
+    let met: Vec<bool> = figures.iter().filter_map(|figure| figure.target(targets)?.1).collect();
+    println!("targets: {} of {} met", met.iter().filter(|met| **met).count(), met.len());
+}
+
+fn table(figures: &[Figure], shim: &str, targets: Targets) -> Table {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["figure", "unit", "native", "shim", "ratio", "min..max", "target", "met"]);
+    table.set_header(["figure", "unit", "native", shim, "ratio", "min..max", "target", "met"]);
     for figure in figures {
         let value = |leg| match (figure.median(leg), figure.error(leg)) {
             (Some(value), _) => number(value),
@@ -186,7 +191,7 @@ fn table(figures: &[Figure]) -> Table {
             (None, None) => "-".to_owned(),
         };
         let ratio = figure.ratio();
-        let target = figure.target();
+        let target = figure.target(targets);
         table.add_row([
             Cell::new(&figure.name),
             Cell::new(&figure.unit),

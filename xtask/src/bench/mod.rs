@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: what driver calls cost through the whole stack; with `--gpu`, benchmark programs natively and through it.
 
 mod calls;
-mod figures;
-mod gpu;
-mod items;
+pub mod figures;
+pub mod gpu;
+pub mod items;
 mod profile;
 
 use std::process::ExitCode;

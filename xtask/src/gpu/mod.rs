@@ -86,11 +86,20 @@ impl Setup {
                 (host, None)
             }
         };
+        let python = options.python.clone();
+        Ok(Self { python, ..Self::at(host, prebuilt, backend)? })
+    }
+
+    /// With a host program that is there, the shim beside it, and perhaps a folder of programs that are built.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub fn at(host: PathBuf, prebuilt: Option<PathBuf>, backend: &str) -> Result<Self> {
         ensure!(host.is_file(), "no {}", host.display());
         let names = ["libcuda.so.1", "libcuda.so"];
         let shim = names.iter().map(|name| host.with_file_name(name)).find(|path| path.is_file());
         let shim = shim.with_context(|| format!("no libcuda.so.1 beside {}", host.display()))?;
-        Ok(Self { host, shim, backend: backend.to_owned(), python: options.python.clone(), prebuilt })
+        Ok(Self { host, shim, backend: backend.to_owned(), python: "python3".into(), prebuilt })
     }
 
     /// Where the program of a sample lies: in the prebuilt folder if it is there, else in `samples/build`.
@@ -100,17 +109,28 @@ impl Setup {
         carried.filter(|path| path.is_file()).unwrap_or_else(|| nvcc::program(sample, variant))
     }
 
+    /// The program of a sample and the files beside it.
+    pub fn files(&self, sample: &Sample, variant: Variant) -> Vec<PathBuf> {
+        nvcc::files_of(sample, self.program(sample, variant))
+    }
+
     /// The legs that this backend has: only the GPU can also be reached without the shim.
     pub fn legs(&self) -> &'static [Leg] {
         if self.backend == "cpu" { &[Leg::Shim] } else { &[Leg::Native, Leg::Shim] }
     }
 
-    /// `program` on `leg`, with a daemon for the leg that needs one.
-    pub fn command(&self, program: &Path, leg: Leg, daemon: &Daemon) -> Command {
+    /// `program` with the library that this machine has.
+    pub fn native(program: &Path) -> Command {
         let mut command = Command::new(program);
         for name in SETTINGS {
             command.env_remove(name);
         }
+        command
+    }
+
+    /// `program` on `leg`, with a daemon for the leg that needs one.
+    pub fn command(&self, program: &Path, leg: Leg, daemon: &Daemon) -> Command {
+        let mut command = Self::native(program);
         if leg == Leg::Shim {
             // For this program alone: the daemon has to find the real library.
             command.env("LD_LIBRARY_PATH", before(&daemon.library_dir(), "LD_LIBRARY_PATH"));

@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::manifest::{BEHAVIOUR, BENCHMARKS, LIBRARIES, MULTI, SAMPLES, Sample};
 use crate::toolkit::{Choice, Toolkit};
-use crate::{nvcc, workspace};
+use crate::{nvcc, vm, workspace};
 
 #[derive(Parser)]
 pub struct Args {
@@ -18,6 +18,12 @@ pub struct Args {
     /// Where nvcc comes from
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     toolkit: Choice,
+    /// A host-vmm that is built already, with the shim beside it
+    #[arg(long, value_name = "PATH")]
+    host: Option<PathBuf>,
+    /// Also what `vm samples` and `vm bench` need: QEMU, a stock kernel, the broker module for it
+    #[arg(long)]
+    vm: bool,
 }
 
 /// All programs that the GPU tasks run.
@@ -26,12 +32,20 @@ pub fn programs() -> Vec<&'static Sample> {
 }
 
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let host = workspace::build_host()?;
+    let host = match &args.host {
+        Some(path) => path.clone(),
+        None => workspace::build_host()?,
+    };
     nvcc::build(&Toolkit::ensure(args.toolkit)?, &programs())?;
     fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
     strip(&host, &args.dir.join("host-vmm"))?;
     strip(&host.with_file_name("libcuda.so"), &args.dir.join("libcuda.so.1"))?;
     strip(&std::env::current_exe().context("cannot find this program")?, &args.dir.join("xtask"))?;
+    if args.vm {
+        for (name, bytes) in vm::pack(&args.dir)? {
+            println!("{}: {name}: {:.1} MiB", args.dir.display(), bytes as f64 / f64::from(1 << 20));
+        }
+    }
     let built = workspace::root().join("samples/build");
     let mut bytes = 0;
     for folder in ["static", "shared", "static/bench", "static/behaviour", "static/libraries", "static/multi"]
@@ -43,7 +57,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// Copies a program without its debug information, which is most of it.
-fn strip(from: &Path, to: &Path) -> Result<()> {
+pub fn strip(from: &Path, to: &Path) -> Result<()> {
     let stripped = Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(from).status();
     if !stripped.is_ok_and(|status| status.success()) {
         fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;

@@ -1,7 +1,7 @@
 //! `cargo xtask test --gpu`: the tests that need a GPU, each natively and through the shim.
 
 mod checks;
-mod matrix;
+pub mod matrix;
 mod multi;
 mod sections;
 mod tenant;

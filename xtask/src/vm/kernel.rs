@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::stage;
 use crate::debian::{self, Release};
 
 /// A kernel with its modules.
@@ -44,6 +45,29 @@ impl Kernel {
         let vmlinuz = if beside.is_file() { beside } else { root.find("boot", "vmlinuz-", "")? };
         let vmlinux = unpacked(&vmlinuz, &version)?.unwrap_or_else(|| vmlinuz.clone());
         Ok(Self { version, vmlinuz, vmlinux, modules })
+    }
+
+    /// As [`Kernel::pack`] has left it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn carried(dir: &Path) -> Result<Self> {
+        let version = dir.join("version");
+        let version = fs::read_to_string(&version).with_context(|| version.display().to_string())?;
+        let image = dir.join("vmlinux");
+        ensure!(image.is_file(), "no {}", image.display());
+        Ok(Self { version, vmlinuz: image.clone(), vmlinux: image, modules: dir.join("modules") })
+    }
+
+    /// Puts what a guest needs of it into a folder.
+    ///
+    /// # Errors
+    /// A file cannot be copied.
+    pub fn pack(&self, dir: &Path) -> Result<()> {
+        stage::copy(&self.vmlinux, &dir.join("vmlinux"))?;
+        stage::copy_modules(&self.modules, &dir.join("modules"))?;
+        let version = dir.join("version");
+        fs::write(&version, &self.version).with_context(|| version.display().to_string())
     }
 }
 

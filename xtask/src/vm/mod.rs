@@ -8,6 +8,9 @@
 //! | hostile | programs in a guest that do what they should not, and ends without warning: of programs, of the daemon, of the machine | a Debian mirror, nvcc |
 //! | samples | the sample programs in guests, against the daemon | a Debian mirror, nvcc |
 //!
+//! On a machine with a GPU and without all that, `samples` takes everything from a folder that `cargo xtask pack --vm` has made ([`parts`]); `bench` measures
+//! there, or here, how copies and launches of a guest compare with those of the machine.
+//!
 //! What a machine cannot do is `skipped: reason`.
 
 mod cpio;
@@ -18,6 +21,7 @@ pub mod kernel;
 mod machine;
 mod nested;
 mod outer;
+mod parts;
 pub mod qemu;
 mod report;
 mod samples;
@@ -53,6 +57,8 @@ enum Test {
     Hostile(HostileArgs),
     /// The sample programs in guests
     Samples(SamplesArgs),
+    /// Copies and launches from inside of a guest, beside the same program on this machine
+    Bench(samples::bench::Args),
     /// All of them
     All(NestedArgs),
 }
@@ -120,6 +126,20 @@ struct HostileArgs {
     verbose: bool,
 }
 
+/// With what tests and benchmarks run.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct With {
+    /// A host-vmm that is built already, with the shim beside it
+    #[arg(long, value_name = "PATH")]
+    host: Option<PathBuf>,
+    /// A folder of `cargo xtask pack --vm`: nothing is built or fetched
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    prebuilt: Option<PathBuf>,
+    /// Which backend the daemon has: cpu, cuda or auto [default: cpu; of the benchmark: cuda]
+    #[arg(long)]
+    backend: Option<String>,
+}
+
 #[derive(clap::Args)]
 struct SamplesArgs {
     /// Whose stock kernel runs
@@ -134,9 +154,8 @@ struct SamplesArgs {
     /// Run this sample only (may be given several times)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// A host-vmm that is built already, with the shim beside it
-    #[arg(long, value_name = "PATH")]
-    host: Option<PathBuf>,
+    #[command(flatten)]
+    with: With,
     /// Time limit for each program, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
@@ -195,6 +214,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Test::Tcg(args) => print(&run_tcg(args)?),
         Test::Hostile(args) => print(&run_hostile(args)?),
         Test::Samples(args) => run_samples(args)?,
+        Test::Bench(args) => return samples::bench::run(args),
         Test::All(args) => run_all(args)?,
     };
     println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
@@ -224,7 +244,7 @@ pub fn gate(host: &Path) -> Result<Counts> {
             leg: vec![leg],
             variant,
             only: Vec::new(),
-            host: Some(host.to_owned()),
+            with: With { host: Some(host.to_owned()), ..With::default() },
             timeout: 120,
             machine_timeout: 1200,
             verbose: false,
@@ -247,6 +267,14 @@ pub fn gate(host: &Path) -> Result<Counts> {
         verbose: false,
     })?));
     Ok(counts)
+}
+
+/// Puts what the legs of QEMU alone need into a folder of `cargo xtask pack`.
+///
+/// # Errors
+/// Something cannot be fetched, built or copied.
+pub fn pack(dir: &Path) -> Result<Vec<(&'static str, u64)>> {
+    parts::Parts::Here(KernelOf::Debian12.release()).pack(dir)
 }
 
 fn run_all(args: &NestedArgs) -> Result<Counts> {
@@ -273,7 +301,7 @@ fn run_all(args: &NestedArgs) -> Result<Counts> {
         leg: Vec::new(),
         variant: None,
         only: Vec::new(),
-        host: None,
+        with: With::default(),
         timeout: 120,
         machine_timeout: args.timeout.max(1800),
         verbose: args.verbose,
@@ -302,7 +330,9 @@ fn run_samples(args: &SamplesArgs) -> Result<Counts> {
         legs,
         variants: &variants,
         only: &args.only,
-        host: args.host.as_deref(),
+        host: args.with.host.as_deref(),
+        prebuilt: args.with.prebuilt.as_deref(),
+        backend: args.with.backend.as_deref().unwrap_or(samples::CPU),
         limit: Duration::from_secs(args.timeout),
         machine_limit: Duration::from_secs(args.machine_timeout),
         verbose: args.verbose,

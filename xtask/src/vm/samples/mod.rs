@@ -3,20 +3,22 @@
 //! A leg is a way from a program to the daemon. All programs of a leg run in one machine, one after the other: starting a machine costs more than most of
 //! them. What a leg cannot run is what the column of the sample matrix ([`crate::test_matrix`]) that has the same means cannot run.
 
+pub mod bench;
 mod nested;
 mod programs;
 mod tcg;
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use super::kernel::Kernel;
-use super::qemu::Qemu;
+use super::parts::Parts;
 use crate::debian::Release;
+use crate::gpu::{self, Setup};
 use crate::manifest::Sample;
 use crate::nvcc::{self, Variant};
 use crate::progress::Progress;
@@ -26,6 +28,9 @@ use crate::toolkit::{Choice, Toolkit};
 use crate::{samples, workspace};
 use programs::Program;
 
+/// The backend that needs no device.
+pub const CPU: &str = "cpu";
+
 /// What to run, and with what.
 pub struct Options<'a> {
     pub release: Release,
@@ -33,6 +38,10 @@ pub struct Options<'a> {
     pub variants: &'a [Variant],
     pub only: &'a [String],
     pub host: Option<&'a Path>,
+    /// A folder of `cargo xtask pack --vm`: nothing is built or fetched.
+    pub prebuilt: Option<&'a Path>,
+    /// Of the daemon.
+    pub backend: &'a str,
     /// For one program.
     pub limit: Duration,
     /// For one machine.
@@ -69,9 +78,10 @@ impl Leg {
         }
     }
 
-    /// The column of the matrix with the same means.
-    fn column(self) -> test::Leg {
+    /// The column of the matrix with the same means; a GPU has all that samples need of a backend.
+    fn column(self, backend: &str) -> test::Leg {
         match self {
+            _ if backend != CPU => test::Leg::GpuStatic,
             Self::Unix | Self::TcgModule | Self::Nested => test::Leg::CpuStatic,
             Self::TcgStream | Self::TcgForeign | Self::Vhost => test::Leg::Stream,
         }
@@ -79,10 +89,35 @@ impl Leg {
 }
 
 /// What all legs with a machine need.
-struct Means<'a> {
-    host: &'a Path,
-    shim: &'a Path,
-    options: &'a Options<'a>,
+struct Means {
+    /// Programs, ours and samples.
+    setup: Setup,
+    /// Of the machine.
+    parts: Parts,
+    /// For one program.
+    limit: Duration,
+    machine_limit: Duration,
+}
+
+impl Means {
+    /// Builds what is not there yet.
+    fn new(options: &Options<'_>, chosen: &[&'static Sample]) -> Result<Self> {
+        let prebuilt = options.prebuilt.map(fs::canonicalize).transpose().context("--prebuilt")?;
+        let host = match (&prebuilt, options.host) {
+            (_, Some(path)) => path.to_path_buf(),
+            (Some(dir), None) => dir.join("host-vmm"),
+            (None, None) => workspace::build_host()?,
+        };
+        if prebuilt.is_none() {
+            nvcc::build(&Toolkit::ensure(Choice::Auto)?, chosen)?;
+        }
+        Ok(Self {
+            parts: Parts::new(options.release, prebuilt.as_deref()),
+            setup: Setup::at(host, prebuilt, options.backend)?,
+            limit: options.limit,
+            machine_limit: options.machine_limit,
+        })
+    }
 }
 
 /// What a leg's machine did.
@@ -102,19 +137,13 @@ struct Ran {
 /// Something that all legs need cannot be built.
 pub fn run(options: &Options<'_>) -> Result<Counts> {
     let chosen = samples::select(options.only)?;
-    let host = match options.host {
-        Some(path) => path.to_path_buf(),
-        None => workspace::build_host()?,
-    };
-    let shim = shim(&host)?;
-    nvcc::build(&Toolkit::ensure(Choice::Auto)?, &chosen)?;
-    let means = Means { host: &host, shim: &shim, options };
+    let means = Means::new(options, &chosen)?;
     let mut titles = Vec::new();
     let mut rows: Vec<(String, Vec<Outcome>)> =
         chosen.iter().map(|sample| (sample.name.to_owned(), Vec::new())).collect();
     let mut machines = Counts::default();
     for &leg in options.legs {
-        let cells = match run_leg(leg, &means, &chosen, &mut machines) {
+        let cells = match run_leg(leg, options, &means, &chosen, &mut machines) {
             Ok(cells) => cells,
             Err(error) => {
                 println!("{}: FAIL: {error:#}", leg.title());
@@ -133,40 +162,32 @@ pub fn run(options: &Options<'_>) -> Result<Counts> {
     Ok(counts)
 }
 
-/// The library beside the host program.
-fn shim(host: &Path) -> Result<PathBuf> {
-    let shim = host.with_file_name("libcuda.so");
-    ensure!(shim.is_file(), "no {}", shim.display());
-    Ok(shim)
-}
-
 /// One outcome per sample and variant, sample by sample; a machine that failed is in `machines`.
 fn run_leg(
     leg: Leg,
-    means: &Means<'_>,
+    options: &Options<'_>,
+    means: &Means,
     chosen: &[&'static Sample],
     machines: &mut Counts,
 ) -> Result<Vec<Outcome>> {
-    let options = means.options;
     let all: Vec<Program> = chosen
         .iter()
         .flat_map(|&sample| options.variants.iter().map(move |&variant| Program { sample, variant }))
         .collect();
-    if let Some(reason) = missing(leg) {
+    if let Some(reason) = missing(leg, options) {
         return Ok(vec![Outcome::Skip(reason); all.len()]);
     }
+    let column = leg.column(options.backend);
     if leg == Leg::Unix {
-        return run_unix(means, leg, &all);
+        return run_unix(means, options.backend, &all);
     }
     let runs: Vec<Program> =
-        all.iter().filter(|program| leg.column().lacks(program.sample).is_none()).copied().collect();
+        all.iter().filter(|program| column.lacks(program.sample).is_none()).copied().collect();
     eprintln!("vm: {} programs, {}", runs.len(), leg.title());
-    let kernel = Kernel::of(&options.release)?;
-    let qemu = Qemu::get()?;
     let ran = match leg {
-        Leg::Vhost => nested::run_without_machine(means, &kernel, &qemu, &runs)?,
-        Leg::Nested => nested::run(means, &kernel, &qemu, &runs)?,
-        _ => tcg::run(tcg::leg(leg).context("a leg with a machine")?, means, &kernel, &qemu, &runs)?,
+        Leg::Vhost => nested::run_without_machine(means, &runs)?,
+        Leg::Nested => nested::run(means, &runs)?,
+        _ => tcg::run(tcg::leg(leg).context("a leg with a machine")?, means, &runs)?,
     };
     if options.verbose {
         println!("{}", ran.log);
@@ -174,9 +195,9 @@ fn run_leg(
     println!("{}: {}", leg.title(), ran.note);
     let mut cells = Vec::new();
     for program in &all {
-        cells.push(match leg.column().lacks(program.sample) {
+        cells.push(match column.lacks(program.sample) {
             Some(reason) => Outcome::Skip(reason.to_owned()),
-            None => program.judge(&ran.reports, options.limit)?,
+            None => program.judge(&means.setup, &ran.reports, options.limit)?,
         });
     }
     if let Some(problem) = ran.problem {
@@ -187,27 +208,38 @@ fn run_leg(
     Ok(cells)
 }
 
-/// Why a leg cannot run here.
-fn missing(leg: Leg) -> Option<String> {
+/// Why a leg cannot run here, or not with these options.
+fn missing(leg: Leg, options: &Options<'_>) -> Option<String> {
     let lacks_apt = || Command::new("apt-get").arg("--version").output().is_err();
-    (leg != Leg::Unix && lacks_apt()).then(|| "no apt-get to fetch kernels and QEMU with".into())
+    let reason = match leg {
+        _ if gpu::missing(options.backend).is_some() => gpu::missing(options.backend)?,
+        Leg::TcgStream | Leg::TcgModule if options.prebuilt.is_some() => return None,
+        _ if options.prebuilt.is_some() => "not carried",
+        Leg::Vhost | Leg::Nested if options.backend != CPU => "no GPU in the outer machine",
+        Leg::Unix => return None,
+        _ if lacks_apt() => "no apt-get to fetch kernels and QEMU with",
+        _ => return None,
+    };
+    Some(reason.to_owned())
 }
 
 /// As in the sample matrix.
-fn run_unix(means: &Means<'_>, leg: Leg, programs: &[Program]) -> Result<Vec<Outcome>> {
-    let progress = Progress::new(leg.title(), programs.len());
+fn run_unix(means: &Means, backend: &str, programs: &[Program]) -> Result<Vec<Outcome>> {
+    let progress = Progress::new(Leg::Unix.title(), programs.len());
     let mut cells = Vec::new();
     for (position, program) in programs.iter().enumerate() {
-        if let Some(reason) = leg.column().lacks(program.sample) {
+        if let Some(reason) = Leg::Unix.column(backend).lacks(program.sample) {
             cells.push(Outcome::Skip(reason.to_owned()));
             continue;
         }
         progress.step(position, program.sample.name);
-        let column = match program.variant {
-            Variant::Static => test::Leg::CpuStatic,
-            Variant::Shared => test::Leg::CpuShared,
+        let column = match (program.variant, backend) {
+            (Variant::Static, CPU) => test::Leg::CpuStatic,
+            (Variant::Shared, CPU) => test::Leg::CpuShared,
+            (Variant::Static, _) => test::Leg::GpuStatic,
+            (Variant::Shared, _) => test::Leg::GpuShared,
         };
-        cells.push(test_matrix::run_cell(means.host, program.sample, column, None, means.options.limit)?);
+        cells.push(test_matrix::run_cell(&means.setup.host, program.sample, column, None, means.limit)?);
     }
     progress.finish(&format!("{} programs run", programs.len()));
     Ok(cells)

@@ -10,10 +10,9 @@ use super::{Means, Ran};
 use crate::vm::kernel::Kernel;
 use crate::vm::machine::FAST;
 use crate::vm::outer::Outer;
-use crate::vm::qemu::Qemu;
 use crate::vm::report::{self, Report};
 use crate::vm::stage;
-use crate::{debian, kmod, workspace};
+use crate::{debian, workspace};
 
 /// The outer machine has the programs twice, as files and in the inner machine's memory.
 const OUTER_MEMORY: &str = "4G";
@@ -26,31 +25,27 @@ const SHIM: &str = "l2/shim/libcuda.so.1";
 const MODULE: &str = "l2/cuda_broker.ko";
 
 /// Runs the programs in one inner machine.
-pub fn run(means: &Means<'_>, kernel: &Kernel, qemu: &Qemu, programs: &[Program]) -> Result<Ran> {
-    let outer = Outer::stage(means.host, kernel)?;
-    programs::stage(programs, means.shim, means.options.limit, &outer.root().join("l2/samples"))?;
-    stage::copy(means.shim, &outer.root().join(SHIM))?;
-    kmod::build_core()?;
-    stage::copy(&kmod::build(&means.options.release)?.path, &outer.root().join(MODULE))?;
+pub fn run(means: &Means, programs: &[Program]) -> Result<Ran> {
+    let kernel = means.parts.kernel()?;
+    let outer = Outer::stage(&means.setup.host, &kernel)?;
+    programs::stage(programs, means, &outer.root().join("l2/samples"))?;
+    stage::copy(&means.setup.shim, &outer.root().join(SHIM))?;
+    stage::copy(&means.parts.module()?, &outer.root().join(MODULE))?;
     let (shim, module) = (format!("/{SHIM}"), format!("/{MODULE}"));
     let mut words = vec!["/usr/bin/host-vmm", "boot", "--backend", "cpu", "--modules", "/l2/modules"];
     words.extend(["--kernel", "/l2/vmlinux", "--root", "/l2/samples", "--shim", &shim, "--module", &module]);
     words.extend(["--memory", INNER_MEMORY, "--channel", "vsock", "--append", FAST]);
     words.extend(["--", PROBE, "cases", CASES]);
-    finish(means, kernel, qemu, programs, &outer, words)
+    finish(means, &kernel, programs, &outer, words)
 }
 
 /// Runs the programs in the outer machine, as those of a guest that is a process.
-pub fn run_without_machine(
-    means: &Means<'_>,
-    kernel: &Kernel,
-    qemu: &Qemu,
-    programs: &[Program],
-) -> Result<Ran> {
-    let outer = Outer::stage(means.host, kernel)?;
+pub fn run_without_machine(means: &Means, programs: &[Program]) -> Result<Ran> {
+    let kernel = means.parts.kernel()?;
+    let outer = Outer::stage(&means.setup.host, &kernel)?;
     let root = outer.root();
-    programs::stage(programs, means.shim, means.options.limit, &root)?;
-    stage::copy(means.shim, &root.join(SHIM))?;
+    programs::stage(programs, means, &root)?;
+    stage::copy(&means.setup.shim, &root.join(SHIM))?;
     let guest = build_guest()?;
     stage::copy(&guest, &root.join("usr/bin/vhost_guest"))?;
     stage::copy_libraries(&[guest], &root)?;
@@ -59,7 +54,7 @@ pub fn run_without_machine(
         "host-vmm serve --backend cpu --listen vsock:17237 --allow-cid 42 & \
          LD_LIBRARY_PATH=/l2/shim exec vhost_guest 42 17237 -- {PROBE} cases {CASES}"
     );
-    finish(means, kernel, qemu, programs, &outer, vec!["/bin/sh", "-c", &script])
+    finish(means, &kernel, programs, &outer, vec!["/bin/sh", "-c", &script])
 }
 
 fn build_guest() -> Result<PathBuf> {
@@ -71,16 +66,15 @@ fn build_guest() -> Result<PathBuf> {
 
 /// Runs a command line in the outer machine that has `probe cases` run the programs.
 fn finish(
-    means: &Means<'_>,
+    means: &Means,
     kernel: &Kernel,
-    qemu: &Qemu,
     programs: &[Program],
     outer: &Outer<'_>,
     words: Vec<&str>,
 ) -> Result<Ran> {
-    let limit = means.options.machine_limit;
+    let limit = means.machine_limit;
     let command = report::Command { name: CASE, limit, words };
-    let ended = outer.run(qemu, &[command], OUTER_MEMORY, limit)?;
+    let ended = outer.run(&means.parts.qemu()?, &[command], OUTER_MEMORY, limit)?;
     let inner = Report::of(&ended.console, CASE);
     let problem = ended.problem.or_else(|| {
         (inner.code() != Some(0)).then(|| {

@@ -8,12 +8,10 @@ use anyhow::{Context, Result};
 
 use super::programs::{self, CASES, PROBE, Program};
 use super::{Leg, Means, Ran};
+use crate::process;
 use crate::vm::helpers::{self, Helpers};
-use crate::vm::kernel::Kernel;
 use crate::vm::machine::Machine;
-use crate::vm::qemu::Qemu;
 use crate::vm::tcg::damage;
-use crate::{kmod, process};
 
 /// What sets one such leg apart. In texts, `{dir}` is a directory of this run.
 pub struct TcgLeg {
@@ -29,8 +27,8 @@ pub struct TcgLeg {
     append: &'static str,
 }
 
-/// Guest memory, in a file that the daemon can map; most of it is for the programs' files, which are in memory.
-const MEMORY: &str = "1536M";
+/// Guest memory; most of it is for the programs' files, which are in memory.
+pub const MEMORY_MIB: u64 = 1536;
 /// In `{dir}`: where the back end of the vsock listens.
 const VHOST: &str = "vhost";
 /// The kernel's warnings are to be seen.
@@ -44,7 +42,7 @@ const FOREIGN: TcgLeg = TcgLeg {
     append: SHOW_WARNINGS,
 };
 
-const MODULE: TcgLeg = TcgLeg {
+pub const MODULE: TcgLeg = TcgLeg {
     daemon: &["--guest", "vhost-user={dir}/vhost,cid=3"],
     ready: "{dir}/vhost",
     back_end: false,
@@ -65,60 +63,45 @@ pub fn leg(leg: Leg) -> Option<&'static TcgLeg> {
 }
 
 /// Runs the programs in one machine.
-pub fn run(
-    leg: &TcgLeg,
-    means: &Means<'_>,
-    kernel: &Kernel,
-    qemu: &Qemu,
-    programs: &[Program],
-) -> Result<Ran> {
-    let options = means.options;
+pub fn run(leg: &TcgLeg, means: &Means, programs: &[Program]) -> Result<Ran> {
     let scratch =
         tempfile::Builder::new().prefix("vm-samples-").tempdir().context("a temporary directory")?;
-    let at = scratch.path();
-    programs::stage(programs, means.shim, options.limit, &at.join("root"))?;
-    // Guest memory belongs into memory; the size is reserved nowhere.
-    let ram = tempfile::Builder::new()
-        .prefix("guest-ram-")
-        .tempfile_in("/dev/shm")
-        .context("a file in /dev/shm")?;
-    let (shim, ram) = (means.shim.display().to_string(), ram.path().display().to_string());
-    let mut arguments =
-        vec!["--cpus", "2", "--memory", MEMORY, "--memory-file", ram.as_str(), "--shim", shim.as_str()];
-    let module = if leg.module {
-        kmod::build_core()?;
-        Some(kmod::build(&options.release)?.path.display().to_string())
-    } else {
-        None
-    };
+    programs::stage(programs, means, &scratch.path().join("root"))?;
+    let mut ran = run_staged(leg, means, scratch.path(), MEMORY_MIB)?;
+    ran.note = format!("{} programs, {}", programs.len(), ran.note);
+    Ok(ran)
+}
+
+/// Has `probe cases` run what `root` in the directory `at` says, in one machine.
+pub fn run_staged(leg: &TcgLeg, means: &Means, at: &Path, memory_mib: u64) -> Result<Ran> {
+    let (kernel, qemu) = (means.parts.kernel()?, means.parts.qemu()?);
+    let (shim, memory) = (means.setup.shim.display().to_string(), format!("{memory_mib}M"));
+    // Guest memory is a memfd of QEMU, which passes it on: no file system has to have room for it.
+    let mut arguments = vec!["--cpus", "2", "--memory", &memory, "--shim", shim.as_str()];
+    let module = if leg.module { Some(means.parts.module()?.display().to_string()) } else { None };
     arguments.extend(module.iter().flat_map(|module| ["--module", module.as_str()]));
 
     let mut helpers = Helpers::default();
     let log = at.join("daemon.log");
-    start_daemon(leg, means.host, &mut helpers, at, &log)?;
+    start_daemon(leg, means, &mut helpers, at, &log)?;
     if leg.back_end {
         helpers::start_back_end(&mut helpers, at)?;
     }
     let machine = Machine {
-        host: means.host,
-        kernel,
+        host: &means.setup.host,
+        kernel: &kernel,
         scratch: at,
         arguments: &arguments,
         append: leg.append,
         vsock: Some(&at.join(VHOST)),
         program: &[PROBE, "cases", CASES],
-        limit: options.machine_limit,
+        limit: means.machine_limit,
     };
-    let ended = machine.run(qemu)?;
+    let ended = machine.run(&qemu)?;
     // The daemon says what it has done when it ends.
     drop(helpers);
     let found = damage(&ended.console).map(|line| format!("  the kernel says: {line}\n"));
-    let note = format!(
-        "kernel {}, {} programs, {:.0} s in all",
-        kernel.version,
-        programs.len(),
-        ended.elapsed.as_secs_f64()
-    );
+    let note = format!("kernel {}, {:.0} s in all", kernel.version, ended.elapsed.as_secs_f64());
     let daemon = fs::read_to_string(&log).unwrap_or_default();
     let (note, crossed) = with_traffic(note, &daemon, leg.module);
     Ok(Ran {
@@ -148,10 +131,12 @@ fn with_traffic(note: String, daemon: &str, module: bool) -> (String, Option<Str
     (note, problem)
 }
 
-fn start_daemon(leg: &TcgLeg, host: &Path, helpers: &mut Helpers, at: &Path, log: &Path) -> Result<()> {
+fn start_daemon(leg: &TcgLeg, means: &Means, helpers: &mut Helpers, at: &Path, log: &Path) -> Result<()> {
     let place = |text: &str| text.replace("{dir}", &at.display().to_string());
-    let mut daemon = Command::new(host);
-    daemon.args(["serve", "--backend", "cpu", "--stats"]).args(leg.daemon.iter().map(|text| place(text)));
+    let mut daemon = Command::new(&means.setup.host);
+    daemon
+        .args(["serve", "--backend", &means.setup.backend, "--stats"])
+        .args(leg.daemon.iter().map(|text| place(text)));
     daemon.env_remove("CUDA_SHIM_CONNECT");
     helpers.start(&mut daemon, log, Path::new(&place(leg.ready)))
 }
