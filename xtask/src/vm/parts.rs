@@ -9,6 +9,7 @@ use super::kernel::Kernel;
 use super::qemu::Qemu;
 use super::stage;
 use crate::debian::Release;
+use crate::gpu::pack;
 use crate::kmod;
 
 /// In the folder of `pack`.
@@ -74,7 +75,7 @@ impl Parts {
         let dir = dir.join(FOLDER);
         self.qemu()?.pack(&dir.join(QEMU))?;
         self.kernel()?.pack(&dir.join(KERNEL))?;
-        stage::copy(&self.module()?, &dir.join(MODULE))?;
+        pack::strip(&self.module()?, &dir.join(MODULE))?;
         self.probe(&dir.join(PROBE))?;
         [QEMU, KERNEL, MODULE, PROBE].into_iter().map(|name| Ok((name, size(&dir.join(name))?))).collect()
     }

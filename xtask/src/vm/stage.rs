@@ -48,10 +48,13 @@ fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     Ok(paths(&debian::run(&mut command, "ldd")?))
 }
 
-/// Files in the output of ldd, which heads the list of each of several programs with `PROGRAM:`.
+/// On a machine with a driver, programs that are linked with it would bring it along; guests have the shim.
+const DRIVER: &str = "libcuda.so.1";
+
+/// Files in the output of ldd but for the driver's; it heads the list of each of several programs with `PROGRAM:`.
 fn paths(text: &str) -> BTreeSet<PathBuf> {
     let words = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
-    words.map(PathBuf::from).collect()
+    words.map(PathBuf::from).filter(|path| !path.ends_with(DRIVER)).collect()
 }
 
 /// The modules that an inner machine could want: all would fill the outer machine's memory.
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn ldd_names_files() {
-        let text = "/b/one:\n\tlinux-vdso.so.1 (0x00007ffd)\n\tlibcuda.so.1 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\
+        let text = "/b/one:\n\tlinux-vdso.so.1 (0x00007ffd)\n\tlibcuda.so.1 => /lib/libcuda.so.1 (0x00007fff)\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n\
                     /b/two:\n\tlibc.so.6 => /lib/libc.so.6 (0x00007e)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007d)\n";
         let expected = ["/lib/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
         assert_eq!(paths(text), BTreeSet::from(expected));

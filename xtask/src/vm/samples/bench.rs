@@ -144,7 +144,7 @@ impl Bench<'_> {
         self.stage(&scratch.path().join("root"))?;
         // Each copy has its pinned and its pageable memory.
         let memory = MEMORY_MIB + 3 * self.largest;
-        let ran = tcg::run_staged(&tcg::MODULE, &self.means, scratch.path(), memory)?;
+        let ran = tcg::run_staged(&tcg::MODULE, &self.means, scratch.path(), memory, self.groups.len())?;
         if self.verbose {
             println!("{}", ran.log);
         }
