@@ -105,7 +105,7 @@ pub fn run_staged(leg: &TcgLeg, means: &Means, at: &Path, memory_mib: u64, progr
         ended.elapsed.as_secs_f64()
     );
     let daemon = fs::read_to_string(&log).unwrap_or_default();
-    let (note, crossed) = with_traffic(note, &daemon, leg.module.then_some(programs));
+    let (note, crossed) = with_traffic(note, &daemon, leg.module);
     Ok(Ran {
         problem: ended.problem.or(found).or(crossed),
         note,
@@ -114,13 +114,11 @@ pub fn run_staged(leg: &TcgLeg, means: &Means, at: &Path, memory_mib: u64, progr
     })
 }
 
-/// Shared memory is shared: no more than this crosses the vsock for each program, on average, whatever programs copy.
-const SHARED_LIMIT: u64 = 16 << 10;
-/// What a few programs may need more than others.
-const SHARED_SLACK: u64 = 512 << 10;
+/// Shared memory is shared: no more than this crosses the vsock for it, whatever programs copy.
+const SHARED_LIMIT: u64 = 1 << 20;
 
-/// Adds what the daemon's statistics say of bytes; if that many programs share memory, a problem if more of them went over sockets than may.
-fn with_traffic(note: String, daemon: &str, shared_by: Option<usize>) -> (String, Option<String>) {
+/// Adds what the daemon's statistics say of bytes; with the module, a problem if more of them went over sockets than may.
+fn with_traffic(note: String, daemon: &str, module: bool) -> (String, Option<String>) {
     let numbers = |line: &str| -> Vec<u64> {
         line.split_whitespace().filter_map(|word| word.trim_end_matches(',').parse().ok()).collect()
     };
@@ -130,8 +128,7 @@ fn with_traffic(note: String, daemon: &str, shared_by: Option<usize>) -> (String
     };
     let (copied, crossed) = (copies.iter().sum::<u64>(), sockets.iter().sum::<u64>());
     let note = format!("{note}; {} MiB copied, {} KiB over sockets", copied >> 20, crossed >> 10);
-    let problem = shared_by
-        .is_some_and(|programs| crossed > SHARED_SLACK + SHARED_LIMIT * programs as u64)
+    let problem = (module && crossed > SHARED_LIMIT)
         .then(|| format!("  {crossed} bytes went over sockets, {sockets:?}\n"));
     (note, problem)
 }
