@@ -108,6 +108,7 @@ impl Rings {
     /// Packets of the guest into the switch.
     fn take(&mut self, ring: &mut Queue, memory: &Memory, count: &mut usize) -> Result<Pass, Broken> {
         ring.disable_notification(memory)?;
+        let mut told = false;
         loop {
             let before = *count;
             while self.switch.accepts() && *count < BATCH {
@@ -128,8 +129,10 @@ impl Rings {
             if !ring.enable_notification(memory)? {
                 return Ok(Pass::Idle);
             }
-            // Packets came in between, or the ring says that there are some and has none.
-            if *count == before {
+            // Packets came in between: they are there now. A ring that says so again and has none lies.
+            if *count != before {
+                told = false;
+            } else if std::mem::replace(&mut told, true) {
                 return Err(Broken::Index);
             }
             ring.disable_notification(memory)?;
