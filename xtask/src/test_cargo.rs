@@ -97,14 +97,14 @@ fn count(output: &str) -> Counts {
     };
     for line in output.lines() {
         let line = colours.replace_all(line, "");
-        let line = line.trim();
-        let nextest = line.starts_with("Summary [") && line.contains("tests run:")
-            || line.starts_with("Summary [") && line.contains("test run:");
+        let summary = line.trim_start();
+        let nextest = summary.starts_with("Summary [") && (line.contains("tests run:") || line.contains("test run:"));
+        // Not indented: nextest repeats what a failed test printed, this line included, and has counted it already.
         let libtest = line.starts_with("test result:");
         if !nextest && !libtest {
             continue;
         }
-        for found in part.captures_iter(line) {
+        for found in part.captures_iter(&line) {
             let number: usize = found[1].parse().unwrap_or(0);
             match &found[2] {
                 "passed" => counts.passed += number,
@@ -127,6 +127,15 @@ mod tests {
         assert_eq!(count(text), expected);
         let text = "     Summary [   0.005s] 1 test run: 1 passed, 0 skipped\n";
         assert_eq!(count(text).passed, 1);
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_is_not_counted_again() {
+        let text = "        FAIL [   0.179s] (1/2) some::test fails\n  stdout ───\n\n\
+                    \x20   test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 17 filtered out; finished in 0.17s\n\
+                    \x20    Summary [   0.2s] 2 tests run: 1 passed, 1 failed, 0 skipped\n";
+        let expected = Counts { passed: 1, failed: 1, skipped: 0 };
+        assert_eq!(count(text), expected);
     }
 
     #[test]
