@@ -34,6 +34,12 @@ fatbin concat.fatbin nothing.cu $sass75 -gencode arch=compute_80,code='[sm_80,co
 fatbin params.fatbin params.cu $ptx75 $sass75 --compress-mode=size
 fatbin debug.fatbin debug.cu -G $sass75 --compress-mode=size
 
+# Managed variables: by way of a constant bank, and in instructions; with relocations of both forms.
+sass90='-gencode arch=compute_90,code=sm_90'
+fatbin managed.fatbin managed.cu $sass75 $sass90 --compress-mode=size
+fatbin managed_code.fatbin managed.cu -G $sass75 $sass90 --compress-mode=size
+fatbin managed_address.fatbin managed_address.cu $sass90 --compress-mode=size
+
 # A host library without the CUDA runtime: its symbols stay undefined, which is enough to read the file.
 # -rdc=true: version-2 wrapper, PTX in __nv_relfatbin only.
 for unit in rdc_a rdc_b; do

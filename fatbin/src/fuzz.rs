@@ -2,7 +2,7 @@
 
 use crate::strip::strip_container;
 use crate::{
-    CodeVersion, Container, Cubin, Device, Entry, Fatbins, Purpose, elf_len, ptx, scan_file, select,
+    CodeVersion, Container, Cubin, Device, Entry, Fatbins, Managed, Purpose, elf_len, ptx, scan_file, select,
 };
 
 /// Small enough that a fuzzer does not spend its time decompressing.
@@ -55,10 +55,23 @@ pub fn fuzz_cubin(data: &[u8]) {
     if let Ok(len) = elf_len(data) {
         assert!(len <= data.len());
     }
+    fuzz_managed(data);
     let Ok(cubin) = Cubin::parse(data) else { return };
     for kernel in &cubin.kernels {
         let end = kernel.params.last().map_or(0, |p| p.offset + p.size);
         assert!(end <= kernel.param_size);
+    }
+}
+
+/// Places managed variables: the file keeps its length, and its values lie within.
+fn fuzz_managed(data: &[u8]) {
+    let Ok(managed) = Managed::parse(data) else { return };
+    for value in managed.variables().iter().filter_map(|variable| variable.value.clone()) {
+        assert!(value.start < value.end && value.end <= data.len());
+    }
+    let addresses: Vec<u64> = (1..=managed.variables().len() as u64).map(|number| number << 20).collect();
+    if let Ok(placed) = managed.place(&addresses) {
+        assert_eq!(placed.len(), data.len());
     }
 }
 

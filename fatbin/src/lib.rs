@@ -9,6 +9,7 @@
 //! * [`Fatbins`] finds all device code of a file of any kind; [`scan_file`] its wrappers and containers.
 //! * [`strip`] makes containers with fewer images.
 //! * `files` (feature `files`) maps files into memory, walks directories and unpacks wheels.
+//! * [`Managed`] lists the managed variables of machine code, and places them elsewhere.
 //! * [`Cubin`] lists the kernels and parameters of machine code; [`ptx`] those of PTX text.
 //! * [`ImageKind`] says what a pointer to an image points at.
 //!
@@ -32,6 +33,7 @@ pub mod fuzz;
 mod group;
 mod image;
 mod lexer;
+pub mod managed;
 mod nv_info;
 #[cfg(feature = "files")]
 mod pe;
@@ -50,6 +52,7 @@ pub use entry::{Arch, CodeVersion, Entry, GroupPart, Variant};
 pub use error::{Error, ErrorKind, Result};
 pub use fatbins::{Fatbins, Format, Located};
 pub use image::{ImageKind, tile_ir_version};
+pub use managed::{Managed, ManagedVariable};
 pub use raw::{Flags, Kind};
 pub use scan::{FoundContainer, FoundSection, FoundWrapper, Part, Scan, scan_elf, scan_file, scan_raw};
 pub use select::{Device, LinkedSelection, Purpose, Rejection, Selection, select, select_linked};

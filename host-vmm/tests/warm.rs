@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::stand_in::StandIn;
 use common::{Client, Daemon, TIMEOUT, eventually, kill, open_as};
 use protocol::handshake::{Capabilities, Hello, RefusalCode};
 use protocol::region::Region;
@@ -179,100 +178,67 @@ fn the_cpu_backend_chooses_devices_late() {
     }
 }
 
-/// A driver of a few lines, whose mood is files in its folder.
-struct Driver {
-    dir: tempfile::TempDir,
+/// It says when it is started and in which order contexts are asked for; files make it slow, ill and so on.
+const DRIVER: &str = r#"
+#include <stdlib.h>
+#include <stdio.h>
+#include <unistd.h>
+#define HAS(name) (access(DIR "/" name, F_OK) == 0)
+typedef unsigned long long word;
+static void *current;
+static int context;
+unsigned cuInit(unsigned flags) {
+    FILE *log = fopen(DIR "/log", "a");
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    fprintf(log, "%d cuInit %s\n", (int)getpid(), list ? list : "-");
+    fclose(log);
+    if (HAS("hangs")) sleep(600);
+    if (HAS("slow")) usleep(400000);
+    return HAS("fails") ? 999 : 0;
+}
+unsigned cuDeviceGetCount(int *count) { *count = HAS("two") && !getenv("CUDA_VISIBLE_DEVICES") ? 2 : 1; return 0; }
+unsigned cuDeviceGetAttribute(int *value, unsigned which, int device) {
+    *value = which == 20 && HAS("exclusive") ? 3 : 0;
+    return 0;
+}
+static int references, flags_set;
+static void note(const char *what) {
+    char path[4096];
+    snprintf(path, sizeof path, DIR "/context.%d", (int)getpid());
+    FILE *log = fopen(path, "a");
+    fprintf(log, "%s\n", what);
+    fclose(log);
+}
+unsigned cuDevicePrimaryCtxRetain(void **out, int device) {
+    note(flags_set ? "retained with flags" : "retained");
+    *out = &context;
+    references++;
+    return 0;
+}
+unsigned cuDevicePrimaryCtxRelease_v2(int device) { references--; return 0; }
+unsigned cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
+    if (HAS("strict") && references) return 708;
+    flags_set = 1;
+    return 0;
+}
+unsigned cuCtxGetCurrent(void **out) { *out = current; return 0; }
+unsigned cuCtxSetCurrent(void *to) { current = to; return 0; }
+unsigned cuCtxSynchronize(void) { return HAS("sick") ? 719 : 0; }
+unsigned cuMemGetInfo_v2(word *available, word *total) { *available = *total = 1 << 30; return HAS("lost") ? 46 : 0; }
+"#;
+
+fn driver() -> StandIn {
+    StandIn::new(DRIVER)
 }
 
-impl Driver {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let source = r#"
-            #include <stdio.h>
-            #include <unistd.h>
-            #define HAS(name) (access(DIR "/" name, F_OK) == 0)
-            typedef unsigned long long word;
-            static void *current;
-            static int context;
-            unsigned cuInit(unsigned flags) {
-                FILE *log = fopen(DIR "/log", "a");
-                const char *list = getenv("CUDA_VISIBLE_DEVICES");
-                fprintf(log, "%d cuInit %s\n", (int)getpid(), list ? list : "-");
-                fclose(log);
-                if (HAS("hangs")) sleep(600);
-                if (HAS("slow")) usleep(400000);
-                return HAS("fails") ? 999 : 0;
-            }
-            unsigned cuDeviceGetCount(int *count) { *count = HAS("two") && !getenv("CUDA_VISIBLE_DEVICES") ? 2 : 1; return 0; }
-            unsigned cuDeviceGetAttribute(int *value, unsigned which, int device) {
-                *value = which == 20 && HAS("exclusive") ? 3 : 0;
-                return 0;
-            }
-            static int references, flags_set;
-            static void note(const char *what) {
-                char path[4096];
-                snprintf(path, sizeof path, DIR "/context.%d", (int)getpid());
-                FILE *log = fopen(path, "a");
-                fprintf(log, "%s\n", what);
-                fclose(log);
-            }
-            unsigned cuDevicePrimaryCtxRetain(void **out, int device) {
-                note(flags_set ? "retained with flags" : "retained");
-                *out = &context;
-                references++;
-                return 0;
-            }
-            unsigned cuDevicePrimaryCtxRelease_v2(int device) { references--; return 0; }
-            unsigned cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
-                if (HAS("strict") && references) return 708;
-                flags_set = 1;
-                return 0;
-            }
-            unsigned cuCtxGetCurrent(void **out) { *out = current; return 0; }
-            unsigned cuCtxSetCurrent(void *to) { current = to; return 0; }
-            unsigned cuCtxSynchronize(void) { return HAS("sick") ? 719 : 0; }
-            unsigned cuMemGetInfo_v2(word *available, word *total) { *available = *total = 1 << 30; return HAS("lost") ? 46 : 0; }
-        "#;
-        let code = dir.path().join("driver.c");
-        std::fs::write(&code, format!("#include <stdlib.h>\n{source}")).unwrap();
-        let define = format!("-DDIR=\"{}\"", dir.path().display());
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", &define, "-o"])
-            .arg(Self::library_in(dir.path()))
-            .arg(&code)
-            .status()
-            .expect("a C compiler is needed");
-        assert!(built.success());
-        Self { dir }
-    }
-
-    fn library_in(dir: &Path) -> PathBuf {
-        dir.join("libcuda.so.1")
-    }
-
-    fn set(&self, mood: &str) {
-        std::fs::write(self.dir.path().join(mood), "").unwrap();
-    }
-
-    fn unset(&self, mood: &str) {
-        std::fs::remove_file(self.dir.path().join(mood)).unwrap();
-    }
-
-    fn daemon(&self, warm_workers: u32) -> Daemon {
-        let library = Self::library_in(self.dir.path());
-        Daemon::start_warm(warm_workers, &["--backend", "cuda", "--libcuda", library.to_str().unwrap()])
-    }
-
-    /// Process and list of devices of each start.
-    fn starts(&self) -> Vec<(i32, String)> {
-        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        let line = |line: &str| {
-            let mut words = line.split(' ');
-            let pid = words.next()?.parse().ok()?;
-            Some((pid, words.nth(1)?.to_owned()))
-        };
-        log.lines().filter_map(line).collect()
-    }
+/// Process and list of devices of each start.
+fn starts(driver: &StandIn) -> Vec<(i32, String)> {
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let pid = words.next()?.parse().ok()?;
+        Some((pid, words.nth(1)?.to_owned()))
+    };
+    driver.wrote("log").lines().filter_map(line).collect()
 }
 
 fn start(client: &mut Client) -> Result<(), Status> {
@@ -281,38 +247,38 @@ fn start(client: &mut Client) -> Result<(), Status> {
 
 #[test]
 fn the_driver_is_started_once_and_before_the_program() {
-    let driver = Driver::new();
+    let driver = driver();
     let daemon = driver.daemon(1);
     let there = ready(&daemon, 1)[0];
-    assert_eq!(driver.starts(), [(there, "-".to_owned())]);
+    assert_eq!(starts(&driver), [(there, "-".to_owned())]);
     driver.set("fails");
     let mut client = Client::connect_as(&daemon.address, &hello());
     assert_eq!(worker_of(&client), there);
     assert_eq!(start(&mut client), Ok(()), "it was started when it did not fail");
-    assert_eq!(driver.starts().iter().filter(|(pid, _)| *pid == there).count(), 1);
+    assert_eq!(starts(&driver).iter().filter(|(pid, _)| *pid == there).count(), 1);
 }
 
 #[test]
 fn a_program_waits_for_a_worker_that_is_about_to_be_ready() {
-    let driver = Driver::new();
+    let driver = driver();
     driver.set("slow");
     let daemon = driver.daemon(1);
-    eventually(TIMEOUT, "the driver is being started", || driver.starts().len() == 1);
+    eventually(TIMEOUT, "the driver is being started", || starts(&driver).len() == 1);
     let mut client = Client::connect_as(&daemon.address, &hello());
-    assert_eq!(worker_of(&client), driver.starts()[0].0);
+    assert_eq!(worker_of(&client), starts(&driver)[0].0);
     start(&mut client).unwrap();
 }
 
 #[test]
 fn a_driver_that_does_not_start_is_left_in_peace() {
-    let driver = Driver::new();
+    let driver = driver();
     driver.set("fails");
     let begin = Instant::now();
     let daemon = driver.daemon(2);
-    eventually(TIMEOUT, "it is tried again", || driver.starts().len() >= 4);
+    eventually(TIMEOUT, "it is tried again", || starts(&driver).len() >= 4);
     std::thread::sleep(Duration::from_millis(500));
     // Pauses of 0.1, 0.2, 0.4 ... seconds lie between them.
-    let tries = driver.starts().len();
+    let tries = starts(&driver).len();
     let pauses = Duration::from_millis((1 << (tries - 1)) * 100 - 100);
     assert!(begin.elapsed() >= pauses, "{tries} starts in {:?}", begin.elapsed());
     // A program finds out for itself.
@@ -328,13 +294,13 @@ fn a_driver_that_does_not_start_is_left_in_peace() {
 
 #[test]
 fn a_device_for_one_process_is_not_taken_in_advance() {
-    let driver = Driver::new();
+    let driver = driver();
     driver.set("exclusive");
     let daemon = driver.daemon(1);
     daemon.expect_log("no warm workers on this host: device 0 is not for several processes");
     eventually(TIMEOUT, "no worker is left", || daemon.workers().is_empty());
     std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(driver.starts().len(), 1);
+    assert_eq!(starts(&driver).len(), 1);
     let mut client = Client::connect_as(&daemon.address, &hello());
     start(&mut client).unwrap();
 }
@@ -342,7 +308,7 @@ fn a_device_for_one_process_is_not_taken_in_advance() {
 #[test]
 fn a_worker_whose_device_has_failed_is_not_handed_out() {
     for mood in ["sick", "lost"] {
-        let driver = Driver::new();
+        let driver = driver();
         let daemon = driver.daemon(1);
         let there = ready(&daemon, 1)[0];
         driver.set(mood);
@@ -356,17 +322,17 @@ fn a_worker_whose_device_has_failed_is_not_handed_out() {
 
 #[test]
 fn a_worker_in_the_middle_of_its_start_ends_with_its_daemon() {
-    let driver = Driver::new();
+    let driver = driver();
     driver.set("hangs");
     let mut daemon = driver.daemon(1);
-    eventually(TIMEOUT, "the driver hangs", || driver.starts().len() == 1);
-    let worker = driver.starts()[0].0;
+    eventually(TIMEOUT, "the driver hangs", || starts(&driver).len() == 1);
+    let worker = starts(&driver)[0].0;
     daemon.child.kill().unwrap();
     eventually(Duration::from_secs(2), "it is gone", || !is_alive(worker));
 
     let mut daemon = driver.daemon(1);
-    eventually(TIMEOUT, "the driver hangs", || driver.starts().len() == 2);
-    let worker = driver.starts()[1].0;
+    eventually(TIMEOUT, "the driver hangs", || starts(&driver).len() == 2);
+    let worker = starts(&driver)[1].0;
     kill(daemon.pid(), Signal::TERM);
     assert!(daemon.child.wait().unwrap().success());
     assert!(!is_alive(worker));
@@ -374,7 +340,7 @@ fn a_worker_in_the_middle_of_its_start_ends_with_its_daemon() {
 
 #[test]
 fn a_list_of_devices_takes_a_driver_that_was_not_started() {
-    let driver = Driver::new();
+    let driver = driver();
     driver.set("two");
     let daemon = driver.daemon(1);
     let there = ready(&daemon, 1)[0];
@@ -387,7 +353,7 @@ fn a_list_of_devices_takes_a_driver_that_was_not_started() {
         assert_ne!(worker_of(&client), there);
         client.call(ops::set_visible_devices, |w| w.cstr(Some(c"0"))).unwrap();
         start(&mut client).unwrap();
-        assert!(driver.starts().contains(&(worker_of(&client), "0".to_owned())), "{:?}", driver.starts());
+        assert!(starts(&driver).contains(&(worker_of(&client), "0".to_owned())), "{:?}", starts(&driver));
         assert_eq!(client.word(ops::cuDeviceGetCount, |w| w.present(true)), Ok(1));
     }
     assert_eq!(waiting(&daemon), [there]);
@@ -404,7 +370,7 @@ fn a_list_of_devices_takes_a_driver_that_was_not_started() {
 
 #[test]
 fn the_first_device_of_one_is_all_devices() {
-    let driver = Driver::new();
+    let driver = driver();
     let daemon = driver.daemon(1);
     let there = ready(&daemon, 1)[0];
     let mut client = Client::connect_as(&daemon.address, &hello_with(Capabilities::FIRST_DEVICES, 9));
@@ -417,7 +383,7 @@ fn the_first_device_of_one_is_all_devices() {
 #[test]
 fn flags_are_set_before_the_context_is_used() {
     for (mood, expected) in [("strict", "retained\nretained with flags\n"), ("lenient", "retained\n")] {
-        let driver = Driver::new();
+        let driver = driver();
         driver.set(mood);
         let daemon = driver.daemon(1);
         let there = ready(&daemon, 1)[0];
@@ -444,7 +410,6 @@ fn flags_are_set_before_the_context_is_used() {
         let in_use = if mood == "strict" { Err(Status::PRIMARY_CONTEXT_ACTIVE) } else { Ok(()) };
         assert_eq!(set(&mut client), in_use);
         assert_eq!(retain(&mut client), context);
-        let log = std::fs::read_to_string(driver.dir.path().join(format!("context.{there}"))).unwrap();
-        assert_eq!(log, expected);
+        assert_eq!(driver.wrote(&format!("context.{there}")), expected);
     }
 }

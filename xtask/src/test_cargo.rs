@@ -98,7 +98,8 @@ fn count(output: &str) -> Counts {
     for line in output.lines() {
         let line = colours.replace_all(line, "");
         let summary = line.trim_start();
-        let nextest = summary.starts_with("Summary [") && (line.contains("tests run:") || line.contains("test run:"));
+        let nextest =
+            summary.starts_with("Summary [") && (line.contains("tests run:") || line.contains("test run:"));
         // Not indented: nextest repeats what a failed test printed, this line included, and has counted it already.
         let libtest = line.starts_with("test result:");
         if !nextest && !libtest {

@@ -32,6 +32,7 @@ fn cuLibraryLoadFromFile(
 #[op(0x04c0, since = 12000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuLibraryUnload(#[dies] library: CUlibrary);
 
 /// A kernel of a library, by name.
@@ -50,6 +51,7 @@ fn cuLibraryGetModule(#[out] #[parent(library)] pMod: *mut CUmodule, library: CU
 #[op(0x04c3, since = 12000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuLibraryGetGlobal(
     #[out] dptr: *mut CUdeviceptr,
     #[out] bytes: *mut usize,
@@ -61,6 +63,7 @@ fn cuLibraryGetGlobal(
 #[op(0x04c4, since = 12000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuLibraryGetManaged(
     #[out] dptr: *mut CUdeviceptr,
     #[out] bytes: *mut usize,

@@ -30,6 +30,7 @@ fn cuModuleLoadFatBinary(module: *mut CUmodule, fatCubin: *const c_void);
 #[op(0x0480, since = 2000)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuModuleUnload(#[dies] hmod: CUmodule);
 
 /// A kernel of a module, by name.
@@ -42,6 +43,7 @@ fn cuModuleGetFunction(#[out] #[parent(hmod)] hfunc: *mut CUfunction, hmod: CUmo
 #[op(0x0482, since = 3020)]
 #[sync]
 #[custom]
+#[host_custom]
 fn cuModuleGetGlobal_v2(
     #[out] dptr: *mut CUdeviceptr,
     #[out] bytes: *mut usize,

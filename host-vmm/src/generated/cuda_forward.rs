@@ -1920,13 +1920,7 @@ impl LaunchCalls for CudaBackend {
 
 impl LibraryCalls for CudaBackend {
     fn cuLibraryUnload(&self, call: &mut Call<'_>, library: u64) -> CuResult {
-        let (library, library_dying) = self.dying(Kind::CUlibrary, library)?;
-        let result = {
-            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-            unsafe { self.raw().cuLibraryUnload(library) }
-        };
-        self.settle(&result, [library_dying]);
-        result
+        custom::library::cuLibraryUnload(self, call, library)
     }
 
     fn cuLibraryGetKernel(
@@ -1975,16 +1969,7 @@ impl LibraryCalls for CudaBackend {
         library: u64,
         name: Option<&CStr>,
     ) -> CuResult {
-        let library = self.inward(Kind::CUlibrary, library)?;
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw().cuLibraryGetGlobal(
-                buffer::scalar(dptr),
-                buffer::scalar(bytes),
-                library,
-                name.map_or(core::ptr::null(), CStr::as_ptr),
-            )
-        }
+        custom::library::cuLibraryGetGlobal(self, call, dptr, bytes, library, name)
     }
 
     fn cuLibraryGetManaged(
@@ -1995,16 +1980,7 @@ impl LibraryCalls for CudaBackend {
         library: u64,
         name: Option<&CStr>,
     ) -> CuResult {
-        let library = self.inward(Kind::CUlibrary, library)?;
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw().cuLibraryGetManaged(
-                buffer::scalar(dptr),
-                buffer::scalar(bytes),
-                library,
-                name.map_or(core::ptr::null(), CStr::as_ptr),
-            )
-        }
+        custom::library::cuLibraryGetManaged(self, call, dptr, bytes, library, name)
     }
 
     fn cuLibraryGetKernelCount(&self, call: &mut Call<'_>, count: Option<&mut u32>, lib: u64) -> CuResult {
@@ -2640,13 +2616,7 @@ impl MemsetCalls for CudaBackend {
 
 impl ModuleCalls for CudaBackend {
     fn cuModuleUnload(&self, call: &mut Call<'_>, hmod: u64) -> CuResult {
-        let (hmod, hmod_dying) = self.dying(Kind::CUmodule, hmod)?;
-        let result = {
-            // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-            unsafe { self.raw().cuModuleUnload(hmod) }
-        };
-        self.settle(&result, [hmod_dying]);
-        result
+        custom::module::cuModuleUnload(self, call, hmod)
     }
 
     fn cuModuleGetFunction(
@@ -2682,16 +2652,7 @@ impl ModuleCalls for CudaBackend {
         hmod: u64,
         name: Option<&CStr>,
     ) -> CuResult {
-        let hmod = self.inward(Kind::CUmodule, hmod)?;
-        // SAFETY: every pointer is NULL or of a buffer of the size that the driver expects; handles and addresses have been checked.
-        unsafe {
-            self.raw().cuModuleGetGlobal_v2(
-                buffer::scalar(dptr),
-                buffer::scalar(bytes),
-                hmod,
-                name.map_or(core::ptr::null(), CStr::as_ptr),
-            )
-        }
+        custom::module::cuModuleGetGlobal_v2(self, call, dptr, bytes, hmod, name)
     }
 
     fn cuModuleGetFunctionCount(&self, call: &mut Call<'_>, count: Option<&mut u32>, mod_: u64) -> CuResult {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses a part.
 
 pub mod machine;
+pub mod stand_in;
 
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
@@ -293,23 +294,28 @@ impl Client {
 
     /// Sends PTX text and loads it: a module, or the error and its log.
     pub fn load(&mut self, ptx: &str) -> Result<u64, (Status, String)> {
-        let hash = *blake3::hash(ptx.as_bytes()).as_bytes();
-        self.window.copy_in(self.placement.staging(), ptx.as_bytes()).unwrap();
+        self.load_image(ops::module_load, 1, ptx.as_bytes())
+    }
+
+    /// Sends an image of a form (1 PTX, 2 machine code) and loads it by `module_load` or `library_load`: a handle, or the error and its log.
+    pub fn load_image(&mut self, op: u16, form: u32, image: &[u8]) -> Result<u64, (Status, String)> {
+        let hash = *blake3::hash(image).as_bytes();
+        self.window.copy_in(self.placement.staging(), image).unwrap();
         self.post(ops::image_chunk, |w| {
             w.bytes(Some(&hash));
             w.u64(0);
             w.u64(0);
-            w.u64(ptx.len() as u64);
+            w.u64(image.len() as u64);
         });
         self.call(ops::image_commit, |w| {
             w.bytes(Some(&hash));
-            w.u64(ptx.len() as u64);
+            w.u64(image.len() as u64);
         })
         .map_err(|status| (status, String::new()))?;
-        let reply = self.call(ops::module_load, |w| {
+        let reply = self.call(op, |w| {
             w.u32(1);
             w.bytes(Some(&hash));
-            w.bytes(Some(&1u32.to_le_bytes()));
+            w.bytes(Some(&form.to_le_bytes()));
             w.bytes(Some(&[]));
             (0..4).for_each(|_| w.present(true));
         });

@@ -194,11 +194,12 @@ pub unsafe fn cuLibraryGetManaged(
     let host = host_library(library as u64)?;
     let ask = |a: &mut u64, l: &mut u64| {
         wire::cuLibraryGetManaged(Some(&mut *a), Some(l), host, Some(name))?;
-        // A driver places managed variables of modules itself, where the program has no memory: better an error than a crash at the first use.
+        // The CUDA backend places those that it finds in the code. Should a driver have placed one itself, the program has no memory there: better an error than a
+        // crash at the first use.
         if !in_window(*a) {
             crate::log!(
                 Error,
-                "managed variable {name:?}: variables declared __managed__ are not supported on a GPU yet"
+                "managed variable {name:?}: the driver has placed it where the program has no memory"
             );
             return Err(Status::NOT_SUPPORTED);
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use protocol::status::{CuResult, Status};
 
 use super::CudaBackend;
+use super::variables::Loaded;
+use crate::session::Call;
 use crate::worker::registry::Registry;
 
 /// Forms of images on the wire.
@@ -61,6 +63,16 @@ impl Image {
             return text.into();
         }
         Arc::clone(&self.bytes)
+    }
+
+    /// Whether it has to be compiled or linked before its managed variables can be placed.
+    fn has_variables_to_link(&self) -> bool {
+        if self.form == FORM_PTX {
+            // Too often is no harm: such text is compiled in two steps instead of one.
+            return memchr::memmem::find(&self.bytes, b".managed").is_some();
+        }
+        fatbin::Managed::parse(&self.bytes)
+            .is_ok_and(|managed| managed.is_relocatable() && !managed.variables().is_empty())
     }
 }
 
@@ -152,8 +164,8 @@ pub struct Logs {
 
 impl CudaBackend {
     /// Loads images into the current context: the driver's module, and the logs whatever came of it.
-    pub fn load_module(&self, registry: &Registry, request: Request<'_>) -> (CuResult<u64>, Logs) {
-        self.load(registry, request, |jit, image| {
+    pub fn load_module(&self, call: &Call<'_>, request: Request<'_>) -> (CuResult<Loaded>, Logs) {
+        self.load(call, request, false, |jit, image| {
             let mut module = 0;
             // SAFETY: the image is complete (text with its NUL, machine code by its headers), the options' arrays have the length given, and
             // their log buffers the lengths among the values.
@@ -166,8 +178,8 @@ impl CudaBackend {
     }
 
     /// As [`CudaBackend::load_module`], independent of contexts.
-    pub fn load_library(&self, registry: &Registry, request: Request<'_>) -> (CuResult<u64>, Logs) {
-        self.load(registry, request, |jit, image| {
+    pub fn load_library(&self, call: &Call<'_>, request: Request<'_>) -> (CuResult<Loaded>, Logs) {
+        self.load(call, request, true, |jit, image| {
             let mut library = 0;
             let (no_keys, no_values) = (core::ptr::null_mut(), core::ptr::null_mut());
             // SAFETY: as in `load_module`; there are no library options.
@@ -182,11 +194,12 @@ impl CudaBackend {
 
     fn load(
         &self,
-        registry: &Registry,
+        call: &Call<'_>,
         request: Request<'_>,
+        library: bool,
         load: impl FnOnce(&mut Jit, *const c_void) -> CuResult<u64>,
-    ) -> (CuResult<u64>, Logs) {
-        let images = match request.images(registry) {
+    ) -> (CuResult<Loaded>, Logs) {
+        let images = match request.images(&call.session.registry) {
             Ok(images) => images,
             Err(status) => return (Err(status), Logs::default()),
         };
@@ -194,14 +207,34 @@ impl CudaBackend {
             self.output.look_at(&image.bytes);
         }
         let mut jit = Jit::new(request.options);
-        let image = match images.as_slice() {
-            [image] => image.terminated(),
-            images => match self.link(&mut jit, images) {
-                Ok(linked) => linked.terminated(),
-                Err(status) => return (Err(status), jit.logs()),
-            },
+        let loaded = || -> CuResult<Loaded> {
+            let linked;
+            let image = match images.as_slice() {
+                [image] if !image.has_variables_to_link() => image,
+                images => {
+                    linked = self.link(&mut jit, images)?;
+                    &linked
+                }
+            };
+            let Some((changed, variables)) = self.place_variables(call, &image.bytes, library)? else {
+                let raw = load(&mut jit, image.terminated().as_ptr().cast())?;
+                return Ok(Loaded { raw, variables: None });
+            };
+            // The changes lie within the file, but nobody vouches for what its tables say is there.
+            let raw = if elf_is_complete(&changed) {
+                load(&mut jit, changed.as_ptr().cast())
+            } else {
+                Err(Status::INVALID_IMAGE)
+            };
+            match raw {
+                Ok(raw) => Ok(Loaded { raw, variables: Some(variables) }),
+                Err(status) => {
+                    self.variables_free(&variables);
+                    Err(status)
+                }
+            }
         };
-        let result = load(&mut jit, image.as_ptr().cast());
+        let result = loaded();
         (result, jit.logs())
     }
 

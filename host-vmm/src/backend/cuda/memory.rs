@@ -18,6 +18,8 @@ pub enum Kind {
     Host,
     /// In the window, for cuMemFree.
     Managed,
+    /// In the window, managed variables: they go with what was loaded.
+    Variables,
 }
 
 /// What the program has said about managed memory.
@@ -35,6 +37,18 @@ pub const DEVICE_INVALID: i32 = -2;
 impl Default for Hints {
     fn default() -> Self {
         Self { read_mostly: false, preferred: DEVICE_INVALID, last_prefetch: DEVICE_INVALID }
+    }
+}
+
+impl Kind {
+    /// Whether it is page-locked memory of the window.
+    pub fn is_in_window(self) -> bool {
+        matches!(self, Self::Host | Self::Managed | Self::Variables)
+    }
+
+    /// Whether the program takes it for managed memory.
+    pub fn is_managed(self) -> bool {
+        matches!(self, Self::Managed | Self::Variables)
     }
 }
 

@@ -56,6 +56,7 @@ pub mod space;
 pub mod staging;
 pub mod start;
 pub mod translate;
+pub mod variables;
 pub mod window;
 
 use std::sync::Arc;
@@ -77,6 +78,7 @@ use primary::Primaries;
 use space::Space;
 use staging::Events;
 use start::Start;
+use variables::Owners;
 
 /// Kinds whose objects belong to the context that was current when they were made.
 fn lives_in_context(kind: Kind) -> bool {
@@ -100,6 +102,7 @@ pub struct CudaBackend {
     pub space: Space,
     pub output: Output,
     pub objects: Objects,
+    variables: Owners,
     raw: Raw,
     primaries: Primaries,
     events: Events,
@@ -119,6 +122,7 @@ impl CudaBackend {
         Ok(Self {
             handles: Handles::new(limits.handles as usize),
             objects: Objects::default(),
+            variables: Owners::default(),
             memory: Memory::new(limits.memory_bytes),
             graph_memory: GraphMemory::default(),
             space,
@@ -266,8 +270,9 @@ impl CudaBackend {
     /// To be called after a context's contents have gone.
     pub fn context_gone(&self, context: u64) {
         self.memory.unreserve(self.objects.arrays.remove_context(context));
+        self.variables.context_gone(context);
         for allocation in self.memory.remove_context(context) {
-            if matches!(allocation.kind, memory::Kind::Host | memory::Kind::Managed) {
+            if allocation.kind.is_in_window() {
                 self.session.window.free(allocation.base);
             }
         }

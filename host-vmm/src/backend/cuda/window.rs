@@ -29,28 +29,43 @@ impl CudaBackend {
     /// # Errors
     /// INVALID_VALUE for no bytes, OUT_OF_MEMORY, those of the driver.
     pub fn window_alloc(&self, call: &Call<'_>, kind: Kind, len: u64, flags: u32) -> CuResult<u64> {
+        self.window_alloc_in(call.lane.context, kind, len, flags)
+    }
+
+    /// As [`CudaBackend::window_alloc`], for memory that goes with the context of this id; 0 for memory that stays.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn window_alloc_in(&self, context: u64, kind: Kind, len: u64, flags: u32) -> CuResult<u64> {
         let device = self.current_device()?;
         if len == 0 {
             return Err(Status::INVALID_VALUE);
         }
         let window = &self.session.window;
         let base = window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?;
-        // SAFETY: the range has just been allocated in the window, which is mapped for the life of the process. (What it gives is whole pages.)
-        let register = || unsafe { self.raw().cuMemHostRegister_v2(pointer(base), len, REGISTER) };
-        let mut result = register();
-        if result == Err(ALREADY_REGISTERED) {
-            // Of a context that has gone.
-            // SAFETY: nothing uses the range.
-            result = unsafe { self.raw().cuMemHostUnregister(pointer(base)) }.and_then(|()| register());
-        }
-        if let Err(status) = result {
+        if let Err(status) = self.window_register(base, len) {
             window.free(base);
             return Err(status);
         }
-        let context = call.lane.context;
         let hints = Hints::default();
         self.memory.insert(Allocation { base, len, kind, flags, context, device, number: 0, hints });
         Ok(base)
+    }
+
+    /// Registers what has been allocated in the window with the driver, in the thread's context.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn window_register(&self, base: u64, len: u64) -> CuResult {
+        // SAFETY: the range is allocated in the window, which is mapped for the life of the process. (What it gives is whole pages.)
+        let register = || unsafe { self.raw().cuMemHostRegister_v2(pointer(base), len, REGISTER) };
+        let result = register();
+        if result != Err(ALREADY_REGISTERED) {
+            return result;
+        }
+        // In a context that has gone.
+        // SAFETY: nothing uses the range.
+        unsafe { self.raw().cuMemHostUnregister(pointer(base)) }.and_then(|()| register())
     }
 
     /// Frees what begins at an address of the window, after the work that may use it.
@@ -62,7 +77,11 @@ impl CudaBackend {
             return Err(Status::INVALID_VALUE);
         }
         // SAFETY: takes nothing.
-        unsafe { self.raw().cuCtxSynchronize() }?;
+        let synchronized = unsafe { self.raw().cuCtxSynchronize() };
+        // A library may be unloaded without a context; the driver has waited for its kernels then.
+        if kind != Kind::Variables {
+            synchronized?;
+        }
         if self.memory.remove(base).is_none() {
             return Err(Status::INVALID_VALUE);
         }

@@ -12,7 +12,6 @@ use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::callback::callbacks;
 use crate::backend::cuda::images::{Logs, Request};
 use crate::backend::cuda::launch::{Launch, Shape};
-use crate::backend::cuda::memory::Kind as Memory;
 use crate::backend::cuda::private;
 use crate::backend::cuda::staging::Rows;
 use crate::generated::cuda_raw::Kind;
@@ -138,8 +137,8 @@ pub fn module_load(
 ) -> CuResult {
     cuda.room()?;
     let request = Request { count, hashes, forms, options };
-    let (loaded, logs) = cuda.load_module(&call.session.registry, request);
-    let loaded = loaded.and_then(|raw| put(module, cuda.born(call, Kind::CUmodule, raw, None)?));
+    let (loaded, logs) = cuda.load_module(call, request);
+    let loaded = loaded.and_then(|loaded| put(module, cuda.born_loaded(call, Kind::CUmodule, loaded)?));
     answer(loaded, logs, result, info_log, error_log)
 }
 
@@ -157,8 +156,8 @@ pub fn library_load(
 ) -> CuResult {
     cuda.room()?;
     let request = Request { count, hashes, forms, options };
-    let (loaded, logs) = cuda.load_library(&call.session.registry, request);
-    let loaded = loaded.and_then(|raw| put(library, cuda.born(call, Kind::CUlibrary, raw, None)?));
+    let (loaded, logs) = cuda.load_library(call, request);
+    let loaded = loaded.and_then(|loaded| put(library, cuda.born_loaded(call, Kind::CUlibrary, loaded)?));
     answer(loaded, logs, result, info_log, error_log)
 }
 
@@ -493,7 +492,7 @@ pub fn pointer_info(
     let known = cuda.memory.find(address);
     if cuda.session.window.offset(address).is_some() {
         let Some(allocation) = known else { return put(kind, 0) };
-        put(kind, if allocation.kind == Memory::Host { 2 } else { 3 })?;
+        put(kind, if allocation.kind.is_managed() { 3 } else { 2 })?;
         put(base, allocation.base)?;
         put(size, allocation.len)?;
         put(ctx, allocation.context)?;

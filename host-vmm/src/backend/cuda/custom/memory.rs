@@ -188,7 +188,7 @@ fn managed(cuda: &CudaBackend, address: u64, len: u64) -> CuResult<Option<Alloca
         return cuda.address(address).map(|_| None);
     }
     cuda.current_device()?;
-    let found = cuda.memory.find(address).filter(|found| found.kind == Memory::Managed);
+    let found = cuda.memory.find(address).filter(|found| found.kind.is_managed());
     let found = found.filter(|found| len > 0 && len <= found.base + found.len - address);
     found.map(Some).ok_or(Status::INVALID_VALUE)
 }

@@ -19,10 +19,12 @@ pub mod init;
 pub mod internal;
 pub mod ipc;
 pub mod launch;
+pub mod library;
 pub mod logs;
 pub mod memcpy_box;
 pub mod memory;
 pub mod memory_batch;
+pub mod module;
 pub mod pool;
 pub mod pool_sharing;
 pub mod resource;
@@ -36,6 +38,17 @@ pub mod vmm;
 /// Writes through an out-pointer that must not be NULL.
 pub fn put<T>(out: Option<&mut T>, value: T) -> CuResult {
     *out.ok_or(Status::INVALID_VALUE)? = value;
+    Ok(())
+}
+
+/// Address and size of a variable, for a program that wants both, one or none of them.
+fn give_variable(variable: (u64, u64), dptr: Option<&mut u64>, bytes: Option<&mut u64>) -> CuResult {
+    if let Some(dptr) = dptr {
+        *dptr = variable.0;
+    }
+    if let Some(bytes) = bytes {
+        *bytes = variable.1;
+    }
     Ok(())
 }
 
