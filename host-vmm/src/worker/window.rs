@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::status::{CuResult, Status};
 use transport::{Placement, Reservation, WindowFile};
 
-use super::guest_memory::{Parts, Source};
+use super::guest_memory::{Parts, Scattered, Source};
 use super::range_alloc::RangeAllocator;
 
 /// Granularity of allocations in bytes.
@@ -36,28 +36,18 @@ enum Sharing {
     Parts(Parts),
 }
 
-/// Memory that the program lends for a copy.
-pub struct Lent<'a> {
-    parts: &'a Parts,
-    place: u64,
-    address: u64,
-    len: u64,
+/// Memory that the program lends for a copy: it is in use until this is dropped.
+pub struct Lent {
+    window: Arc<Window>,
+    region: u64,
+    pub memory: Scattered,
 }
 
-impl Lent<'_> {
-    /// The address of `len` bytes at `offset`.
-    ///
-    /// # Errors
-    /// INVALID_VALUE if they do not lie in the region.
-    pub fn address(&self, offset: u64, len: u64) -> CuResult<u64> {
-        let fits = len <= self.len && offset <= self.len - len;
-        if fits { Ok(self.address + offset) } else { Err(Status::INVALID_VALUE) }
-    }
-}
-
-impl Drop for Lent<'_> {
+impl Drop for Lent {
     fn drop(&mut self) {
-        self.parts.take_back(self.place);
+        if let Sharing::Parts(parts) = &self.window.sharing {
+            parts.source().take_back(self.region);
+        }
     }
 }
 
@@ -170,14 +160,14 @@ impl Window {
         Some(self.base + offset)
     }
 
-    /// Maps a region of `len` bytes that the program lends, until the result is dropped.
+    /// A region of `len` bytes that the program lends.
     ///
     /// # Errors
-    /// INVALID_VALUE if the program has no such region, or no machine whose memory could be lent; OUT_OF_MEMORY.
-    pub fn lend(&self, region: u64, len: u64) -> CuResult<Lent<'_>> {
+    /// INVALID_VALUE if the program has no such region, or no machine whose memory could be lent; OUT_OF_MEMORY if it is in too many pieces.
+    pub fn lend(self: &Arc<Self>, region: u64, len: u64) -> CuResult<Lent> {
         let Sharing::Parts(parts) = &self.sharing else { return Err(Status::INVALID_VALUE) };
-        let place = parts.lend(region, len)?;
-        Ok(Lent { parts, place, address: self.base + place, len })
+        let memory = parts.source().lend(region, len)?;
+        Ok(Lent { window: Arc::clone(self), region, memory })
     }
 
     /// Gives a range back and its pages to the system; `false` if none starts there.

@@ -68,10 +68,15 @@ fn canary(page: usize) -> [u8; PAGE as usize] {
 
 impl Machine {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more options of the daemon.
+    pub fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let spec = |name: &str| directory.path().join(name).display().to_string();
         let guest = format!("sockets={},memory={},size=256M", spec("vm"), spec("ram"));
-        let daemon = Daemon::start(&["--guest", &guest]);
+        let daemon = Daemon::start_telling(&[&["--guest", &guest], options].concat());
         let path = PathBuf::from(spec(&format!("vm_{}", broker::PORT)));
         eventually(TIMEOUT, "the broker's socket", || path.exists());
         let module = UnixStream::connect(path).unwrap();

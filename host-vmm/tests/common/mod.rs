@@ -99,6 +99,11 @@ impl Daemon {
         Self::start_with(0, "info", options)
     }
 
+    /// As [`Daemon::start`], with a log that says more.
+    pub fn start_telling(options: &[&str]) -> Self {
+        Self::start_with(0, "debug", options)
+    }
+
     /// With warm workers, and a log that says when they are ready.
     pub fn start_warm(warm_workers: u32, options: &[&str]) -> Self {
         Self::start_with(warm_workers, "debug", options)

@@ -1,4 +1,5 @@
 //! Copies and fills in stream order.
+#![allow(unsafe_code)] // Device memory is named by its address.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,9 +12,14 @@ use super::context::Live;
 use super::memory::{Rows, copy_rows};
 use super::stream::Target;
 use crate::session::Call;
+use crate::worker::guest_memory::Direction;
+use crate::worker::movers;
 
 /// Copies and fills up to this many bytes are short: the lane's thread does them itself when their stream is idle.
 const SHORT: u64 = 256 << 10;
+
+/// Bytes that one thread moves at a time.
+const CHUNK: u64 = 1 << 20;
 
 /// What to fill with.
 #[derive(Clone, Copy, Debug)]
@@ -82,19 +88,44 @@ impl CpuBackend {
         self.after_wait(call, &target.live)
     }
 
-    /// A copy from or to memory that the program lends (region, its length, offset in it); it has been carried out when this returns. `ends`: destination and source,
-    /// given the address of that memory.
+    /// A copy between the region and memory that the program lends (number, length, offset in it); it has been carried out when this returns.
     pub(super) fn lent(
         &self,
         call: &mut Call<'_>,
-        (region, region_len, offset): (u64, u64, u64),
+        (number, lent_len, offset): (u64, u64, u64),
+        direction: Direction,
+        address: u64,
         len: u64,
         stream: u64,
-        ends: impl FnOnce(u64) -> (u64, u64),
     ) -> CuResult {
-        let lent = call.session.window.lend(region, region_len)?;
-        let (dst, src) = ends(lent.address(offset, len)?);
-        self.stage(call, dst, src, Rows { width: len, height: 1, dst_pitch: len, src_pitch: len }, stream)
+        let lent = call.session.window.lend(number, lent_len)?;
+        lent.memory.check(offset, len)?;
+        let target = self.target(call, stream)?;
+        self.memory.check(address, len)?;
+        if len > 0 {
+            let work = self.region_work(&target.live, move |region| {
+                let pin = region.pin(address, len)?;
+                let memory = pin.as_ptr().expose_provenance();
+                let move_chunk = |chunk: usize| {
+                    let at = chunk as u64 * CHUNK;
+                    let place = core::ptr::with_exposed_provenance_mut(memory + at as usize);
+                    // SAFETY: device memory is pinned, and that of the window stays mapped or the kernel says that it is not; no reference points into either.
+                    unsafe { lent.memory.copy(direction, offset + at, place, CHUNK.min(len - at)) }
+                };
+                let chunks = len.div_ceil(CHUNK) as usize;
+                let moved = movers::run(chunks, movers::helpers(len), &move_chunk, |moving| {
+                    moving.allow(chunks);
+                    (0..chunks).try_for_each(|chunk| moving.wait(chunk))
+                });
+                moved.map_err(|error| {
+                    tracing::warn!(%error, "memory that was lent");
+                    RegionError::InvalidRange { address, len }
+                })
+            });
+            let ticket = self.submit_short(&target, Vec::new(), Some(work))?;
+            self.scheduler.wait(ticket);
+        }
+        self.after_wait(call, &target.live)
     }
 
     /// A fill, not waited for.

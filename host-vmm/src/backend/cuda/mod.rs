@@ -46,6 +46,7 @@ pub mod graph_memory;
 pub mod handles;
 pub mod images;
 pub mod launch;
+pub mod lent;
 pub mod library;
 pub mod memory;
 pub mod objects;

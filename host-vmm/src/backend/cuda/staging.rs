@@ -135,7 +135,7 @@ impl CudaBackend {
     }
 
     /// Makes calls of the worker's own that a stream capture of the program does not forbid, and that do not end it.
-    fn unobserved<R>(&self, calls: impl FnOnce() -> R) -> R {
+    pub(super) fn unobserved<R>(&self, calls: impl FnOnce() -> R) -> R {
         /// `CU_STREAM_CAPTURE_MODE_RELAXED`
         const RELAXED: u32 = 2;
         let mut mode = RELAXED;
@@ -150,7 +150,7 @@ impl CudaBackend {
     }
 
     /// Records an event behind what has been queued.
-    fn mark(&self, context: u64, stream: u64) -> CuResult<u64> {
+    pub(super) fn mark(&self, context: u64, stream: u64) -> CuResult<u64> {
         let free = {
             let mut pool = self.events.pool.lock().unwrap_or_else(PoisonError::into_inner);
             pool.free.get_mut(&context).and_then(Vec::pop)
@@ -189,7 +189,7 @@ impl CudaBackend {
     }
 
     /// Makes the lane's staging area known to the driver, once for each life of the contexts.
-    fn register_staging(&self, call: &mut Call<'_>) {
+    pub(super) fn register_staging(&self, call: &mut Call<'_>) {
         let epoch = self.epoch();
         if call.lane.staging_epoch == epoch {
             return;

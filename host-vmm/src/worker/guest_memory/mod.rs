@@ -18,9 +18,11 @@
 //! watcher's (control connection) and the main one (daemon).
 
 mod ground;
+mod lent;
 mod parts;
 mod source;
 
 pub use ground::{Ground, Run};
+pub use lent::{Direction, Scattered};
 pub use parts::{Parts, Source};
 pub use source::{Answers, Came, Control, Regions, Remote};

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use protocol::status::{CuResult, Status};
+use protocol::status::CuResult;
 use protocol::window::GRANULE_LEN;
+
+use super::Scattered;
 
 use crate::worker::range_alloc::RangeAllocator;
 
@@ -25,14 +27,14 @@ pub trait Source: Send + Sync {
     /// Gives it back. Nothing uses it any more.
     fn unmap(&self, offset: u64, len: u64);
 
-    /// Has memory of the program's own, which its broker has pinned as `region`, mapped in the worker alone. Waits for the daemon.
+    /// Finds memory of the program's own, which its broker has pinned as `region`. Waits for the daemon.
     ///
     /// # Errors
-    /// INVALID_VALUE if the program has no such region of this length, or it is mapped already; OUT_OF_MEMORY if it is in too many pieces to be mapped now.
-    fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult;
+    /// INVALID_VALUE if the program has no such region of this length, or it is in use already; OUT_OF_MEMORY if it is in too many pieces.
+    fn lend(&self, region: u64, len: u64) -> CuResult<Scattered>;
 
-    /// Takes it away again, before the program is told that it is no longer used.
-    fn take_back(&self, offset: u64);
+    /// Is done with it, before the program is told so.
+    fn take_back(&self, region: u64);
 }
 
 #[derive(Clone, Copy)]
@@ -114,23 +116,9 @@ impl Parts {
         None
     }
 
-    /// Maps a region of `len` bytes that the program lends for a copy; its offset in the window.
-    ///
-    /// # Errors
-    /// INVALID_VALUE for what is no region of the program or not of this length, OUT_OF_MEMORY if there is no room in the window.
-    pub fn lend(&self, region: u64, len: u64) -> CuResult<u64> {
-        // The place is taken before the daemon is asked, so that the table is not locked meanwhile.
-        let place = self.table().places.alloc(len, GRANULE_LEN).ok_or(Status::OUT_OF_MEMORY)?;
-        self.source.lend(region, place, len).inspect_err(|_| {
-            self.table().places.free(place);
-        })?;
-        Ok(place)
-    }
-
-    /// The copy is over.
-    pub fn take_back(&self, place: u64) {
-        self.source.take_back(place);
-        self.table().places.free(place);
+    /// Where memory comes from, for what is lent.
+    pub fn source(&self) -> &dyn Source {
+        &*self.source
     }
 
     /// Gives parts back that `ranges`, in which something has been freed, does not need.
@@ -190,17 +178,11 @@ mod tests {
             assert_eq!(self.0.mapped.lock().unwrap().remove(&offset), Some(len));
         }
 
-        fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult {
-            if region != 7 {
-                return Err(Status::INVALID_VALUE);
-            }
-            assert!(self.0.mapped.lock().unwrap().insert(offset, len).is_none());
-            Ok(())
+        fn lend(&self, _: u64, _: u64) -> CuResult<Scattered> {
+            Err(Status::INVALID_VALUE)
         }
 
-        fn take_back(&self, offset: u64) {
-            self.0.mapped.lock().unwrap().remove(&offset).unwrap();
-        }
+        fn take_back(&self, _: u64) {}
     }
 
     fn parts(limit: u64) -> (Arc<Fake>, Parts, Mutex<RangeAllocator>) {
@@ -235,23 +217,6 @@ mod tests {
         assert_eq!(mapped(&fake), 4 << 20);
         assert_eq!(parts.alloc(&ranges, 2 << 20, 4096, false), None);
         assert_eq!(parts.alloc(&ranges, 1 << 20, 4096, false), Some(3 << 20));
-    }
-
-    #[test]
-    fn what_is_lent_has_a_place_of_its_own() {
-        let (fake, parts, ranges) = parts(1 << 30);
-        parts.alloc(&ranges, 4096, 4096, false).unwrap();
-        let first = parts.lend(7, 12288).unwrap();
-        let second = parts.lend(7, 3 << 20).unwrap();
-        assert!(first >= USUAL_LEN && second >= first + GRANULE_LEN);
-        // It is not for allocations.
-        assert_eq!(parts.alloc(&ranges, USUAL_LEN, 4096, false), Some(second + (4 << 20)));
-        assert_eq!(parts.lend(8, 4096), Err(Status::INVALID_VALUE));
-        parts.take_back(first);
-        parts.take_back(second);
-        assert_eq!(mapped(&fake), 2 * USUAL_LEN);
-        assert_eq!(parts.lend(7, 4096), Ok(first));
-        assert_eq!(parts.lend(7, u64::MAX), Err(Status::OUT_OF_MEMORY));
     }
 
     #[test]

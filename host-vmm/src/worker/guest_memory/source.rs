@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use transport::{Connection, Window};
 
+use super::Scattered;
 use super::ground::{Ground, Run, read_runs};
 use super::parts::Source;
 use crate::daemon::ipc::{Channel, ToDaemon};
@@ -26,7 +27,7 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a message may take to get into the program's socket.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Runs of all parts together. Each is a mapping, of which a process has 65530 by default: at the kernel's own limit nothing could be unmapped either.
+/// Runs of all parts together, and of a region that is lent. Each is a mapping, of which a process has 65530 by default: at the kernel's own limit nothing could be unmapped either.
 const MAX_RUNS: usize = 48 << 10;
 
 type Answer = (Grown, Status);
@@ -163,7 +164,7 @@ struct Live {
 /// What is mapped.
 #[derive(Default)]
 struct Mapped {
-    /// Regions that are being asked for, mapped or being unmapped; and those that are mapped in part and cannot be unmapped, which are in use until
+    /// Regions that are being asked for, lent, mapped or being unmapped; and those that are mapped in part and cannot be unmapped, which are in use until
     /// this process ends.
     regions: HashSet<u64>,
     /// By offset in the window.
@@ -236,21 +237,23 @@ impl Remote {
         Ok(grown.region)
     }
 
-    /// Maps a region that the program has named; any thread may be at it.
+    /// Takes a region that the program has named into use, until it is [done](Self::done) with; any thread may be at it.
     ///
-    /// The daemon holds one use per region and drops it at the first `done`: so that is said once, when nothing of the region is mapped here. A program
-    /// that names a region a second time would otherwise keep memory mapped that its kernel has given to somebody else.
-    fn map_region(&self, region: u64, offset: u64, len: u64) -> io::Result<()> {
+    /// The daemon holds one use per region and drops it at the first `done`: so that is said once, when nothing uses the region here. A program
+    /// that names a region a second time would otherwise keep memory in use that its kernel has given to somebody else.
+    fn take_region(&self, region: u64, len: u64) -> io::Result<Vec<Run>> {
         if !self.mapped().regions.insert(region) {
-            return Err(io::Error::other("the region is mapped already"));
+            return Err(io::Error::other("the region is in use already"));
         }
-        let runs = match self.regions.ask(&self.channel, region, len, MAX_RUNS) {
-            Ok(runs) => runs,
-            Err(error) => {
-                self.done(region);
-                return Err(error);
-            }
-        };
+        let runs =
+            self.regions.ask(&self.channel, region, len, MAX_RUNS).inspect_err(|_| self.done(region))?;
+        tracing::debug!(region, len, pieces = runs.len(), "a region is in use");
+        Ok(runs)
+    }
+
+    /// Maps a region that the program has named.
+    fn map_region(&self, region: u64, offset: u64, len: u64) -> io::Result<()> {
+        let runs = self.take_region(region, len)?;
         let room = {
             let mut mapped = self.mapped();
             mapped.runs += runs.len();
@@ -279,7 +282,7 @@ impl Remote {
     fn forget(&self, offset: u64) -> bool {
         let live = self.mapped().live.remove(&offset);
         let Some(live) = live else { return false };
-        // SAFETY: the callers say that nothing uses it: no lane has its block in a part that is given back, nor in what is lent.
+        // SAFETY: the callers say that nothing uses it: no lane has its block in a part that is given back.
         unsafe { self.window.remove_piece(offset) };
         let all = self.ground.unmap(self.window.address() + offset, &live.runs);
         self.unmapped(live.region, &live.runs, all);
@@ -294,7 +297,7 @@ impl Remote {
         }
     }
 
-    /// Nothing of the region is mapped.
+    /// Nothing uses the region any more.
     fn done(&self, region: u64) {
         Regions::done(&self.channel, region);
         // Last: whoever asks for it again does so after the daemon has been told.
@@ -329,18 +332,19 @@ impl Source for Remote {
         }
     }
 
-    fn lend(&self, region: u64, offset: u64, len: u64) -> CuResult {
-        self.map_region(region, offset, len).map_err(|error| {
+    fn lend(&self, region: u64, len: u64) -> CuResult<Scattered> {
+        let runs = self.take_region(region, len).map_err(|error| {
             tracing::info!(%error, region, len, "memory that the program lends cannot be used");
             match error.kind() {
                 io::ErrorKind::OutOfMemory => Status::OUT_OF_MEMORY,
                 _ => Status::INVALID_VALUE,
             }
-        })
+        })?;
+        Ok(Scattered::new(Arc::clone(&self.files), runs))
     }
 
-    fn take_back(&self, offset: u64) {
-        self.forget(offset);
+    fn take_back(&self, region: u64) {
+        self.done(region);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::sched::Work;
 use crate::generated::driver::{InitCalls, InternalCalls};
 use crate::session::Call;
+use crate::worker::guest_memory::Direction;
 
 impl InitCalls for CpuBackend {
     fn cuInit(&self, _: &mut Call<'_>, Flags: u32) -> CuResult {
@@ -342,7 +343,7 @@ impl InternalCalls for CpuBackend {
         stream: u64,
     ) -> CuResult {
         call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
-        self.lent(call, (region, region_len, offset), len, stream, |host| (dst, host))
+        self.lent(call, (region, region_len, offset), Direction::Read, dst, len, stream)
     }
 
     fn lent_out(
@@ -356,7 +357,7 @@ impl InternalCalls for CpuBackend {
         stream: u64,
     ) -> CuResult {
         call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
-        self.lent(call, (region, region_len, offset), len, stream, |host| (host, src))
+        self.lent(call, (region, region_len, offset), Direction::Write, src, len, stream)
     }
 
     fn stage_in(

@@ -16,6 +16,7 @@ use crate::backend::cuda::private;
 use crate::backend::cuda::staging::Rows;
 use crate::generated::cuda_raw::Kind;
 use crate::session::Call;
+use crate::worker::guest_memory::Direction;
 use crate::worker::registry::RegistryError;
 
 pub fn lane_set_context(cuda: &CudaBackend, call: &mut Call<'_>, ctx: u64) -> CuResult {
@@ -315,22 +316,6 @@ pub fn copy_2d(
     Ok(())
 }
 
-/// Copies between the program's own memory, which it lends, and the device; the driver takes it for pageable memory.
-fn lent(
-    cuda: &CudaBackend,
-    call: &Call<'_>,
-    (region, region_len, offset): (u64, u64, u64),
-    len: u64,
-    stream: u64,
-    rows: impl FnOnce(u64) -> CuResult<Rows>,
-) -> CuResult {
-    let stream = cuda.inward(Kind::CUstream, stream)?;
-    let memory = call.session.window.lend(region, region_len)?;
-    cuda.copy_rows(&rows(memory.address(offset, len)?)?, stream)?;
-    // SAFETY: takes a handle of the driver.
-    unsafe { cuda.raw().cuStreamSynchronize(stream) }
-}
-
 pub fn lent_in(
     cuda: &CudaBackend,
     call: &mut Call<'_>,
@@ -341,10 +326,9 @@ pub fn lent_in(
     len: u64,
     stream: u64,
 ) -> CuResult {
-    lent(cuda, call, (region, region_len, offset), len, stream, |src| {
-        cuda.range(dst, len)?;
-        Ok(Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 })
-    })?;
+    let stream = cuda.inward(Kind::CUstream, stream)?;
+    let lent = call.session.window.lend(region, region_len)?;
+    cuda.copy_lent(call, (&lent.memory, offset), Direction::Read, dst, len, stream)?;
     call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
     cuda.flushed(call);
     Ok(())
@@ -360,10 +344,9 @@ pub fn lent_out(
     len: u64,
     stream: u64,
 ) -> CuResult {
-    lent(cuda, call, (region, region_len, offset), len, stream, |dst| {
-        cuda.range(src, len)?;
-        Ok(Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 })
-    })?;
+    let stream = cuda.inward(Kind::CUstream, stream)?;
+    let lent = call.session.window.lend(region, region_len)?;
+    cuda.copy_lent(call, (&lent.memory, offset), Direction::Write, src, len, stream)?;
     call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
     cuda.flushed(call);
     Ok(())
