@@ -14,6 +14,40 @@ pub use crate::vmm::channel::fuzz_channel;
 pub use crate::vmm::virtio::fuzz::fuzz_virtio_mmio;
 use crate::worker::window::Window;
 
+/// Bytes of an input, taken from its start; none when it ends.
+pub(crate) struct Bytes<'a>(pub &'a [u8]);
+
+impl Bytes<'_> {
+    pub fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// A number: a byte below `small` as it is, then 32 powers of two, `pages` addresses of pages of `page_len`, or four bytes.
+    pub fn value(&mut self, small: u8, pages: u8, page_len: u32) -> Option<u32> {
+        let byte = self.byte()?;
+        let Some(above) = byte.checked_sub(small) else { return Some(byte.into()) };
+        Some(match above {
+            0..=31 => 1 << above,
+            _ if above - 32 < pages => u32::from(above - 32) * page_len,
+            _ => u32::from_le_bytes(self.array()?),
+        })
+    }
+
+    /// An address within half a MiB, and what is written there.
+    pub fn memory_write(&mut self) -> Option<(u64, [u8; 8])> {
+        let slot = u16::from_le_bytes(self.array()?);
+        Some((u64::from(slot) * 8, self.array()?))
+    }
+}
+
 /// Largest body that a lane takes.
 const MAX_BODY: usize = 48 << 10;
 

@@ -14,6 +14,7 @@ use super::Host;
 use super::header::{HOST_CID, Header, STREAM};
 use super::rings::Rings;
 use super::switch::{Event, Limits, Switch, Watch};
+use crate::fuzz::Bytes;
 use crate::vmm::memory::{GuestRam, MIN_BYTES, Memory};
 
 const CID: u32 = 3;
@@ -100,34 +101,34 @@ pub(super) fn vhost_user(data: &[u8]) -> Reached {
     let (ends, watched) = (Arc::new(Ends::default()), Watched::default());
     let mut rings = Rings::new(Switch::new(CID, LIMITS, ends.clone(), Box::new(watched.clone()), FIRST));
     let [mut receive, mut transmit] = RINGS.map(queue);
-    let (mut input, mut reached) = (Input(data), Reached::default());
+    let (mut input, mut reached) = (Input(Bytes(data)), Reached::default());
     for _ in 0..MOST_OPERATIONS {
-        let Some(operation) = input.byte() else { break };
+        let Some(operation) = input.0.byte() else { break };
         let done = match operation {
-            0..=29 => input.memory_write().map(|(address, bytes)| write(&memory, address, &bytes)),
+            0..=29 => input.0.memory_write().map(|(address, bytes)| write(&memory, address, &bytes)),
             30..=79 => input.descriptor().map(|(address, bytes)| write(&memory, address, &bytes)),
             80..=129 => input.packet().map(|(address, header)| write(&memory, address, header.as_bytes())),
-            130..=169 => input.byte().map(|head| offer(&memory, usize::from(operation % 2), head)),
+            130..=169 => input.0.byte().map(|head| offer(&memory, usize::from(operation % 2), head)),
             170..=199 => {
                 let before = used_index(&memory);
                 rings.turn(&mut receive, &mut transmit, &memory);
                 reached.to_guest += usize::from(used_index(&memory).wrapping_sub(before));
                 Some(())
             }
-            200..=209 => input.byte().map(|value| {
+            200..=209 => input.0.byte().map(|value| {
                 with(&ends, value, |end| {
                     let bytes = vec![value; usize::from(value) * 64];
                     let _ = send(end, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
                 });
             }),
-            210..=219 => input.byte().map(|value| {
+            210..=219 => input.0.byte().map(|value| {
                 with(&ends, value, |end| {
                     let mut buffer = vec![0; 1 << 16];
                     reached.to_host +=
                         recv(end, &mut buffer[..], RecvFlags::DONTWAIT).map_or(0, |(_, len)| len);
                 });
             }),
-            220..=224 => input.byte().map(|value| {
+            220..=224 => input.0.byte().map(|value| {
                 let mut ends = ends.ends();
                 let count = ends.len().max(1);
                 if let Some(end) = ends.get_mut(usize::from(value) % count) {
@@ -148,7 +149,7 @@ pub(super) fn vhost_user(data: &[u8]) -> Reached {
                 [receive, transmit] = RINGS.map(queue);
                 Some(())
             }
-            250..=255 => input.byte().map(|low| transmit.set_event_idx(low % 2 == 0)),
+            250..=255 => input.0.byte().map(|low| transmit.set_event_idx(low % 2 == 0)),
         };
         if done.is_none() {
             break;
@@ -201,39 +202,17 @@ fn used_index(memory: &Memory) -> u16 {
 }
 
 /// Bytes of an input: an operation byte and its operands. A value is a byte below 160 as it is, a power of two, a page's address, or four bytes.
-struct Input<'a>(&'a [u8]);
+struct Input<'a>(Bytes<'a>);
 
 impl Input<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
     fn value(&mut self) -> Option<u32> {
-        Some(match self.byte()? {
-            small @ 0..=159 => u32::from(small),
-            bit @ 160..=191 => 1 << (bit - 160),
-            page @ 192..=223 => u32::from(page - 192) * 0x1_0000,
-            _ => u32::from_le_bytes(self.array()?),
-        })
-    }
-
-    fn memory_write(&mut self) -> Option<(u64, [u8; 8])> {
-        let slot = u16::from_le_bytes(self.array()?);
-        Some((u64::from(slot) * 8, self.array()?))
+        self.0.value(160, 32, 0x1_0000)
     }
 
     /// Ring and index in one byte, address, length, flags and next.
     fn descriptor(&mut self) -> Option<(u64, [u8; 16])> {
-        let place = self.byte()?;
-        let (address, len, flags, next) = (self.value()?, self.value()?, self.byte()?, self.byte()?);
+        let place = self.0.byte()?;
+        let (address, len, flags, next) = (self.value()?, self.value()?, self.0.byte()?, self.0.byte()?);
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&address.to_le_bytes());
         bytes[8..12].copy_from_slice(&len.to_le_bytes());
@@ -244,8 +223,8 @@ impl Input<'_> {
 
     /// Page, operation, ports in one byte, length, flags and credit; the rest is as it has to be, unless the operation's high bits are set.
     fn packet(&mut self) -> Option<(u64, Header)> {
-        let (page, op, ports) = (self.byte()?, self.byte()?, self.byte()?);
-        let (len, flags, window, forwarded) = (self.value()?, self.byte()?, self.value()?, self.value()?);
+        let (page, op, ports) = (self.0.byte()?, self.0.byte()?, self.0.byte()?);
+        let (len, flags, window, forwarded) = (self.value()?, self.0.byte()?, self.value()?, self.value()?);
         let header = Header {
             src_cid: (u64::from(CID) + u64::from(op >> 6 & 1)).into(),
             dst_cid: HOST_CID.into(),

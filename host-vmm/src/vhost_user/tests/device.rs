@@ -167,6 +167,19 @@ fn bytes_pass_both_ways_in_one_descriptor_or_many() {
     assert_eq!(end.read(&mut seen).expect("the end"), 0);
 }
 
+/// A packet may come between the device's last look at the ring and its wish to be told of the next, again and again.
+#[test]
+fn a_guest_that_is_just_as_fast_is_served() {
+    let bench = Bench::new();
+    let mut guest = bench.guest();
+    let mut stream = bench.open(&mut guest, 1024);
+    guest.flood(from(1024, op::CREDIT_UPDATE), 100_000);
+    guest.send(from(1024, op::RW), b"still there", &[11]);
+    let mut bytes = [0; 11];
+    stream.read_exact(&mut bytes).expect("the guest's bytes");
+    assert_eq!(&bytes, b"still there");
+}
+
 #[test]
 fn refusals_and_half_closed_connections() {
     let bench = Bench::new();

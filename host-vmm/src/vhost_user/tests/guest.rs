@@ -242,6 +242,22 @@ impl Guest {
         assert_eq!(self.used(TRANSMIT).0, 0);
     }
 
+    /// Sends one packet `count` times, each at the moment at which the device has taken the one before.
+    pub fn flood(&mut self, header: Header, count: u32) {
+        let at = 0x3_0000;
+        self.memory.write_slice(header.as_bytes(), GuestAddress(at)).expect("memory");
+        self.descriptor(self.rings[TRANSMIT].base, 0, (at, HEADER_BYTES as u32), 0);
+        for sent in 0..count {
+            self.offer(TRANSMIT, 0);
+            self.kick(TRANSMIT);
+            let deadline = Instant::now() + LIMIT;
+            while self.used_index(TRANSMIT) != self.rings[TRANSMIT].available {
+                assert!(Instant::now() < deadline, "packet {sent} is not taken");
+            }
+        }
+        self.rings[TRANSMIT].used = self.rings[TRANSMIT].available;
+    }
+
     /// Offers a chain of these descriptors as they are, and waits until it comes back.
     pub fn send_raw(&mut self, descriptors: &[(u64, u32, u16)], head: u16) {
         let table = self.rings[TRANSMIT].base;

@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::block::Block;
 use super::mmio::{MmioTransport, reg, status};
 use super::{Activation, DeviceError, F_VERSION_1, Interrupt, QueueDevice, VirtioDevice};
+use crate::fuzz::Bytes;
 use crate::vmm::bus::BusDevice as _;
 use crate::vmm::memory::{GuestRam, MIN_BYTES, Memory};
 use crate::vmm::stop::Stop;
@@ -99,9 +100,9 @@ pub(super) fn virtio_mmio(data: &[u8]) -> (usize, usize) {
     let mut transport =
         MmioTransport::new(device.clone(), Arc::clone(&memory), interrupt).expect("transport");
     let stop = Stop::new().expect("eventfd");
-    let (mut input, mut rounds, mut answered) = (Input(data), 0, 0);
+    let (mut input, mut rounds, mut answered) = (Input(Bytes(data)), 0, 0);
     for _ in 0..MOST_OPERATIONS {
-        let Some(operation) = input.byte() else { break };
+        let Some(operation) = input.0.byte() else { break };
         let done = match operation {
             0..=199 => input.value().map(|value| {
                 let register = WRITTEN[usize::from(operation) % WRITTEN.len()];
@@ -121,7 +122,7 @@ pub(super) fn virtio_mmio(data: &[u8]) -> (usize, usize) {
                 Some(())
             }
             240..=247 => Some(()),
-            248..=255 => input.memory_write().map(|(address, bytes)| {
+            248..=255 => input.0.memory_write().map(|(address, bytes)| {
                 memory.write_slice(&bytes, GuestAddress(address)).expect("in memory");
             }),
         };
@@ -155,32 +156,10 @@ fn check(transport: &mut MmioTransport, active: bool) {
 /// Bytes of an input: an operation byte (0 to 199 writes a register, 200 to 219 reads, 220 to 239 writes with an odd width, 240 to
 /// 247 works a queue off, the rest writes memory) and its operands. A value is a byte below 128 as it is, a single bit, a page's
 /// address, or four bytes.
-struct Input<'a>(&'a [u8]);
+struct Input<'a>(Bytes<'a>);
 
 impl Input<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
     fn value(&mut self) -> Option<u32> {
-        Some(match self.byte()? {
-            small @ 0..=127 => u32::from(small),
-            bit @ 128..=159 => 1 << (bit - 128),
-            page @ 160..=175 => u32::from(page - 160) * 0x1000,
-            _ => u32::from_le_bytes(self.array()?),
-        })
-    }
-
-    fn memory_write(&mut self) -> Option<(u64, [u8; 8])> {
-        let slot = u16::from_le_bytes(self.array()?);
-        Some((u64::from(slot) * 8, self.array()?))
+        self.0.value(128, 16, 0x1000)
     }
 }
