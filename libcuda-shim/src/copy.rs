@@ -13,6 +13,7 @@ use protocol::status::{CuResult, Status};
 use crate::chunks::{Chunk, chunks};
 use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
+use crate::idle;
 use crate::lent;
 use crate::process::process;
 use crate::session::Slot;
@@ -26,6 +27,10 @@ pub const AHEAD: usize = 4;
 
 /// Copies longer than this leave nothing useful in a cache of their own size; the C library draws the line for its memcpy in the same place.
 const LONG: u64 = 8 << 20;
+
+/// A copy into the device that the program waits for need not be waited for if nothing is before it and nothing can be wrong with it: the driver's return when they have
+/// taken the bytes, too. Longer ones are lent where that is possible, and their last piece is a small part of them.
+const SHORT: u64 = 1 << 20;
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,11 @@ pub fn in_region(address: u64) -> bool {
 /// Whether an address is one of the window, which the program can reach as well.
 pub fn in_window(address: u64) -> bool {
     process().session.get().is_some_and(|session| session.in_window(address))
+}
+
+/// Whether `len` bytes are device memory of the current context for certain.
+fn is_known(address: u64, len: u64) -> bool {
+    process().device_memory.contains(address, len, thread::current_context())
 }
 
 /// Whether an address is one of page-locked memory that the host does not see.
@@ -135,8 +145,19 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             }
             if wait { wire::cuStreamSynchronize(stream) } else { Ok(()) }
         }
-        (Side::Region(_), Side::Host(_)) => {
+        (Side::Region(dst), Side::Host(_)) => {
             refuse_staged(stream)?;
+            if wait && rows.height == 1 && rows.width <= SHORT && is_known(dst, rows.width) {
+                if let Some(quiet) = idle::quiet(stream)? {
+                    // SAFETY: by the caller's promise.
+                    settled(unsafe { stage_in(&rows, stream, false) })?;
+                    return idle::copied(stream, quiet);
+                }
+                let before = thread::with(|thread| Ok(thread.stamp()))?;
+                // SAFETY: by the caller's promise.
+                settled(unsafe { stage_in(&rows, stream, true) })?;
+                return idle::synchronised(stream, before);
+            }
             // Where nothing is waited for, the program's bytes must not wait for the stream's earlier work either.
             // SAFETY: by the caller's promise.
             let done = if wait { unsafe { lent::copy(&rows, stream) }? } else { 0 };
@@ -145,10 +166,13 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         }
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
+            let before = thread::with(|thread| Ok(thread.stamp()))?;
             // SAFETY: by the caller's promise.
             let done = unsafe { lent::copy(&rows, stream) }?;
             // SAFETY: by the caller's promise.
-            settled(unsafe { stage_out(&rows.rest(done), stream) })
+            settled(unsafe { stage_out(&rows.rest(done), stream) })?;
+            // Of several requests, of which each counts, nothing is noted.
+            idle::synchronised(stream, before)
         }
         (Side::Host(dst), Side::Host(src)) => {
             wire::cuStreamSynchronize(stream)?;

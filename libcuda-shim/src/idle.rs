@@ -5,15 +5,21 @@
 //!
 //! What is compared is the session's [`Stamp`]: it changes before any call returns that may have queued work, on whatever stream and thread. It is read before the
 //! host is asked, so that what returns while it answers counts as later.
+//!
+//! A stream that has got nothing since but copies of this thread's that nobody waited for is not idle, but *quiet*: there is nothing that another copy into the device
+//! would have to wait for before it can return, as the driver's do once they have taken the bytes.
 
 use protocol::ops;
-use protocol::status::CuResult;
+use protocol::status::{CuResult, Status};
 
 use crate::order::Stamp;
 use crate::thread;
 
 /// Stands for all streams of a context.
 const CONTEXT: u64 = u64::MAX;
+
+/// `CU_STREAM_PER_THREAD`: up to here the numbers of default streams.
+const PER_THREAD: u64 = 2;
 
 /// Streams that a thread remembers; enough for a loop over a few of them.
 const REMEMBERED: usize = 8;
@@ -31,28 +37,51 @@ pub const QUERIES: &[u16] = &[
     ops::device_output,
 ];
 
-/// What a thread has seen to be idle: context, stream, and the stamp of then.
+/// A stream as a thread has seen it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    context: u64,
+    stream: u64,
+    stamp: Stamp,
+    /// Copies have been queued since: it is quiet, not idle.
+    copies: bool,
+}
+
+/// What a thread has seen to be idle or quiet.
 #[derive(Default)]
 pub struct Idle {
-    seen: [Option<(u64, u64, Stamp)>; REMEMBERED],
+    seen: [Option<Seen>; REMEMBERED],
     next: usize,
 }
 
 impl Idle {
-    fn knows(&self, context: u64, stream: u64, now: Stamp) -> bool {
-        self.seen.iter().flatten().any(|(c, s, then)| (*c, *s, *then) == (context, stream, now))
+    fn find(&self, context: u64, stream: u64, now: Stamp) -> Option<&Seen> {
+        self.seen
+            .iter()
+            .flatten()
+            .find(|seen| (seen.context, seen.stream, seen.stamp) == (context, stream, now))
     }
 
-    fn note(&mut self, context: u64, stream: u64, stamp: Stamp) {
+    fn knows(&self, context: u64, stream: u64, now: Stamp) -> bool {
+        self.find(context, stream, now).is_some_and(|seen| !seen.copies)
+    }
+
+    /// Whether a stream is quiet. The default streams belong to the context, and are idle when all of it is.
+    fn is_quiet(&self, context: u64, stream: u64, now: Stamp) -> bool {
+        self.find(context, stream, now).is_some()
+            || (stream <= PER_THREAD && self.knows(context, CONTEXT, now))
+    }
+
+    fn note(&mut self, context: u64, stream: u64, stamp: Stamp, copies: bool) {
         let old = self
             .seen
             .iter()
-            .position(|entry| matches!(entry, Some((c, s, _)) if (*c, *s) == (context, stream)));
+            .position(|entry| entry.is_some_and(|seen| (seen.context, seen.stream) == (context, stream)));
         let place = old.unwrap_or_else(|| {
             self.next = (self.next + 1) % REMEMBERED;
             self.next
         });
-        self.seen[place] = Some((context, stream, stamp));
+        self.seen[place] = Some(Seen { context, stream, stamp, copies });
     }
 }
 
@@ -84,34 +113,87 @@ fn unless_known(context: u64, stream: u64, ask: impl FnOnce() -> CuResult) -> Cu
     ask()?;
     if let Some(stamp) = stamp {
         thread::with(|thread| {
-            thread.idle.note(context, stream, stamp);
+            thread.idle.note(context, stream, stamp, false);
             Ok(())
         })?;
     }
     Ok(())
 }
 
+/// The stamp at which a stream of the current context is quiet; none if it may not be.
+///
+/// # Errors
+/// Of what was posted before.
+pub fn quiet(stream: u64) -> Result<Option<Stamp>, Status> {
+    let context = thread::current_context();
+    thread::with(|thread| {
+        let stamp = thread.stamp().filter(|stamp| thread.idle.is_quiet(context, stream, *stamp));
+        match stamp.and_then(|_| thread.take_latched()) {
+            Some(latched) => Err(latched),
+            None => Ok(stamp),
+        }
+    })
+}
+
+/// A stream that was quiet at a stamp has got a copy that was posted, and announced: it still is, if no other call has returned.
+pub fn copied(stream: u64, before: Stamp) -> CuResult {
+    note_if(stream, Stamp { posts: before.posts + 1, ..before }, true)
+}
+
+/// A stream has been synchronised by an answered request, which may itself have queued work and counts as such.
+pub fn synchronised(stream: u64, before: Option<Stamp>) -> CuResult {
+    let Some(before) = before else { return Ok(()) };
+    note_if(stream, Stamp { asked: before.asked + 1, ..before }, false)
+}
+
+fn note_if(stream: u64, expected: Stamp, copies: bool) -> CuResult {
+    let context = thread::current_context();
+    thread::with(|thread| {
+        if thread.stamp() == Some(expected) {
+            thread.idle.note(context, stream, expected, copies);
+        }
+        Ok(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn stamp(posts: u64) -> Stamp {
+        Stamp { posts, asked: 7 }
+    }
+
     #[test]
     fn only_the_same_stream_at_the_same_stamp_is_known() {
         let mut idle = Idle::default();
-        let stamp = |n| Stamp { posts: n, asked: 7 };
-        idle.note(1, 2, stamp(3));
+        idle.note(1, 2, stamp(3), false);
         assert!(idle.knows(1, 2, stamp(3)));
         for (context, stream, now) in [(2, 2, stamp(3)), (1, 3, stamp(3)), (1, 2, stamp(4))] {
             assert!(!idle.knows(context, stream, now));
         }
         assert!(!idle.knows(1, 2, Stamp { posts: 3, asked: 8 }));
         // A later look replaces the earlier one; many others push it out.
-        idle.note(1, 2, stamp(4));
+        idle.note(1, 2, stamp(4), false);
         assert!(idle.knows(1, 2, stamp(4)) && !idle.knows(1, 2, stamp(3)));
         for other in 0..REMEMBERED as u64 {
-            idle.note(1, 10 + other, stamp(4));
+            idle.note(1, 10 + other, stamp(4), false);
         }
         assert!(!idle.knows(1, 2, stamp(4)));
         assert!(idle.knows(1, 10, stamp(4)));
+    }
+
+    #[test]
+    fn a_stream_with_copies_is_quiet_and_not_idle() {
+        let mut idle = Idle::default();
+        idle.note(1, 20, stamp(3), false);
+        assert!(idle.is_quiet(1, 20, stamp(3)));
+        idle.note(1, 20, stamp(4), true);
+        assert!(idle.is_quiet(1, 20, stamp(4)) && !idle.knows(1, 20, stamp(4)));
+        assert!(!idle.is_quiet(1, 20, stamp(3)) && !idle.is_quiet(1, 20, stamp(5)));
+        // An idle context has idle default streams; of others it is not known that they are its own.
+        idle.note(1, CONTEXT, stamp(5), false);
+        assert!((0..=PER_THREAD).all(|stream| idle.is_quiet(1, stream, stamp(5))));
+        assert!(!idle.is_quiet(1, 20, stamp(5)) && !idle.is_quiet(2, 0, stamp(5)));
     }
 }

@@ -24,6 +24,7 @@ mod chunks;
 mod context;
 mod copy;
 mod custom;
+mod device_memory;
 mod function;
 mod generated;
 mod graph;

@@ -24,6 +24,7 @@ use crate::context::Contexts;
 use crate::custom::launch::Accepted;
 use crate::custom::link::Links;
 use crate::custom::memory::PoolMemory;
+use crate::device_memory::DeviceMemory;
 use crate::function::{Functions, Limits};
 use crate::graph::Given;
 use crate::legacy::{Attached, Launches, Registrations};
@@ -61,6 +62,7 @@ pub struct Process {
     /// A kernel has faulted in some context: see [`crate::sticky`].
     pub faulted: AtomicBool,
     pub pool_memory: PoolMemory,
+    pub device_memory: DeviceMemory,
     pub accepted: Accepted,
     pub cache: RwLock<ReplyCache>,
     /// What `CUDA_SHIM_PROFILE` asks for.

@@ -147,6 +147,7 @@ pub const SAMPLES: &[Sample] = &[
     runtime("launch_api", &["launch_api.cu"]),
     runtime("pitched_2d", &["pitched_2d.cu"]),
     runtime("bulk_copies", &["bulk_copies.cu"]),
+    runtime("short_copies", &["short_copies.cu"]),
     sharing(runtime("managed", &["managed.cu"]), "managed memory"),
     runtime("printf_assert", &["printf_assert.cu"]),
     runtime("function_pointers", &["function_pointers.cu"]),

@@ -3,6 +3,7 @@
 /// A handle of device memory for other programs.
 #[op(0x07b0, since = 4010)]
 #[sync]
+#[custom]
 fn cuIpcGetMemHandle(#[out] pHandle: *mut CUipcMemHandle, dptr: CUdeviceptr);
 
 /// First version of cuIpcOpenMemHandle_v2.

@@ -23,6 +23,7 @@ fn cuMemAllocPitch_v2(
 /// Frees device memory, after the work that uses it.
 #[op(0x0312, since = 3020)]
 #[sync]
+#[custom]
 #[host_custom]
 fn cuMemFree_v2(dptr: CUdeviceptr);
 

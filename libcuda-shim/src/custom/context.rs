@@ -212,6 +212,7 @@ pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
         return Err(Status::INVALID_CONTEXT);
     }
     drop_local_storage(handle);
+    process().device_memory.forget();
     wire::cuCtxDestroy_v2(handle)?;
     process().contexts.destroyed(handle);
     thread::with(|thread| {
@@ -239,6 +240,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice
 pub unsafe fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CuResult {
     require_init()?;
     let handle = process().contexts.primary(device);
+    process().device_memory.forget();
     wire::cuDevicePrimaryCtxRelease_v2(device)?;
     if process().contexts.primary_released(device)
         && let Some(handle) = handle
@@ -253,6 +255,7 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CuResult {
     if let Some(handle) = process().contexts.primary(device) {
         drop_local_storage(handle);
     }
+    process().device_memory.forget();
     wire::cuDevicePrimaryCtxReset_v2(device)?;
     process().contexts.primary_reset(device);
     // An error of what was posted before belongs to the context that is gone.

@@ -51,6 +51,9 @@ fn allocate(wanted: bool, ask: impl FnOnce(Option<&mut u64>) -> CuResult) -> Res
 pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, len: usize) -> CuResult {
     let wanted = !pointer.is_null();
     let allocated = allocate(wanted, |address| wire::cuMemAlloc_v2(address, len as u64));
+    if let Ok(address) = allocated {
+        process().device_memory.allocated(address, len as u64, thread::current_context());
+    }
     // SAFETY: not NULL: the caller's own variable.
     unsafe { put(pointer, wanted.then_some(allocated.unwrap_or(0))) };
     allocated.map(|_| ())
@@ -74,6 +77,11 @@ pub unsafe fn cuMemAllocPitch_v2(
         put(pitch, found.map(|pitch| pitch as usize));
     }
     Ok(())
+}
+
+pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CuResult {
+    process().device_memory.freed(pointer);
+    wire::cuMemFree_v2(pointer)
 }
 
 /// What is known of no allocation begins at 0 and is empty.
@@ -138,6 +146,7 @@ pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CuResult
     if pointer == 0 {
         return thread::require_context().map(|_| ());
     }
+    process().device_memory.freed(pointer);
     if process().pool_memory.freed(pointer) {
         return wire::cuMemFreeAsync(pointer, stream as u64);
     }

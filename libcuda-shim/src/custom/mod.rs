@@ -14,6 +14,7 @@ pub mod graph;
 pub mod graph_node;
 pub mod host_memory;
 pub mod init;
+pub mod ipc;
 pub mod launch;
 pub mod legacy;
 pub mod library;

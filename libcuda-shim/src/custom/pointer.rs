@@ -203,5 +203,7 @@ pub unsafe fn cuPointerSetAttribute(
     if value.is_null() || attribute != SYNC_MEMOPS {
         return Err(Status::INVALID_VALUE);
     }
+    // Whoever asks for that has another device look at the memory: its copies are over when they return.
+    process().device_memory.shared(pointer);
     info(pointer).map(|_| ())
 }

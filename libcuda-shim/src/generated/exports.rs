@@ -4809,11 +4809,8 @@ pub unsafe extern "C" fn cuIpcGetMemHandle(pHandle: *mut CUipcMemHandle, dptr: C
             t.arg("dptr", dptr);
         },
         || {
-            let mut pHandle_value = (!pHandle.is_null()).then_some([0u8; 64]);
-            wire::cuIpcGetMemHandle(pHandle_value.as_mut(), dptr)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(pHandle.cast(), pHandle_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::ipc::cuIpcGetMemHandle(pHandle, dptr) }
         },
     )
 }
@@ -7770,7 +7767,10 @@ pub unsafe extern "C" fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
         |t| {
             t.arg("dptr", dptr);
         },
-        || wire::cuMemFree_v2(dptr),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::memory::cuMemFree_v2(dptr) }
+        },
     )
 }
 
