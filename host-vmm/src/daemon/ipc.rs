@@ -172,6 +172,7 @@ impl Channel {
         let mut bytes = vec![0; MAX_PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut reset = false;
         let received = loop {
             match recvmsg(
                 &self.socket,
@@ -180,6 +181,8 @@ impl Channel {
                 RecvFlags::CMSG_CLOEXEC,
             ) {
                 Err(rustix::io::Errno::INTR) => {}
+                // The other end was closed with something in it unread. That is said once, before what it has sent itself.
+                Err(rustix::io::Errno::CONNRESET) if !std::mem::replace(&mut reset, true) => {}
                 Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 other => break other?,
             }
@@ -232,6 +235,21 @@ mod tests {
         let error = std::iter::repeat_with(|| a.send(&ToWorker::Lane, None)).find_map(Result::err).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         drop(b);
+    }
+
+    /// A worker reports and ends while the daemon tells it to stop.
+    #[test]
+    fn the_last_words_of_an_end_that_did_not_listen_are_heard() {
+        let (a, b) = Channel::pair().unwrap();
+        let b = Channel::new(b);
+        a.send(&ToWorker::Stop, None).unwrap();
+        b.send(&ToDaemon::Malformed("first".into()), None).unwrap();
+        b.send(&ToDaemon::Report(Report { sessions: 1, launches: 7, ..Report::default() }), None).unwrap();
+        drop(b);
+        assert!(matches!(a.receive().unwrap(), Some((ToDaemon::Malformed(_), None))));
+        assert!(matches!(a.receive().unwrap(), Some((ToDaemon::Report(Report { launches: 7, .. }), None))));
+        assert!(a.receive::<ToDaemon>().unwrap().is_none());
+        assert!(a.receive::<ToDaemon>().unwrap().is_none());
     }
 
     #[test]
