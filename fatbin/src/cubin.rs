@@ -10,7 +10,7 @@ use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
 
 use crate::bytes::{array, u32_at};
 use crate::entry::{Arch, Variant};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, bad};
 use crate::nv_info::{self, Attribute};
 
 type Header = FileHeader64<LE>;
@@ -378,8 +378,4 @@ fn param_head(payload: &[u8]) -> Option<(u16, u32)> {
 
 fn threads(payload: &[u8]) -> Option<[u32; 3]> {
     Some([u32_at(payload, 0)?, u32_at(payload, 4)?, u32_at(payload, 8)?])
-}
-
-fn bad(field: &'static str, offset: u64, expected: &'static str) -> Error {
-    Error::new(field, offset, ErrorKind::Syntax { expected })
 }

@@ -125,3 +125,8 @@ impl Error {
         matches!(self.kind, ErrorKind::Truncated { .. })
     }
 }
+
+/// Something that is not what the format says.
+pub(crate) fn bad(field: &'static str, offset: u64, expected: &'static str) -> Error {
+    Error::new(field, offset, ErrorKind::Syntax { expected })
+}

@@ -18,7 +18,7 @@ use object::read::SectionIndex;
 use object::read::elf::{FileHeader, SectionHeader, SectionTable, Sym};
 
 use crate::cubin::is_cubin;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, bad};
 
 type Header = FileHeader64<LE>;
 
@@ -326,8 +326,4 @@ impl<'a> Managed<'a> {
         }
         Ok(())
     }
-}
-
-fn bad(field: &'static str, offset: u64, expected: &'static str) -> Error {
-    Error::new(field, offset, ErrorKind::Syntax { expected })
 }

@@ -147,22 +147,20 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         }
         (Side::Region(dst), Side::Host(_)) => {
             refuse_staged(stream)?;
-            if wait && rows.height == 1 && rows.width <= SHORT && is_known(dst, rows.width) {
-                if let Some(quiet) = idle::quiet(stream)? {
-                    // SAFETY: by the caller's promise.
-                    settled(unsafe { stage_in(&rows, stream, false) })?;
-                    return idle::copied(stream, quiet);
-                }
-                let before = thread::with(|thread| Ok(thread.stamp()))?;
+            let certain = rows.height == 1 && rows.width <= SHORT && is_known(dst, rows.width);
+            let quiet = if wait && certain { idle::quiet(stream)? } else { None };
+            if let Some(quiet) = quiet {
                 // SAFETY: by the caller's promise.
-                settled(unsafe { stage_in(&rows, stream, true) })?;
-                return idle::synchronised(stream, before);
+                settled(unsafe { stage_in(&rows, stream, false) })?;
+                return idle::copied(stream, quiet);
             }
+            let before = thread::with(|thread| Ok(thread.stamp()))?;
             // Where nothing is waited for, the program's bytes must not wait for the stream's earlier work either.
             // SAFETY: by the caller's promise.
             let done = if wait { unsafe { lent::copy(&rows, stream) }? } else { 0 };
             // SAFETY: by the caller's promise.
-            settled(unsafe { stage_in(&rows.rest(done), stream, wait) })
+            settled(unsafe { stage_in(&rows.rest(done), stream, wait) })?;
+            if wait { idle::synchronised(stream, before) } else { Ok(()) }
         }
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
@@ -171,7 +169,6 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             let done = unsafe { lent::copy(&rows, stream) }?;
             // SAFETY: by the caller's promise.
             settled(unsafe { stage_out(&rows.rest(done), stream) })?;
-            // Of several requests, of which each counts, nothing is noted.
             idle::synchronised(stream, before)
         }
         (Side::Host(dst), Side::Host(src)) => {

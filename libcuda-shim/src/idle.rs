@@ -140,7 +140,7 @@ pub fn copied(stream: u64, before: Stamp) -> CuResult {
     note_if(stream, Stamp { posts: before.posts + 1, ..before }, true)
 }
 
-/// A stream has been synchronised by an answered request, which may itself have queued work and counts as such.
+/// A stream has been synchronised by an answered request, which may itself have queued work and counts as such. After several, of which each counts, nothing is known.
 pub fn synchronised(stream: u64, before: Option<Stamp>) -> CuResult {
     let Some(before) = before else { return Ok(()) };
     note_if(stream, Stamp { asked: before.asked + 1, ..before }, false)

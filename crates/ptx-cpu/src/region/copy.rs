@@ -159,11 +159,14 @@ unsafe extern "C" fn copy_bytes(request: *mut core::ffi::c_void) -> u32 {
     0
 }
 
-/// A memmove that survives the disappearance of either side.
+/// A memmove that survives the disappearance of either side, where the fault handlers are [installed](fault::install).
+///
+/// # Errors
+/// [`RegionError::Lost`]; some of the bytes may have been copied.
 ///
 /// # Safety
 /// The ranges must be valid memory, or device memory; no other Rust reference may cover the destination.
-unsafe fn guarded_copy(dst: *mut u8, src: *const u8, len: usize) -> Result<(), RegionError> {
+pub unsafe fn guarded_copy(dst: *mut u8, src: *const u8, len: usize) -> Result<(), RegionError> {
     let mut request = CopyRequest { dst, src, len };
     // SAFETY: `copy_bytes` touches exactly the caller's ranges; a memmove holds nothing that needs dropping.
     unsafe { lost(fault::guarded(copy_bytes, (&raw mut request).cast())) }

@@ -24,6 +24,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{REGION_MARGIN, REGION_SHIFT};
+pub use copy::guarded_copy;
 pub(crate) use space::SpaceAllocator;
 
 /// Bytes of the whole region.

@@ -109,7 +109,7 @@ impl CpuBackend {
                 let move_chunk = |chunk: usize| {
                     let at = chunk as u64 * CHUNK;
                     let place = core::ptr::with_exposed_provenance_mut(memory + at as usize);
-                    // SAFETY: device memory is pinned, and that of the window stays mapped or the kernel says that it is not; no reference points into either.
+                    // SAFETY: device memory is pinned, and the copy bears that window memory goes; no reference points into either.
                     unsafe { lent.memory.copy(direction, offset + at, place, CHUNK.min(len - at)) }
                 };
                 let chunks = len.div_ceil(CHUNK) as usize;

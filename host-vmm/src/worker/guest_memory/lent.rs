@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use protocol::status::{CuResult, Status};
+use ptx_cpu::region::guarded_copy;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::Run;
@@ -158,11 +159,12 @@ unsafe fn write_mapped(file: &OwnedFd, at: u64, memory: *mut u8, len: u64) -> io
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
     // SAFETY: a new mapping, at an address of the kernel's choice.
     let place = unsafe { mmap(std::ptr::null_mut(), mapped, prot, flags, file, start) }?;
-    // SAFETY: `memory` has `len` bytes by the caller's word; the mapping has as many from `at` on. They are not the same memory, or it is the program's own.
-    unsafe { std::ptr::copy(memory, place.cast::<u8>().add((at - start) as usize), len as usize) };
+    // SAFETY: `memory` has `len` bytes by the caller's word, or is gone, which the guard is for; the mapping has as many from `at` on, unless the file has become
+    // shorter. No reference points into either.
+    let copied = unsafe { guarded_copy(place.cast::<u8>().add((at - start) as usize), memory, len as usize) };
     // SAFETY: mapped above, and not used any more.
     unsafe { munmap(place, mapped) }?;
-    Ok(())
+    copied.map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -283,6 +285,15 @@ mod tests {
         // SAFETY: nothing is mapped there for anybody, which is the point.
         let result = unsafe {
             scattered.copy(Direction::Read, 0, std::ptr::without_provenance_mut(PAGE as usize), 16)
+        };
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        // Also where a piece is long enough to be mapped: the guard ends that, and the kernel is asked.
+        ptx_cpu::fault::install().expect("fault handlers");
+        let files: Arc<[OwnedFd]> = [file(64, MemfdFlags::empty()).unwrap()].into();
+        let scattered = Scattered::new(files, vec![Run { file: 0, offset: 0, len: 64 * PAGE }]);
+        // SAFETY: as above.
+        let result = unsafe {
+            scattered.copy(Direction::Write, 0, std::ptr::without_provenance_mut(PAGE as usize), 64 * PAGE)
         };
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EFAULT));
     }

@@ -27,7 +27,8 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a message may take to get into the program's socket.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Runs of all parts together, and of a region that is lent. Each is a mapping, of which a process has 65530 by default: at the kernel's own limit nothing could be unmapped either.
+/// Runs of all parts together: each is a mapping, of which a process has 65530 by default, and at the kernel's own limit nothing could be unmapped either. A region that is lent
+/// may have as many of its own.
 const MAX_RUNS: usize = 48 << 10;
 
 type Answer = (Grown, Status);

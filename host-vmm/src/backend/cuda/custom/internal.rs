@@ -316,6 +316,23 @@ pub fn copy_2d(
     Ok(())
 }
 
+/// A copy between the device and memory that the program lends: region, its length and an offset in it.
+fn lent(
+    cuda: &CudaBackend,
+    call: &mut Call<'_>,
+    (region, region_len, offset): (u64, u64, u64),
+    direction: Direction,
+    device: u64,
+    len: u64,
+    stream: u64,
+) -> CuResult {
+    let stream = cuda.inward(Kind::CUstream, stream)?;
+    let lent = call.session.window.lend(region, region_len)?;
+    cuda.copy_lent(call, (&lent.memory, offset), direction, device, len, stream)?;
+    cuda.flushed(call);
+    Ok(())
+}
+
 pub fn lent_in(
     cuda: &CudaBackend,
     call: &mut Call<'_>,
@@ -326,11 +343,8 @@ pub fn lent_in(
     len: u64,
     stream: u64,
 ) -> CuResult {
-    let stream = cuda.inward(Kind::CUstream, stream)?;
-    let lent = call.session.window.lend(region, region_len)?;
-    cuda.copy_lent(call, (&lent.memory, offset), Direction::Read, dst, len, stream)?;
+    lent(cuda, call, (region, region_len, offset), Direction::Read, dst, len, stream)?;
     call.session.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
-    cuda.flushed(call);
     Ok(())
 }
 
@@ -344,11 +358,8 @@ pub fn lent_out(
     len: u64,
     stream: u64,
 ) -> CuResult {
-    let stream = cuda.inward(Kind::CUstream, stream)?;
-    let lent = call.session.window.lend(region, region_len)?;
-    cuda.copy_lent(call, (&lent.memory, offset), Direction::Write, src, len, stream)?;
+    lent(cuda, call, (region, region_len, offset), Direction::Write, src, len, stream)?;
     call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
-    cuda.flushed(call);
     Ok(())
 }
 
