@@ -72,13 +72,17 @@ int main() {
         EXPECT(free_bytes > 0 && free_bytes <= total, "%zu of %zu bytes free", free_bytes, total);
         EXPECT(total <= p.totalGlobalMem + (p.totalGlobalMem >> 4) && p.totalGlobalMem <= total + (total >> 4), "%zu and %zu bytes",
                total, p.totalGlobalMem);
+        // Others use the device at the same time: what they free or take between the two looks counts as well. Sooner or later nobody does.
         const size_t bytes = 64 << 20;
-        void *block;
-        CHECK(cudaMalloc(&block, bytes));
-        size_t less = 0;
-        CHECK(cudaMemGetInfo(&less, &total));
+        size_t less = free_bytes;
+        for (int attempt = 0; attempt < 50 && !(less < free_bytes && less + bytes <= free_bytes + (8 << 20)); attempt++) {
+            void *block;
+            CHECK(cudaMemGetInfo(&free_bytes, &total));
+            CHECK(cudaMalloc(&block, bytes));
+            CHECK(cudaMemGetInfo(&less, &total));
+            CHECK(cudaFree(block));
+        }
         EXPECT(less + bytes <= free_bytes + (8 << 20) && less < free_bytes, "%zu bytes free, then %zu", free_bytes, less);
-        CHECK(cudaFree(block));
 
         char bus[32] = "";
         int same = -1;
