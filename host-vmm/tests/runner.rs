@@ -156,6 +156,19 @@ fn many_runs_leave_nothing() {
 }
 
 #[test]
+fn options_after_the_program_are_its_own() {
+    for separator in [&[][..], &["--"]] {
+        let mut command = Command::new(HOST_VMM);
+        command.args(["run", "--quiet"]).args(separator).args(["echo", "--quiet", "--", "--help", "-q"]);
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "--quiet -- --help -q\n");
+    }
+    // An option that there is not is a mistake, no program.
+    let output = Command::new(HOST_VMM).args(["run", "--quite", "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let output = Command::new(HOST_VMM).args(["run", "--backend", "cuda", "--", "true"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -14,10 +14,10 @@ use crate::daemon::guest_spec::GuestSpec;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  host-vmm run -- ./vector_add
-  host-vmm run --stats -- python3 train.py --epochs 1
-  host-vmm run --backend cpu --memory 8G --compute-capability 8.6 -- ./app
-  host-vmm run --preload -- ./app-with-rpath
+  host-vmm run ./vector_add
+  host-vmm run --stats python3 train.py --epochs 1
+  host-vmm run --backend cpu --memory 8G --compute-capability 8.6 ./app
+  host-vmm run --preload ./app-with-rpath
 
 Exit code: the program's, or 128 + N if signal N ended it; 125 if host-vmm failed, 126 if the program
 is not executable, 127 if it was not found; 2 for wrong arguments.";
@@ -149,7 +149,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
     /// The program and its arguments
-    #[arg(required = true, last = true, value_name = "PROGRAM ARGS")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     pub program: Vec<OsString>,
 }
 

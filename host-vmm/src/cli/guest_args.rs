@@ -75,7 +75,7 @@ pub struct GuestArgs {
     #[arg(long, value_name = "CID", value_parser = clap::value_parser!(u32).range(3..))]
     pub cid: Option<u32>,
     /// The program and its arguments
-    #[arg(required = true, last = true, value_name = "PROGRAM ARGS")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     pub program: Vec<OsString>,
 }
 
