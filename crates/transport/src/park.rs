@@ -86,10 +86,21 @@ pub struct Waiter {
     spin: Spin,
 }
 
+/// How far away the other side is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Distance {
+    /// It is a process of the same machine.
+    SameMachine,
+    /// This is a program in a virtual machine, the other side is on its host.
+    GuestToHost,
+    /// This is the worker, the other side is in a virtual machine.
+    HostToGuest,
+}
+
 impl Waiter {
-    /// A waiter that spins only if this thread may run on more than one processor.
-    pub fn new() -> Waiter {
-        Waiter { spin: Spin::new() }
+    /// A waiter that spins only if the other side can run meanwhile.
+    pub fn new(distance: Distance) -> Waiter {
+        Waiter { spin: Spin::new(distance) }
     }
 
     /// Waits until `ready` gives a value. `value` is what `counter` must reach for that.
@@ -126,12 +137,6 @@ impl Waiter {
     }
 }
 
-impl Default for Waiter {
-    fn default() -> Waiter {
-        Waiter::new()
-    }
-}
-
 #[cfg(not(loom))]
 use spin::Spin;
 
@@ -140,28 +145,60 @@ mod spin {
     use std::hint;
     use std::time::{Duration, Instant};
 
+    use super::Distance;
+
+    /// How long spins are.
+    struct Lengths {
+        longest: Duration,
+        /// Never less, so that a peer that answers at once is always caught.
+        shortest: Duration,
+        /// A sleep no longer than this is a sign that the spin was too short.
+        brief: Duration,
+    }
+
     /// A wake-up through the socket costs 5 to 15 us on both sides together, and a round trip in which both sides sleep has two of them: to spin for
-    /// longer than that does not pay.
-    const LONGEST: Duration = Duration::from_micros(40);
-    /// Never less, so that a peer that answers at once is always caught.
-    const SHORTEST: Duration = Duration::from_micros(1);
-    /// A sleep no longer than this is about what the wake-ups themselves take: the answer would have been there had neither side slept. Below the cost of two
-    /// wake-ups a pair of sides that have both stopped spinning would never start again.
-    const BRIEF: Duration = Duration::from_micros(30);
+    /// longer than that does not pay. A sleep of that length is about what the wake-ups themselves take: the answer would have been there had neither side slept.
+    /// Below the cost of two wake-ups a pair of sides that have both stopped spinning would never start again.
+    const SAME_MACHINE: Lengths = Lengths {
+        longest: Duration::from_micros(40),
+        shortest: Duration::from_micros(1),
+        brief: Duration::from_micros(30),
+    };
+    /// A wake-up goes through the host's network stack, an interrupt of the machine and the guest's stack: 50 us at best, half a millisecond on an interpreted processor, which is
+    /// a tenth of the time in which a device takes 256 MiB. NVIDIA's driver spins by itself for as long as its work takes.
+    const GUEST_TO_HOST: Lengths = Lengths {
+        longest: Duration::from_millis(10),
+        shortest: Duration::from_micros(50),
+        brief: Duration::from_millis(8),
+    };
+    /// The way back is as long, but a worker waits whenever its program computes.
+    const HOST_TO_GUEST: Lengths = Lengths {
+        longest: Duration::from_millis(1),
+        shortest: Duration::from_micros(5),
+        brief: Duration::from_micros(500),
+    };
+    /// After this, whoever else wants the processor gets it first.
+    const POLITE: Duration = Duration::from_micros(40);
     /// Looks between two readings of the clock (about 20 ns each).
     const LOOKS: u32 = 16;
 
     /// A spin that gets longer while it succeeds (or would have) and shorter while it does not, as when the peer needs this processor to answer.
     pub(super) struct Spin {
         limit: Duration,
+        lengths: Lengths,
         enabled: bool,
     }
 
     impl Spin {
-        pub(super) fn new() -> Spin {
-            // On one processor the other side cannot run while we spin.
-            let enabled = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-            Spin { limit: LONGEST, enabled }
+        pub(super) fn new(distance: Distance) -> Spin {
+            let lengths = match distance {
+                Distance::SameMachine => SAME_MACHINE,
+                Distance::GuestToHost => GUEST_TO_HOST,
+                Distance::HostToGuest => HOST_TO_GUEST,
+            };
+            // On one processor the other side cannot run while we spin, unless it is outside of this machine.
+            let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+            Spin { limit: lengths.longest, enabled: several || distance == Distance::GuestToHost, lengths }
         }
 
         pub(super) fn until<T, E>(
@@ -179,12 +216,16 @@ mod spin {
                 for _ in 0..LOOKS {
                     hint::spin_loop();
                     if let Some(result) = ready()? {
-                        self.limit = (self.limit * 2).min(LONGEST);
+                        self.limit = (self.limit * 2).min(self.lengths.longest);
                         return Ok(Some(result));
                     }
                 }
-                if start.elapsed() >= self.limit {
+                let elapsed = start.elapsed();
+                if elapsed >= self.limit {
                     return Ok(None);
+                }
+                if elapsed >= POLITE {
+                    std::thread::yield_now();
                 }
             }
         }
@@ -194,8 +235,9 @@ mod spin {
         }
 
         pub(super) fn sleep_ended(&mut self, start: Instant) {
-            let limit = if start.elapsed() <= BRIEF { self.limit * 2 } else { self.limit / 2 };
-            self.limit = limit.clamp(SHORTEST, LONGEST);
+            let Lengths { longest, shortest, brief } = self.lengths;
+            let limit = if start.elapsed() <= brief { self.limit * 2 } else { self.limit / 2 };
+            self.limit = limit.clamp(shortest, longest);
         }
     }
 }
@@ -206,7 +248,7 @@ struct Spin;
 /// Under loom a spin would only multiply the schedules: one look stands for it.
 #[cfg(loom)]
 impl Spin {
-    fn new() -> Spin {
+    fn new(_: Distance) -> Spin {
         Spin
     }
 

@@ -330,6 +330,11 @@ impl Window {
         }
     }
 
+    /// Whether it is memory of a virtual machine, whose host is the other side.
+    pub fn is_of_machine(&self) -> bool {
+        self.file().is_none()
+    }
+
     /// Pointer to `len` bytes at `offset`. Valid while the window lives and the pieces there are not removed; the other side may change the bytes at any time, so make
     /// no reference of it.
     ///

@@ -234,7 +234,12 @@ impl GuestLane {
         either!(&self.0, lane => lane.staging_len())
     }
 
-    /// Pointer to a part of the staging area, to be read. Valid while the lane (or the window) lives; the worker may change the bytes, so make no reference of it.
+    /// Whether both sides see the same staging area.
+    pub fn shares_staging(&self) -> bool {
+        matches!(self.0, Guest::Ring(_))
+    }
+
+    /// Pointer to a part of the staging area, to be read; to be written too if it is [shared](Self::shares_staging). Valid while the lane (or the window) lives; the worker may change the bytes, so make no reference of it.
     ///
     /// # Errors
     /// [`Error::Bounds`].
