@@ -15,6 +15,7 @@ use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
 use crate::idle;
 use crate::lent;
+use crate::long_copy::LongCopy;
 use crate::process::process;
 use crate::session::Slot;
 use crate::thread;
@@ -26,7 +27,7 @@ pub const STAGE_FIRST: u32 = 1;
 pub const AHEAD: usize = 4;
 
 /// Copies longer than this leave nothing useful in a cache of their own size; the C library draws the line for its memcpy in the same place.
-const LONG: u64 = 8 << 20;
+pub const LONG: u64 = 8 << 20;
 
 /// A copy into the device that the program waits for need not be waited for if nothing is before it and nothing can be wrong with it: the driver's return when they have
 /// taken the bytes, too. Longer ones are lent where that is possible, and their last piece is a small part of them.
@@ -191,7 +192,7 @@ pub fn settled(result: CuResult) -> CuResult {
     result
 }
 
-fn slot_len() -> Result<u64, Status> {
+pub fn slot_len() -> Result<u64, Status> {
     thread::with(|thread| Ok(thread.lane()?.slot_len() as u64))
 }
 
@@ -200,6 +201,11 @@ fn slot_len() -> Result<u64, Status> {
 /// # Safety
 /// The source is valid for all rows.
 unsafe fn stage_in(rows: &Rows, stream: u64, wait: bool) -> CuResult {
+    if let Some(long) = LongCopy::of(rows)? {
+        // SAFETY: by the caller's promise.
+        unsafe { long.stage_in(stream, wait) }?;
+        return if wait { Ok(()) } else { announced() };
+    }
     let mut flags = STAGE_FIRST;
     let mut pieces = chunks(rows.width, rows.height, slot_len()?).peekable();
     while let Some(chunk) = pieces.next() {
@@ -223,19 +229,24 @@ unsafe fn stage_in(rows: &Rows, stream: u64, wait: bool) -> CuResult {
         }
         flags = 0;
     }
-    if !wait {
-        // The pieces are not announced to other threads one by one.
-        thread::with(|thread| {
-            thread.posted();
-            Ok(())
-        })?;
-    }
-    Ok(())
+    if wait { Ok(()) } else { announced() }
+}
+
+/// Pieces are not announced to other threads one by one.
+fn announced() -> CuResult {
+    thread::with(|thread| {
+        thread.posted();
+        Ok(())
+    })
 }
 
 /// # Safety
 /// The destination is valid for all rows.
 unsafe fn stage_out(rows: &Rows, stream: u64) -> CuResult {
+    if let Some(long) = LongCopy::of(rows)? {
+        // SAFETY: by the caller's promise.
+        return unsafe { long.stage_out(stream) };
+    }
     let mut under_way = VecDeque::new();
     // SAFETY: by the caller's promise.
     let result = unsafe { stage_pieces_out(rows, stream, &mut under_way) };

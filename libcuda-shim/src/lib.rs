@@ -10,7 +10,7 @@
 //! | `context`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
 //! | `log`, `profile` | what the library says, and where time goes, on request |
 //! | `shared_handle` | descriptors by which programs share memory |
-//! | `copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
+//! | `copy`, `long_copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
 //! | `capture`, `graph` | which streams are capturing, parameters of graph nodes |
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
@@ -35,6 +35,7 @@ mod legacy;
 mod lent;
 mod local_storage;
 mod log;
+mod long_copy;
 mod marker;
 mod marshal;
 mod module;

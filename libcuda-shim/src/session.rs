@@ -6,6 +6,7 @@
 use core::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -549,6 +550,17 @@ impl Lane {
     ) -> CuResult {
         // SAFETY: by the caller's promise; program memory is not staging area, which the program does not know.
         unsafe { self.guest.copy_in(slot.offset + offset, from, len) }.map_err(|error| failed(&error))
+    }
+
+    /// Where the first `len` bytes of a slot are, for threads that fill or empty it.
+    ///
+    /// # Errors
+    /// UNKNOWN without shared memory, where the host does not see what is written there.
+    pub fn place_of(&self, slot: &Slot, len: u64) -> Result<NonNull<u8>, Status> {
+        if !self.guest.shares_staging() {
+            return Err(Status::UNKNOWN);
+        }
+        self.guest.staging(slot.offset, len).map_err(|error| failed(&error))
     }
 
     /// Says that the next request fills the first `len` bytes of a slot.

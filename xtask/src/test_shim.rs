@@ -34,6 +34,7 @@ const TESTS: &[(&str, Test)] = &[
     ("no daemon", library::no_daemon),
     ("CUDA_VISIBLE_DEVICES", library::visible_devices),
     ("launch blocking, eager loading", library::settings),
+    ("threads of long copies", library::copy_threads),
     ("damaged images", images::damaged),
     ("damaged file: what and where", images::damaged_file),
     ("machine code only", images::machine_code_only),

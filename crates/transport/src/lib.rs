@@ -4,6 +4,7 @@
 //! * [`Address`], [`Listener`], [`Connection`]: unix and vsock sockets that carry handshake frames and file descriptors, every wait with a deadline.
 //! * [`WindowFile`], [`Window`], [`Reservation`]: the memory that both sides see at the same address.
 //! * [`GuestLane`], [`HostLane`]: the two ends of a lane. One thread owns an end; there is no lock in a ring's.
+//! * [`movers`], [`streaming`]: threads that move a long block between such memory and other memory; copies past the cache.
 //! * [`ring`] and [`park`]: the ring and the sleep/wake protocol under the lanes; [`stream`]: the lanes without shared memory.
 //!
 //! Everything read from shared memory or a socket comes from a peer that may be hostile: it is copied once, then checked.
@@ -26,9 +27,11 @@ pub mod handshake;
 #[cfg(not(loom))]
 mod lane;
 #[cfg(not(loom))]
+pub mod movers;
+#[cfg(not(loom))]
 pub mod stream;
 #[cfg(not(loom))]
-mod streaming;
+pub mod streaming;
 #[cfg(not(loom))]
 mod traffic;
 #[cfg(not(loom))]

@@ -11,7 +11,7 @@ use std::ptr;
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, and they do not overlap. The other side may change `from` meanwhile: the bytes are whatever was read.
 #[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     use std::arch::x86_64::{_mm_loadu_si128, _mm_sfence, _mm_stream_si128};
 
     const LINE: usize = 64;
@@ -48,7 +48,7 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 /// # Safety
 /// As there.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's contract.
     unsafe { ptr::copy_nonoverlapping(from, to, len) };
 }

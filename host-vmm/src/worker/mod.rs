@@ -8,7 +8,6 @@ pub mod guest_memory;
 pub mod handles;
 mod harden;
 mod lane;
-pub mod movers;
 pub mod range_alloc;
 pub mod registry;
 mod warm;

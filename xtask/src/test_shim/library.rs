@@ -290,3 +290,25 @@ pub fn settings(rig: &Rig) -> Tested {
     expect_match(&stdout(&finished), "^CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_ADDRESS, ")?;
     Ok(None)
 }
+
+/// Long copies of pageable memory by several threads, and by the program's alone: the samples check the bytes.
+pub fn copy_threads(rig: &Rig) -> Tested {
+    let scratch = Scratch::new()?;
+    for threads in [1, 3, 4] {
+        for program in ["vector_add", "bulk_copies"] {
+            let mut command = rig.run(&scratch, &[], &rig.program(program, Variant::Static)?);
+            command.env("CUDA_SHIM_COPY_THREADS", threads.to_string()).env("CUDA_SHIM_LOG", "debug");
+            let finished = finish(&mut command)?;
+            let (out, log) = (stdout(&finished), stderr(&finished));
+            ensure!(
+                finished.status.is_some_and(|status| status.success()) && out.ends_with("PASS\n"),
+                "{program} with {threads} threads:\n{out}{log}"
+            );
+            ensure!(
+                log.contains(" threads") == (threads > 1),
+                "{program}: CUDA_SHIM_COPY_THREADS={threads}, and the log says\n{log}"
+            );
+        }
+    }
+    Ok(None)
+}

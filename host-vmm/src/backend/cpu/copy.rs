@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use protocol::status::{CuResult, Status};
 use ptx_cpu::region::{Region, RegionError};
+use transport::movers;
 
 use super::CpuBackend;
 use super::context::Live;
@@ -13,7 +14,6 @@ use super::memory::{Rows, copy_rows};
 use super::stream::Target;
 use crate::session::Call;
 use crate::worker::guest_memory::Direction;
-use crate::worker::movers;
 
 /// Copies and fills up to this many bytes are short: the lane's thread does them itself when their stream is idle.
 const SHORT: u64 = 256 << 10;
@@ -113,10 +113,11 @@ impl CpuBackend {
                     unsafe { lent.memory.copy(direction, offset + at, place, CHUNK.min(len - at)) }
                 };
                 let chunks = len.div_ceil(CHUNK) as usize;
-                let moved = movers::run(chunks, movers::helpers(len), &move_chunk, |moving| {
-                    moving.allow(chunks);
-                    (0..chunks).try_for_each(|chunk| moving.wait(chunk))
-                });
+                let moved =
+                    movers::run(chunks, movers::helpers(len, movers::processors()), &move_chunk, |moving| {
+                        moving.allow(chunks);
+                        (0..chunks).try_for_each(|chunk| moving.wait(chunk))
+                    });
                 moved.map_err(|error| {
                     tracing::warn!(%error, "memory that was lent");
                     RegionError::InvalidRange { address, len }

@@ -5,12 +5,12 @@
 use std::io;
 
 use protocol::status::{CuResult, Status};
+use transport::movers::{self, Moving};
 
 use super::CudaBackend;
 use super::staging::Rows;
 use crate::session::Call;
 use crate::worker::guest_memory::{Direction, Scattered};
-use crate::worker::movers::{self, Moving};
 
 /// The staging area is used in this many parts: while the device is at one and threads at the next, there is one to spare on either side.
 const PARTS: usize = 4;
@@ -87,9 +87,11 @@ impl CudaBackend {
             unsafe { lent.copy(direction, at, place, plan.chunk_len(chunk)) }
         };
         let mut queued = Vec::with_capacity(plan.parts());
-        let result = movers::run(chunks, movers::helpers(len), &move_chunk, |moving| match direction {
-            Direction::Read => self.fill_device(&plan, moving, &mut queued),
-            Direction::Write => self.drain_device(&plan, moving, &mut queued),
+        let result = movers::run(chunks, movers::helpers(len, movers::processors()), &move_chunk, |moving| {
+            match direction {
+                Direction::Read => self.fill_device(&plan, moving, &mut queued),
+                Direction::Write => self.drain_device(&plan, moving, &mut queued),
+            }
         });
         // Whatever came of it: the device does not use the staging area any more.
         // SAFETY: takes a handle of the driver.
