@@ -86,21 +86,23 @@ pub struct Waiter {
     spin: Spin,
 }
 
-/// How far away the other side is.
+/// Who waits for whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Distance {
-    /// It is a process of the same machine.
-    SameMachine,
-    /// This is a program in a virtual machine, the other side is on its host.
-    GuestToHost,
-    /// This is the worker, the other side is in a virtual machine.
-    HostToGuest,
+pub enum Waits {
+    /// A program for its worker, on the same machine.
+    ForWorker,
+    /// A worker for its program, on the same machine.
+    ForProgram,
+    /// A program in a virtual machine for the worker on the host.
+    ForHost,
+    /// A worker for the program in a virtual machine.
+    ForGuest,
 }
 
 impl Waiter {
     /// A waiter that spins only if the other side can run meanwhile.
-    pub fn new(distance: Distance) -> Waiter {
-        Waiter { spin: Spin::new(distance) }
+    pub fn new(waits: Waits) -> Waiter {
+        Waiter { spin: Spin::new(waits) }
     }
 
     /// Waits until `ready` gives a value. `value` is what `counter` must reach for that.
@@ -145,7 +147,7 @@ mod spin {
     use std::hint;
     use std::time::{Duration, Instant};
 
-    use super::Distance;
+    use super::Waits;
 
     /// How long spins are.
     struct Lengths {
@@ -156,23 +158,38 @@ mod spin {
         brief: Duration,
     }
 
+    /// With fewer processors the two sides get in each other's way.
+    const PLENTY: usize = 4;
     /// A wake-up through the socket costs 5 to 15 us on both sides together, and a round trip in which both sides sleep has two of them: to spin for
     /// longer than that does not pay. A sleep of that length is about what the wake-ups themselves take: the answer would have been there had neither side slept.
     /// Below the cost of two wake-ups a pair of sides that have both stopped spinning would never start again.
-    const SAME_MACHINE: Lengths = Lengths {
+    const FEW_PROCESSORS: Lengths = Lengths {
         longest: Duration::from_micros(40),
         shortest: Duration::from_micros(1),
         brief: Duration::from_micros(30),
     };
+    /// A processor that idles takes longer to wake up, above all if it is one of a virtual machine: 20 us of the 300 in which a device takes 16 MiB, 150 were seen. NVIDIA's driver spins by itself for
+    /// as long as its work takes.
+    const FOR_WORKER: Lengths = Lengths {
+        longest: Duration::from_millis(5),
+        shortest: Duration::from_micros(20),
+        brief: Duration::from_millis(4),
+    };
+    /// A worker waits whenever its program computes.
+    const FOR_PROGRAM: Lengths = Lengths {
+        longest: Duration::from_micros(200),
+        shortest: Duration::from_micros(5),
+        brief: Duration::from_micros(150),
+    };
     /// A wake-up goes through the host's network stack, an interrupt of the machine and the guest's stack: 50 us at best, half a millisecond on an interpreted processor, which is
-    /// a tenth of the time in which a device takes 256 MiB. NVIDIA's driver spins by itself for as long as its work takes.
-    const GUEST_TO_HOST: Lengths = Lengths {
+    /// a tenth of the time in which a device takes 256 MiB.
+    const FOR_HOST: Lengths = Lengths {
         longest: Duration::from_millis(10),
         shortest: Duration::from_micros(50),
         brief: Duration::from_millis(8),
     };
-    /// The way back is as long, but a worker waits whenever its program computes.
-    const HOST_TO_GUEST: Lengths = Lengths {
+    /// The way back is as long.
+    const FOR_GUEST: Lengths = Lengths {
         longest: Duration::from_millis(1),
         shortest: Duration::from_micros(5),
         brief: Duration::from_micros(500),
@@ -190,15 +207,17 @@ mod spin {
     }
 
     impl Spin {
-        pub(super) fn new(distance: Distance) -> Spin {
-            let lengths = match distance {
-                Distance::SameMachine => SAME_MACHINE,
-                Distance::GuestToHost => GUEST_TO_HOST,
-                Distance::HostToGuest => HOST_TO_GUEST,
+        pub(super) fn new(waits: Waits) -> Spin {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let lengths = match waits {
+                Waits::ForHost => FOR_HOST,
+                Waits::ForGuest => FOR_GUEST,
+                _ if processors < PLENTY => FEW_PROCESSORS,
+                Waits::ForWorker => FOR_WORKER,
+                Waits::ForProgram => FOR_PROGRAM,
             };
             // On one processor the other side cannot run while we spin, unless it is outside of this machine.
-            let several = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-            Spin { limit: lengths.longest, enabled: several || distance == Distance::GuestToHost, lengths }
+            Spin { limit: lengths.longest, enabled: processors > 1 || waits == Waits::ForHost, lengths }
         }
 
         pub(super) fn until<T, E>(
@@ -248,7 +267,7 @@ struct Spin;
 /// Under loom a spin would only multiply the schedules: one look stands for it.
 #[cfg(loom)]
 impl Spin {
-    fn new(_: Distance) -> Spin {
+    fn new(_: Waits) -> Spin {
         Spin
     }
 

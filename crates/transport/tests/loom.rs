@@ -8,7 +8,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use protocol::frame::{FrameHeader, Kind};
-use transport::park::{Bell, Counter, Distance, Waiter, Wake, notify};
+use transport::park::{Bell, Counter, Waiter, Waits, Wake, notify};
 use transport::ring::{Consumer, Corrupt, Producer, PushError, RingMemory};
 
 /// A socket direction: pending bytes and the end of the stream.
@@ -125,13 +125,12 @@ fn frames_arrive_and_nobody_sleeps_for_good() {
         let shared = Shared::new();
         let theirs = shared.clone();
         let writer = thread::spawn(move || {
-            let (mut producer, mut waiter) =
-                (Producer::new(theirs.memory()), Waiter::new(Distance::SameMachine));
+            let (mut producer, mut waiter) = (Producer::new(theirs.memory()), Waiter::new(Waits::ForWorker));
             for seq in 1..=3 {
                 theirs.push(&mut producer, &mut waiter, seq);
             }
         });
-        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Distance::SameMachine));
+        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Waits::ForWorker));
         for seq in 1..=3 {
             assert_eq!(shared.pop(&mut consumer, &mut waiter), Some(seq));
         }
@@ -145,12 +144,11 @@ fn what_was_written_before_the_hang_up_is_read() {
         let shared = Shared::new();
         let theirs = shared.clone();
         let writer = thread::spawn(move || {
-            let (mut producer, mut waiter) =
-                (Producer::new(theirs.memory()), Waiter::new(Distance::SameMachine));
+            let (mut producer, mut waiter) = (Producer::new(theirs.memory()), Waiter::new(Waits::ForWorker));
             theirs.push(&mut producer, &mut waiter, 1);
             theirs.reader_bell.hang_up();
         });
-        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Distance::SameMachine));
+        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Waits::ForWorker));
         assert_eq!(shared.pop(&mut consumer, &mut waiter), Some(1));
         assert_eq!(shared.pop(&mut consumer, &mut waiter), None);
         writer.join().unwrap();
@@ -168,7 +166,7 @@ fn what_was_published_without_a_ring_before_the_hang_up_is_read() {
             Producer::new(theirs.memory()).try_push(&header, &5u64.to_le_bytes()).unwrap();
             theirs.reader_bell.hang_up();
         });
-        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Distance::SameMachine));
+        let (mut consumer, mut waiter) = (Consumer::new(shared.memory()), Waiter::new(Waits::ForWorker));
         assert_eq!(shared.pop(&mut consumer, &mut waiter), Some(1));
         writer.join().unwrap();
     });
@@ -188,7 +186,7 @@ fn a_wait_follows_another() {
                 notify(&theirs.writer_parked, Counter::Completed, seq, &theirs.writer_bell).unwrap();
             }
         });
-        let mut waiter = Waiter::new(Distance::SameMachine);
+        let mut waiter = Waiter::new(Waits::ForWorker);
         for seq in [1, 3] {
             let done = waiter
                 .wait(&shared.writer_parked, Counter::Completed, seq, &shared.writer_bell, || {
@@ -218,7 +216,7 @@ fn two_threads_complete() {
                 })
             })
             .collect();
-        let done = Waiter::new(Distance::SameMachine)
+        let done = Waiter::new(Waits::ForWorker)
             .wait(&shared.writer_parked, Counter::Completed, 2, &shared.writer_bell, || {
                 Ok::<_, Corrupt>((shared.completed.load(Ordering::Acquire) >= 2).then_some(()))
             })

@@ -15,7 +15,7 @@ use super::Reply;
 use super::memory::{LaneMemory, RingProgress};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::park::{Counter, Distance, Waiter, notify};
+use crate::park::{Counter, Waiter, Waits, notify};
 use crate::ring::{Consumer, Producer, PushError};
 use crate::sync::Ordering;
 use crate::unix::Connection;
@@ -47,14 +47,14 @@ impl RingGuest {
         placement: LanePlacement,
         max_body_len: u32,
     ) -> Result<RingGuest, Error> {
-        let distance = if window.is_of_machine() { Distance::GuestToHost } else { Distance::SameMachine };
+        let waits = if window.is_of_machine() { Waits::ForHost } else { Waits::ForWorker };
         let memory = Arc::new(LaneMemory::new(window, placement)?);
         Ok(RingGuest {
             requests: Producer::new(memory.request_ring()?),
             replies: Consumer::new(memory.reply_ring()?),
             memory,
             bell: Doorbell::new(connection.into_fd()),
-            waiter: Waiter::new(distance),
+            waiter: Waiter::new(waits),
             max_body_len,
             seq: 0,
             dead: false,

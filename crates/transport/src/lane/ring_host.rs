@@ -15,7 +15,7 @@ use protocol::lane::words;
 use super::memory::LaneMemory;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::park::{Counter, Distance, Waiter, declare, notify};
+use crate::park::{Counter, Waiter, Waits, declare, notify};
 use crate::ring::{Consumer, Producer, PushError};
 use crate::sync::Ordering;
 use crate::traffic::Traffic;
@@ -60,7 +60,7 @@ impl RingHost {
         max_body_len: u32,
         timeout: Duration,
     ) -> Result<RingHost, Error> {
-        let distance = if window.is_of_machine() { Distance::HostToGuest } else { Distance::SameMachine };
+        let waits = if window.is_of_machine() { Waits::ForGuest } else { Waits::ForProgram };
         let memory = LaneMemory::new(window, welcome.placement)?;
         memory.reset();
         let mut buf = Vec::new();
@@ -69,7 +69,7 @@ impl RingHost {
             requests: Consumer::new(memory.request_ring()?),
             replies: Producer::new(memory.reply_ring()?),
             shared: Arc::new(Shared { memory, bell: Doorbell::new(connection.into_fd()) }),
-            waiter: Waiter::new(distance),
+            waiter: Waiter::new(waits),
             max_body_len,
             seq: 0,
             dead: false,
