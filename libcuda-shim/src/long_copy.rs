@@ -19,11 +19,14 @@ use crate::process::process;
 use crate::session::Slot;
 use crate::thread;
 
-/// Slots of one copy.
-const AREA: usize = SLOTS as usize;
+/// Slots of a piece. What a piece costs the host does not depend on its length, and is about what one slot takes on its way.
+const SLOTS_OF_PIECE: usize = 2;
 
-/// Slots for each thread: the one that it fills or empties, and what is ready for it or under way meanwhile.
-const EACH: usize = 4;
+/// Pieces that the staging area has room for.
+const AREA: usize = SLOTS as usize / SLOTS_OF_PIECE;
+
+/// Pieces for each thread: the one that it fills or empties, and what is ready for it or under way meanwhile.
+const EACH: usize = 2;
 
 /// Processors that the threads of a copy may take: `CUDA_SHIM_COPY_THREADS`, or half of those that the program may use, as its worker and its other threads are there too.
 fn processors() -> usize {
@@ -34,7 +37,7 @@ fn processors() -> usize {
     })
 }
 
-/// A line between pageable memory and the device, in pieces of a slot each.
+/// A line between pageable memory and the device, in pieces.
 pub struct LongCopy {
     device: u64,
     host: usize,
@@ -59,7 +62,7 @@ impl LongCopy {
             return Ok(None);
         }
         crate::log!(Debug, "copy of {} bytes by {} threads", rows.width, helpers + 1);
-        let piece = slot_len()?.max(1);
+        let piece = slot_len()?.max(1) * SLOTS_OF_PIECE as u64;
         Ok(Some(LongCopy { device, host, len: rows.width, piece, helpers, places: Default::default() }))
     }
 
@@ -85,7 +88,7 @@ impl LongCopy {
         &self.places[index % AREA]
     }
 
-    /// Slots in hand at the same time: they do not come round to those that threads are still at.
+    /// Pieces in hand at the same time: their slots do not come round to those that threads are still at.
     fn in_hand(&self) -> usize {
         (EACH * (self.helpers + 1)).min(AREA / 2)
     }
@@ -192,7 +195,7 @@ impl LongCopy {
     fn next_slot(&self, index: usize) -> Result<Slot, Status> {
         thread::with(|thread| {
             let lane = thread.lane()?;
-            let slot = lane.next_slot()?;
+            let slot = lane.next_slots(SLOTS_OF_PIECE)?;
             let place = lane.place_of(&slot, self.len_of(index))?;
             self.place(index).store(place.as_ptr(), Ordering::Relaxed);
             Ok(slot)

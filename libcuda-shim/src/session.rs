@@ -364,12 +364,20 @@ fn program_name() -> String {
     path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default()
 }
 
-/// A part of the staging area, taken for one piece of a copy.
+/// A part of the staging area, taken for one piece of a copy: a slot, or a few in a row. The host says for the first that it is done with all.
 #[derive(Debug)]
 pub struct Slot {
     index: usize,
+    count: usize,
     offset: u64,
     /// The request that uses it.
+    seq: u64,
+}
+
+/// When a slot is free: as soon as the host is done with a request for the slot that this one was used with.
+#[derive(Clone, Copy, Default)]
+struct Use {
+    first: usize,
     seq: u64,
 }
 
@@ -389,8 +397,8 @@ pub struct Lane {
     context: u64,
     /// The capture mode that the host knows of.
     capture_mode: u32,
-    /// Last request that used each slot.
-    slots: [u64; SLOTS as usize],
+    /// The last use of each slot.
+    slots: [Use; SLOTS as usize],
     next: usize,
     place: Place,
 }
@@ -434,7 +442,7 @@ impl Lane {
             reply: Vec::new(),
             context: 0,
             capture_mode: 0,
-            slots: [0; SLOTS as usize],
+            slots: [Use::default(); SLOTS as usize],
             next: 0,
         }
     }
@@ -518,17 +526,24 @@ impl Lane {
 
     /// The next slot in turn, when its last user is done with it.
     pub fn next_slot(&mut self) -> Result<Slot, Status> {
-        let index = self.next;
-        self.next = (index + 1) % SLOTS as usize;
-        profile::waiting(|| self.guest.wait_slot(index as u64, self.slots[index]))
-            .map_err(|error| failed(&error))?;
-        Ok(Slot { index, offset: (index * self.slot_len()) as u64, seq: 0 })
+        self.next_slots(1)
+    }
+
+    /// As [`Lane::next_slot`], `count` of them in a row, beginning at a multiple of that; it divides the number of all.
+    pub fn next_slots(&mut self, count: usize) -> Result<Slot, Status> {
+        let index = self.next.next_multiple_of(count) % SLOTS as usize;
+        self.next = (index + count) % SLOTS as usize;
+        for slot in index..index + count {
+            let Use { first, seq } = self.slots[slot];
+            profile::waiting(|| self.guest.wait_slot(first as u64, seq)).map_err(|error| failed(&error))?;
+        }
+        Ok(Slot { index, count, offset: (index * self.slot_len()) as u64, seq: 0 })
     }
 
     /// Marks the slot as used by the request that was sent last.
     pub fn slot_in_use(&mut self, slot: Slot) -> Slot {
         let seq = self.guest.last_seq();
-        self.slots[slot.index] = seq;
+        self.slots[slot.index..slot.index + slot.count].fill(Use { first: slot.index, seq });
         Slot { seq, ..slot }
     }
 
@@ -552,7 +567,7 @@ impl Lane {
         unsafe { self.guest.copy_in(slot.offset + offset, from, len) }.map_err(|error| failed(&error))
     }
 
-    /// Where the first `len` bytes of a slot are, for threads that fill or empty it.
+    /// Where the first `len` bytes of slots are, for threads that fill or empty it.
     ///
     /// # Errors
     /// UNKNOWN without shared memory, where the host does not see what is written there.
