@@ -58,7 +58,7 @@ pub struct Kernel<'a> {
     pub shared_size: u64,
     /// Bytes of local memory per thread for the kernel's own frame.
     pub frame_size: Option<u32>,
-    /// Bytes of stack per thread that the call tree needs.
+    /// Bytes of stack per thread that the call tree needs, [`STACK_UNKNOWN`] if it recurses.
     pub min_stack: Option<u32>,
     /// Bytes of constant memory of its own: bank 0 with the parameters, and tables that the compiler made.
     pub constant_size: u64,
@@ -66,6 +66,16 @@ pub struct Kernel<'a> {
     pub barriers: Option<u32>,
     /// Bytes of machine code.
     pub code_size: u64,
+}
+
+/// What compilers say of the stack of a call tree that recurses: it has no size known to them.
+pub const STACK_UNKNOWN: u32 = u32::MAX;
+
+impl Kernel<'_> {
+    /// Bytes of stack per thread for the kernel and all that it calls; none if the file does not say, or the compiler did not know.
+    pub fn stack_size(&self) -> Option<u32> {
+        if self.min_stack == Some(STACK_UNKNOWN) { None } else { self.min_stack.max(self.frame_size) }
+    }
 }
 
 /// A kernel parameter.

@@ -140,3 +140,14 @@ fn records_are_not_read_twice_over() {
     let error = Cubin::parse(&bad).expect_err("refused");
     assert!(matches!(error.kind, ErrorKind::BadValue { rule: "overlaps other sections", .. }), "{error}");
 }
+
+#[test]
+fn a_recursion_has_no_stack_size() {
+    let mut bytes = image("nothing.fatbin");
+    let known = |bytes: &[u8]| Cubin::parse(bytes).expect("cubin").kernels[0].stack_size();
+    assert_eq!(known(&bytes), Some(0));
+    // The record of the stack's size: kind, number, length, kernel, bytes.
+    let at = find(&bytes, &[0x04, 0x12, 8, 0]);
+    bytes[at + 8..at + 12].fill(0xff);
+    assert_eq!(known(&bytes), None);
+}

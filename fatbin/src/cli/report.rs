@@ -154,7 +154,10 @@ pub struct KernelReport {
     pub params: Option<Vec<ParamReport>>,
     pub registers: Option<u32>,
     pub shared_size: Option<u64>,
+    /// Bytes per thread that the call tree needs; absent also if that depends on how deep a recursion goes.
     pub local_size: Option<u32>,
+    /// Whether it does.
+    pub recursive: bool,
     pub constant_size: Option<u64>,
     pub barriers: Option<u32>,
     pub max_threads: Option<[u32; 3]>,
@@ -404,7 +407,8 @@ fn cubin_kernels(cubin: &Cubin<'_>) -> Vec<KernelReport> {
         params: Some(params(&kernel.params)),
         registers: kernel.registers,
         shared_size: Some(kernel.shared_size),
-        local_size: kernel.min_stack.max(kernel.frame_size),
+        local_size: kernel.stack_size(),
+        recursive: kernel.min_stack == Some(cubin::STACK_UNKNOWN),
         constant_size: Some(kernel.constant_size),
         barriers: kernel.barriers,
         max_threads: kernel.max_threads,

@@ -154,7 +154,7 @@ fn kernels(out: &mut impl Write, list: &[KernelReport]) -> io::Result<()> {
             number(kernel.param_size.map(u64::from)),
             number(kernel.registers.map(u64::from)),
             number(kernel.shared_size),
-            number(kernel.local_size.map(u64::from)),
+            if kernel.recursive { "unknown".to_owned() } else { number(kernel.local_size.map(u64::from)) },
             number(kernel.barriers.map(u64::from)),
             threads.map_or_else(|| "-".to_owned(), |[x, y, z]| format!("{x} x {y} x {z}")),
             number(kernel.code_size),
