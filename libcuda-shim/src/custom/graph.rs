@@ -25,7 +25,11 @@ pub fn ids(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 pub unsafe fn cuGraphDestroy(graph: CUgraph) -> CuResult {
     require_init()?;
     let mut nodes = Vec::new();
-    wire::graph_destroy(graph as u64, Some(&mut nodes))?;
+    wire::graph_destroy(graph as u64, Some(&mut nodes)).map_err(|status| match status {
+        // The driver's word for a graph that is none any more.
+        Status::INVALID_HANDLE => Status::INVALID_VALUE,
+        status => status,
+    })?;
     process().given.forget(ids(&nodes));
     Ok(())
 }
