@@ -13,8 +13,8 @@ use crate::custom::device;
 use crate::function::{Function, Limits, Shape, check_launch};
 use crate::generated::wire;
 use crate::process::process;
-use crate::thread;
 use crate::types::*;
+use crate::{sticky, thread};
 
 /// Kernels with parameter buffers up to this size are launched without an allocation; no architecture before sm_70 took more than 4 KiB, and most
 /// kernels take less than a hundred bytes.
@@ -347,13 +347,19 @@ pub unsafe fn cuLaunchKernelEx(
     extra: *mut *mut c_void,
     default_stream: CUstream,
 ) -> CuResult {
-    // SAFETY: passed on as received.
-    let mut how = unsafe { configuration(config) }?;
-    if how.stream == 0 {
-        how.stream = default_stream as u64;
+    // A driver looks at this before it looks for a fault of the context.
+    if config.is_null() {
+        return Err(Status::INVALID_VALUE);
     }
     // SAFETY: passed on as received.
-    unsafe { launch(function, &how, params, extra) }
+    let launched = unsafe { configuration(config) }.and_then(|mut how| {
+        if how.stream == 0 {
+            how.stream = default_stream as u64;
+        }
+        // SAFETY: passed on as received.
+        unsafe { launch(function, &how, params, extra) }
+    });
+    launched.map_err(sticky::of_arguments)
 }
 
 /// Shape of a configuration for the occupancy queries.
