@@ -42,6 +42,20 @@ pub fn refuse_staged(stream: u64) -> CuResult {
     Err(Status::STREAM_CAPTURE_UNSUPPORTED)
 }
 
+/// What a call returns that has failed with `status`. A fill in the legacy stream is refused while a stream is capturing that would have to wait for it,
+/// and a driver looks at that before it looks at the address.
+#[cold]
+pub fn instead(name: &str, status: Status) -> Status {
+    let fills = || name.starts_with("cuMemset") && !name.contains("Async") && !name.ends_with("_ptds");
+    if status != Status::INVALID_VALUE || !process().captures.active() || !fills() {
+        return status;
+    }
+    match wire::cuStreamIsCapturing(CU_STREAM_LEGACY as u64, Some(&mut { NOT_CAPTURING })) {
+        Err(Status::STREAM_CAPTURE_IMPLICIT) => Status::STREAM_CAPTURE_IMPLICIT,
+        _ => status,
+    }
+}
+
 pub unsafe fn cuStreamBeginCapture(stream: CUstream) -> CuResult {
     // SAFETY: no pointers.
     unsafe { cuStreamBeginCapture_v2(stream, GLOBAL) }
