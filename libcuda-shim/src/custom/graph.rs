@@ -318,7 +318,16 @@ fn instantiate(
         Some(&mut made.outcome),
         Some(&mut made.log),
     )?;
+    if made.exec != 0 {
+        process().execs.made(made.exec);
+    }
     Ok(made)
+}
+
+pub unsafe fn cuGraphExecDestroy(exec: CUgraphExec) -> CuResult {
+    wire::cuGraphExecDestroy(exec as u64)?;
+    process().execs.destroyed(exec as u64);
+    Ok(())
 }
 
 pub unsafe fn cuGraphInstantiate(
@@ -438,7 +447,8 @@ pub unsafe fn cuGraphExecUpdate_v2(
 fn check_exec(exec: CUgraphExec) -> CuResult {
     require_init()?;
     thread::require_context()?;
-    if exec.is_null() { Err(Status::INVALID_VALUE) } else { Ok(()) }
+    let known = !exec.is_null() && process().execs.may_be(exec as u64);
+    if known { Ok(()) } else { Err(Status::INVALID_VALUE) }
 }
 
 pub unsafe fn cuGraphUpload(exec: CUgraphExec, stream: CUstream) -> CuResult {

@@ -89,6 +89,19 @@ struct Launch {
     attributes: Vec<u8>,
 }
 
+/// A default stream, which is one of the current context, runs functions of that context only. Of other streams the host says whose they are.
+#[inline]
+fn check_context(function: &Function, stream: u64) -> CuResult {
+    if function.context == 0 || stream > CU_STREAM_PER_THREAD as u64 {
+        return Ok(());
+    }
+    let current = thread::current_context();
+    if function.context != current && process().contexts.are_strangers(function.context, current) {
+        return Err(Status::INVALID_HANDLE);
+    }
+    Ok(())
+}
+
 /// # Safety
 /// `params` and `extra` are as the driver API demands: an array with a pointer to each parameter, or a list with a buffer.
 unsafe fn launch(
@@ -100,6 +113,7 @@ unsafe fn launch(
     require_init()?;
     let device = device::current()?;
     let function = process().functions.get(handle as u64)?;
+    check_context(&function, launch.stream)?;
     check_launch(&function, &launch.shape, &limits(device)?)?;
 
     let mut small = [0u8; SMALL_PARAMS];
