@@ -10,6 +10,7 @@ use protocol::ops::{self, OpInfo};
 use protocol::status::{CuResult, Status};
 use protocol::wire::{Reader, WireError, Writer};
 
+use crate::custom::capture;
 use crate::idle::QUERIES;
 use crate::log::{self, Level};
 use crate::process::process;
@@ -104,7 +105,7 @@ pub fn private_entry(name: &'static str, body: impl FnOnce() -> CuResult) -> CUr
 fn guarded(name: &'static str, body: impl FnOnce() -> CuResult) -> CUresult {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
-        Ok(Err(status)) => sticky::instead(name, status).0,
+        Ok(Err(status)) => capture::instead(name, sticky::instead(name, status)).0,
         Err(_) => {
             crate::log!(Error, "{name}: internal error (panic); please report it");
             Status::UNKNOWN.0

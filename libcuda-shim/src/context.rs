@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::status::{CuResult, Status};
 
@@ -41,6 +42,7 @@ struct Tables {
 #[derive(Default)]
 pub struct Contexts {
     tables: RwLock<Tables>,
+    several: AtomicBool,
 }
 
 /// API versions that contexts report: 3010 for `cuCtxCreate`, 3020 from `cuCtxCreate_v2` on and for primary contexts.
@@ -55,6 +57,27 @@ impl Contexts {
         f(&mut self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
+    fn counted(&self, tables: &Tables) {
+        if tables.contexts.len() > 1 {
+            // Who makes a context and then tells another thread of it has ordered the two already.
+            self.several.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there has been more than one context at a time, so that something of one may be used in another.
+    #[inline]
+    pub fn several(&self) -> bool {
+        self.several.load(Ordering::Relaxed)
+    }
+
+    /// Whether something of one context is certain to be refused in the other. What green contexts share with the primary one is the driver's to say.
+    pub fn are_strangers(&self, one: u64, other: u64) -> bool {
+        let plain = |t: &Tables, handle: u64| {
+            t.contexts.contains_key(&handle) && t.greens.values().all(|(_, known)| *known != Some(handle))
+        };
+        one != other && self.read(|t| plain(t, one) && plain(t, other))
+    }
+
     /// The context behind a handle; INVALID_CONTEXT for one that never was or has been destroyed.
     pub fn get(&self, handle: u64) -> Result<Context, Status> {
         self.read(|t| t.contexts.get(&handle).copied()).ok_or(Status::INVALID_CONTEXT)
@@ -67,7 +90,10 @@ impl Contexts {
     /// Enters a context made by `cuCtxCreate`.
     pub fn created(&self, handle: u64, device: i32, flags: u32) {
         let context = Context { device, flags, primary: false, cache_config: 0, api_version: API_VERSION };
-        self.write(|t| t.contexts.insert(handle, context));
+        self.write(|t| {
+            t.contexts.insert(handle, context);
+            self.counted(t);
+        });
     }
 
     pub fn destroyed(&self, handle: u64) {
@@ -135,6 +161,7 @@ impl Contexts {
                 cache_config: 0,
                 api_version: API_VERSION,
             });
+            self.counted(t);
         });
     }
 
@@ -202,6 +229,23 @@ mod tests {
         assert_eq!(contexts.get(9).unwrap().device, 1);
         assert_eq!(contexts.green_destroyed(3), Some(9));
         assert!(!contexts.exists(9));
+    }
+
+    #[test]
+    fn only_living_contexts_of_their_own_are_strangers() {
+        let contexts = Contexts::default();
+        contexts.primary_known(0, 77);
+        assert!(!contexts.several());
+        contexts.created(5, 0, 0);
+        assert!(contexts.several());
+        assert!(contexts.are_strangers(77, 5) && contexts.are_strangers(5, 77));
+        contexts.green_created(3, 0);
+        assert_eq!(contexts.of_green(3, || Ok(9)), Ok(9));
+        for (one, other) in [(77, 77), (77, 9), (9, 5), (0, 5), (5, 0)] {
+            assert!(!contexts.are_strangers(one, other), "{one} {other}");
+        }
+        contexts.destroyed(5);
+        assert!(!contexts.are_strangers(77, 5));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Function {
     pub handle: u64,
     pub name: CString,
     pub parent: Parent,
+    /// The context of its module; 0 if that is not known, or if it serves in all of them.
+    pub context: u64,
     pub params: Vec<Param>,
     /// Bytes of the parameter buffer.
     pub params_len: usize,
@@ -77,14 +79,15 @@ impl Functions {
         self.read(|t| t.by_name.get(&(parent, name.clone())).copied())
     }
 
-    /// Enters a function; returns its handle.
-    pub fn insert(&self, parent: Parent, info: FunctionInfo) -> u64 {
+    /// Enters a function of a context (or 0); returns its handle.
+    pub fn insert(&self, parent: Parent, context: u64, info: FunctionInfo) -> u64 {
         let handle = info.handle;
         let name = CString::new(info.name.clone()).unwrap_or_default();
         let function = Function {
             handle,
             name: name.clone(),
             parent,
+            context,
             params_len: info.params_len(),
             params: info.params,
             attributes: info.attributes.into_iter().map(AtomicI32::new).collect(),
@@ -151,7 +154,7 @@ mod tests {
         attributes[FunctionInfo::MAX_THREADS_PER_BLOCK] = 256;
         attributes[FunctionInfo::MAX_DYNAMIC_SHARED_SIZE_BYTES] = 48 << 10;
         let info = FunctionInfo { handle: 9, name: b"kernel".to_vec(), attributes, params: Vec::new() };
-        let handle = functions.insert(Parent::Module(3), info);
+        let handle = functions.insert(Parent::Module(3), 0, info);
         (functions, handle)
     }
 

@@ -1,12 +1,13 @@
 #![allow(unsafe_code)]
-//! Parameters of graph nodes that the program has pointers to.
+//! Parameters of graph nodes that the program has pointers to, and which executable graphs there are.
 //!
 //! What a query gives out (kernel arguments, lists) belongs to the node and stays valid until the node's end. Programs keep such pointers, and change
 //! what they point to before they set the parameters again; so a later query overwrites the same memory as long as the sizes are the same.
 //! Unsafe because the memory is the program's and ours at the same time: it is reached through raw pointers only.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Kernel arguments may be vectors, and those want their alignment.
 #[derive(Clone, Copy)]
@@ -80,9 +81,46 @@ impl Given {
     }
 }
 
+/// Executable graphs of the program. Launches are posted, but that there is no such graph any more is reported at once.
+#[derive(Default)]
+pub struct Execs {
+    live: RwLock<HashSet<u64>>,
+    /// Some graph has been destroyed: programs that keep theirs pay a load per launch.
+    destroyed: AtomicBool,
+}
+
+impl Execs {
+    pub fn made(&self, exec: u64) {
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(exec);
+    }
+
+    pub fn destroyed(&self, exec: u64) {
+        self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&exec);
+        // Who destroys a graph and then tells another thread of it has ordered the two already.
+        self.destroyed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a handle may be one of an executable graph. What it is besides that, the host finds out.
+    #[inline]
+    pub fn may_be(&self, exec: u64) -> bool {
+        !self.destroyed.load(Ordering::Relaxed)
+            || self.live.read().unwrap_or_else(PoisonError::into_inner).contains(&exec)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destroyed_executable_graph_is_none_any_more() {
+        let execs = Execs::default();
+        execs.made(7);
+        execs.made(9);
+        assert!(execs.may_be(7));
+        execs.destroyed(7);
+        assert!(!execs.may_be(7) && execs.may_be(9));
+    }
 
     #[test]
     fn pointers_stay_as_long_as_the_size_does() {

@@ -98,6 +98,16 @@ pub unsafe fn images_at(code: *const c_void, device: &Device) -> Result<Vec<Imag
     }
 }
 
+/// Whether `code` is taken for PTX text because it is nothing else that is known.
+///
+/// # Safety
+/// As [`images_at`].
+pub unsafe fn is_text(code: *const c_void) -> bool {
+    // SAFETY: by the caller's promise, as in `images_at`.
+    let start = unsafe { first_bytes(code.cast()) };
+    !matches!(ImageKind::of(&start), ImageKind::Wrapper | ImageKind::Container | ImageKind::Elf)
+}
+
 /// As [`images_at`] for bytes with a known length (files, linker inputs).
 pub fn images_in(bytes: &[u8], device: &Device) -> Result<Vec<Image>, Refused> {
     match ImageKind::of(bytes) {
@@ -294,4 +304,20 @@ unsafe fn elf_at<'a>(address: *const c_void) -> Result<&'a [u8], Refused> {
     })?;
     // SAFETY: the file is complete for the length that its headers give.
     Ok(unsafe { slice::from_raw_parts(start, len) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_magic_is_text() {
+        let code = |bytes: &[u8]| {
+            let bytes: Vec<u8> = bytes.iter().chain(&[0; 8]).copied().collect();
+            // SAFETY: ended by NULs.
+            unsafe { is_text(bytes.as_ptr().cast()) }
+        };
+        assert!(code(b"nonsense") && code(b".version 7.0") && code(b""));
+        assert!(!code(b"\x7fELF") && !code(&0xba55_ed50u32.to_le_bytes()));
+    }
 }

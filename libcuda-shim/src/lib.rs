@@ -41,6 +41,7 @@ mod marshal;
 mod module;
 mod order;
 mod output;
+mod owners;
 mod pinned;
 mod pointer;
 mod private;

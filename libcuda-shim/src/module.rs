@@ -224,9 +224,11 @@ pub struct Libraries {
 const LIBRARY_HANDLE: u64 = 1 << 62;
 
 impl Libraries {
-    pub fn insert(&self, images: Vec<Image>) -> u64 {
+    /// A library of these images, or one that cannot be loaded for that reason.
+    pub fn insert(&self, images: Result<Vec<Image>, Status>) -> u64 {
         let handle = LIBRARY_HANDLE | (self.next.fetch_add(1, Ordering::Relaxed) << 4);
-        let library = Library { state: Mutex::new(State::Pending(images)) };
+        let state = images.map_or_else(State::Failed, State::Pending);
+        let library = Library { state: Mutex::new(state) };
         self.libraries.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(library));
         handle
     }
@@ -259,4 +261,20 @@ pub unsafe fn images_at(code: *const c_void, options: &mut Options) -> Result<Ve
     let device = target(custom::device::current().unwrap_or(0))?;
     // SAFETY: by the caller's promise.
     unsafe { image::images_at(code, &device) }.map_err(|refused| refuse(refused, options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_says_so_when_it_is_used() {
+        let libraries = Libraries::default();
+        let handle = libraries.insert(Err(Status::INVALID_IMAGE));
+        let library = libraries.get(handle).unwrap();
+        assert_eq!(library.host(), Err(Status::INVALID_IMAGE));
+        assert_eq!(library.host_if_loaded(), None);
+        assert!(libraries.remove(handle).is_ok());
+        assert_eq!(libraries.get(handle).err(), Some(Status::INVALID_HANDLE));
+    }
 }

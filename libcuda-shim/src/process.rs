@@ -26,10 +26,11 @@ use crate::custom::link::Links;
 use crate::custom::memory::PoolMemory;
 use crate::device_memory::DeviceMemory;
 use crate::function::{Functions, Limits};
-use crate::graph::Given;
+use crate::graph::{Execs, Given};
 use crate::legacy::{Attached, Launches, Registrations};
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
+use crate::owners::Owners;
 use crate::profile::Profile;
 use crate::registered::Registered;
 use crate::session::Session;
@@ -47,6 +48,7 @@ pub struct Process {
     /// Serialises `cuInit`, so that two threads do not open two sessions.
     pub init: Mutex<()>,
     pub contexts: Contexts,
+    pub owners: Owners,
     pub local_storage: LocalStorage,
     pub functions: Functions,
     pub libraries: Libraries,
@@ -55,6 +57,7 @@ pub struct Process {
     pub captures: Captures,
     /// Parameters of graph nodes that the program has been given pointers to.
     pub given: Given,
+    pub execs: Execs,
     pub registered: Registered,
     pub launches: Launches,
     pub attached: Attached,

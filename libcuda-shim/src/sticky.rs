@@ -70,14 +70,24 @@ const NEED_HEALTH: [&str; 10] = [
     "cuModuleLoad",
 ];
 
+/// Of these, the call whose first argument is looked at before: it goes on with [`of_arguments`] by itself.
+const LOOKS_ITSELF: &str = "cuLaunchKernelEx";
+
 /// What a call returns that has failed with `status`.
 #[cold]
 pub fn instead(name: &str, status: Status) -> Status {
-    let arguments = matches!(status, Status::INVALID_VALUE | Status::INVALID_HANDLE);
-    if !arguments || !any() || !NEED_HEALTH.iter().any(|prefix| name.starts_with(prefix)) {
+    if !any() || name.starts_with(LOOKS_ITSELF) || !NEED_HEALTH.iter().any(|prefix| name.starts_with(prefix))
+    {
         return status;
     }
-    check().err().unwrap_or(status)
+    of_arguments(status)
+}
+
+/// What a call that needs a healthy context returns when its arguments are the reason for `status`, or may be.
+#[cold]
+pub fn of_arguments(status: Status) -> Status {
+    let arguments = matches!(status, Status::INVALID_VALUE | Status::INVALID_HANDLE);
+    if arguments && any() { check().err().unwrap_or(status) } else { status }
 }
 
 #[cfg(test)]
@@ -90,6 +100,7 @@ mod tests {
             note(status);
             assert!(!any());
             assert_eq!(instead("cuMemcpyHtoD_v2", status), status);
+            assert_eq!(of_arguments(status), status);
         }
         assert!(is_sticky(Status::ILLEGAL_ADDRESS) && !is_sticky(Status::NOT_READY));
     }

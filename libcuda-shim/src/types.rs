@@ -43,6 +43,8 @@ handles! {
     CUcontext = CUctx_st;
     CUdevResourceDesc = CUdevResourceDesc_st;
     CUevent = CUevent_st;
+    CUexternalMemory = CUextMemory_st;
+    CUexternalSemaphore = CUextSemaphore_st;
     CUfunction = CUfunc_st;
     CUgraph = CUgraph_st;
     CUgraphExec = CUgraphExec_st;

@@ -3,6 +3,7 @@
 /// Creates an event.
 #[op(0x0440, since = 2000)]
 #[sync]
+#[custom]
 fn cuEventCreate(#[out] phEvent: *mut CUevent, Flags: c_uint);
 
 /// First version of cuEventDestroy_v2.
@@ -14,6 +15,7 @@ fn cuEventDestroy(hEvent: CUevent);
 /// Destroys an event.
 #[op(0x0441, since = 4000)]
 #[sync]
+#[custom]
 fn cuEventDestroy_v2(#[dies] hEvent: CUevent);
 
 /// Records an event in a stream.

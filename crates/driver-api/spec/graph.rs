@@ -232,6 +232,7 @@ fn cuGraphExecGetFlags(hGraphExec: CUgraphExec, #[out] flags: *mut cuuint64_t);
 /// Destroys an executable graph; a launch that is under way goes on.
 #[op(0x0615, since = 10000)]
 #[sync]
+#[custom]
 fn cuGraphExecDestroy(#[dies] hGraphExec: CUgraphExec);
 
 /// Gives an executable graph the parameters of a graph of the same shape.

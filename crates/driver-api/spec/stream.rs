@@ -3,11 +3,13 @@
 /// Creates a stream.
 #[op(0x0400, since = 2000)]
 #[sync]
+#[custom]
 fn cuStreamCreate(#[out] phStream: *mut CUstream, Flags: c_uint);
 
 /// Creates a stream with a priority.
 #[op(0x0401, since = 5050)]
 #[sync]
+#[custom]
 fn cuStreamCreateWithPriority(#[out] phStream: *mut CUstream, flags: c_uint, priority: c_int);
 
 /// First version of cuStreamDestroy_v2.

@@ -63,6 +63,8 @@ const TYPES: &[(&str, Kind)] = &[
     ("CUcontext", Kind::Handle),
     ("CUdevResourceDesc", Kind::Handle),
     ("CUevent", Kind::Handle),
+    ("CUexternalMemory", Kind::Handle),
+    ("CUexternalSemaphore", Kind::Handle),
     ("CUfunction", Kind::Handle),
     ("CUgraph", Kind::Handle),
     ("CUgraphExec", Kind::Handle),

@@ -28,6 +28,8 @@ pub enum Kind {
     CUcontext,
     CUdevResourceDesc,
     CUevent,
+    CUexternalMemory,
+    CUexternalSemaphore,
     CUfunction,
     CUgraph,
     CUgraphExec,
@@ -133,6 +135,8 @@ pub struct Raw {
     cuEventQuery: Option<unsafe extern "C" fn(u64) -> u32>,
     cuEventSynchronize: Option<unsafe extern "C" fn(u64) -> u32>,
     cuEventElapsedTime: Option<unsafe extern "C" fn(*mut f32, u64, u64) -> u32>,
+    cuDestroyExternalMemory: Option<unsafe extern "C" fn(u64) -> u32>,
+    cuDestroyExternalSemaphore: Option<unsafe extern "C" fn(u64) -> u32>,
     cuFuncGetAttribute: Option<unsafe extern "C" fn(*mut i32, u32, u64) -> u32>,
     cuFuncSetAttribute: Option<unsafe extern "C" fn(u64, u32, i32) -> u32>,
     cuFuncSetCacheConfig: Option<unsafe extern "C" fn(u64, u32) -> u32>,
@@ -1170,6 +1174,18 @@ impl Raw {
                 core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(*mut f32, u64, u64) -> u32>>(
                     find(c"cuEventElapsedTime"),
                 )
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDestroyExternalMemory: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuDestroyExternalMemory",
+                ))
+            },
+            // SAFETY: by the caller's promise; NULL is `None`.
+            cuDestroyExternalSemaphore: unsafe {
+                core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn(u64) -> u32>>(find(
+                    c"cuDestroyExternalSemaphore",
+                ))
             },
             // SAFETY: by the caller's promise; NULL is `None`.
             cuFuncGetAttribute: unsafe {
@@ -4755,6 +4771,24 @@ impl Raw {
         let Some(driver) = self.cuEventElapsedTime else { return Err(Status::NOT_SUPPORTED) };
         // SAFETY: by the caller's promise.
         called(unsafe { driver(pMilliseconds, hStart, hEnd) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDestroyExternalMemory(&self, extMem: u64) -> CuResult {
+        let Some(driver) = self.cuDestroyExternalMemory else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(extMem) })
+    }
+
+    /// # Safety
+    /// That of the driver's function.
+    #[inline]
+    pub unsafe fn cuDestroyExternalSemaphore(&self, extSem: u64) -> CuResult {
+        let Some(driver) = self.cuDestroyExternalSemaphore else { return Err(Status::NOT_SUPPORTED) };
+        // SAFETY: by the caller's promise.
+        called(unsafe { driver(extSem) })
     }
 
     /// # Safety

@@ -18,8 +18,6 @@ use crate::types::*;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`, `_ACTIVE`.
 const NOT_CAPTURING: CUstreamCaptureStatus = 0;
 const CAPTURING: CUstreamCaptureStatus = 1;
-/// The capture modes are 0 to 2.
-const CAPTURE_MODES: c_uint = 3;
 /// `CU_STREAM_CAPTURE_MODE_GLOBAL`
 const GLOBAL: c_uint = 0;
 
@@ -42,6 +40,20 @@ pub fn refuse_staged(stream: u64) -> CuResult {
     }
     crate::log!(Warn, "a copy of pageable memory cannot be captured: use page-locked memory");
     Err(Status::STREAM_CAPTURE_UNSUPPORTED)
+}
+
+/// What a call returns that has failed with `status`. A fill in the legacy stream is refused while a stream is capturing that would have to wait for it,
+/// and a driver looks at that before it looks at the address.
+#[cold]
+pub fn instead(name: &str, status: Status) -> Status {
+    let fills = || name.starts_with("cuMemset") && !name.contains("Async") && !name.ends_with("_ptds");
+    if status != Status::INVALID_VALUE || !process().captures.active() || !fills() {
+        return status;
+    }
+    match wire::cuStreamIsCapturing(CU_STREAM_LEGACY as u64, Some(&mut { NOT_CAPTURING })) {
+        Err(Status::STREAM_CAPTURE_IMPLICIT) => Status::STREAM_CAPTURE_IMPLICIT,
+        _ => status,
+    }
 }
 
 pub unsafe fn cuStreamBeginCapture(stream: CUstream) -> CuResult {
@@ -242,10 +254,7 @@ pub unsafe fn cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) 
     require_init()?;
     // SAFETY: the caller passes a pointer to its own variable, or NULL.
     let mode = unsafe { out(mode) }?;
-    if *mode >= CAPTURE_MODES {
-        return Err(Status::INVALID_VALUE);
-    }
-    // The host learns of it with the thread's next operation.
+    // A driver takes any number, and gives it back the next time. The host learns of it with the thread's next operation.
     thread::with(|thread| {
         core::mem::swap(mode, &mut thread.capture_mode);
         Ok(())

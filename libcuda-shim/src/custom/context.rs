@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::custom::{device, init};
 use crate::generated::wire;
 use crate::idle;
+use crate::marshal::put;
 use crate::pointer::out;
 use crate::process::process;
 use crate::thread;
@@ -134,6 +135,21 @@ pub unsafe fn cuCtxGetId(context: CUcontext, id: *mut u64) -> CuResult {
     Ok(())
 }
 
+/// Makes an object of the current context.
+///
+/// # Safety
+/// `place` is NULL or valid for a write.
+pub unsafe fn make<T>(place: *mut *mut T, ask: impl FnOnce(Option<&mut u64>) -> CuResult) -> CuResult {
+    let mut handle = (!place.is_null()).then_some(0);
+    ask(handle.as_mut())?;
+    if let Some(handle) = handle {
+        process().owners.made(handle, thread::current_context());
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { put(place.cast(), handle) };
+    Ok(())
+}
+
 /// Creates a context and makes it current.
 pub fn create(context: *mut CUcontext, flags: c_uint, device: CUdevice) -> CuResult {
     require_init()?;
@@ -215,6 +231,7 @@ pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
     process().device_memory.forget();
     wire::cuCtxDestroy_v2(handle)?;
     process().contexts.destroyed(handle);
+    process().owners.context_ended(handle);
     thread::with(|thread| {
         if thread.current() == handle {
             thread.pop()?;
@@ -246,17 +263,22 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CuResult {
         && let Some(handle) = handle
     {
         drop_local_storage(handle);
+        process().owners.context_ended(handle);
     }
     Ok(())
 }
 
 pub unsafe fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CuResult {
     require_init()?;
-    if let Some(handle) = process().contexts.primary(device) {
+    let handle = process().contexts.primary(device);
+    if let Some(handle) = handle {
         drop_local_storage(handle);
     }
     process().device_memory.forget();
     wire::cuDevicePrimaryCtxReset_v2(device)?;
+    if let Some(handle) = handle {
+        process().owners.context_ended(handle);
+    }
     process().contexts.primary_reset(device);
     // An error of what was posted before belongs to the context that is gone.
     thread::with(|thread| {

@@ -35,7 +35,11 @@ pub fn learn(parent: Parent, handle: u64) -> Result<u64, Status> {
         crate::log!(Error, "function {handle:#x}: {error}");
         Status::UNKNOWN
     })?;
-    Ok(process().functions.insert(parent, FunctionInfo { handle, ..info }))
+    let context = match parent {
+        Parent::Module(module) => process().owners.of(module),
+        Parent::Library(_) => 0,
+    };
+    Ok(process().functions.insert(parent, context, FunctionInfo { handle, ..info }))
 }
 
 pub unsafe fn cuFuncGetName(name: *mut *const c_char, function: CUfunction) -> CuResult {

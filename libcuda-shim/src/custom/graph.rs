@@ -25,7 +25,11 @@ pub fn ids(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 pub unsafe fn cuGraphDestroy(graph: CUgraph) -> CuResult {
     require_init()?;
     let mut nodes = Vec::new();
-    wire::graph_destroy(graph as u64, Some(&mut nodes))?;
+    wire::graph_destroy(graph as u64, Some(&mut nodes)).map_err(|status| match status {
+        // The driver's word for a graph that is none any more.
+        Status::INVALID_HANDLE => Status::INVALID_VALUE,
+        status => status,
+    })?;
     process().given.forget(ids(&nodes));
     Ok(())
 }
@@ -314,7 +318,16 @@ fn instantiate(
         Some(&mut made.outcome),
         Some(&mut made.log),
     )?;
+    if made.exec != 0 {
+        process().execs.made(made.exec);
+    }
     Ok(made)
+}
+
+pub unsafe fn cuGraphExecDestroy(exec: CUgraphExec) -> CuResult {
+    wire::cuGraphExecDestroy(exec as u64)?;
+    process().execs.destroyed(exec as u64);
+    Ok(())
 }
 
 pub unsafe fn cuGraphInstantiate(
@@ -434,7 +447,8 @@ pub unsafe fn cuGraphExecUpdate_v2(
 fn check_exec(exec: CUgraphExec) -> CuResult {
     require_init()?;
     thread::require_context()?;
-    if exec.is_null() { Err(Status::INVALID_VALUE) } else { Ok(()) }
+    let known = !exec.is_null() && process().execs.may_be(exec as u64);
+    if known { Ok(()) } else { Err(Status::INVALID_VALUE) }
 }
 
 pub unsafe fn cuGraphUpload(exec: CUgraphExec, stream: CUstream) -> CuResult {

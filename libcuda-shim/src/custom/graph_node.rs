@@ -126,9 +126,6 @@ unsafe fn take_arguments(params: &mut NodeParams) -> CuResult {
         0 => params.u64(at::KERNEL_KERN),
         function => function,
     };
-    if handle == 0 {
-        return Err(Status::INVALID_VALUE);
-    }
     let function = process().functions.get(handle)?;
     params.data.resize(function.params_len, 0);
     // SAFETY: by the caller's promise.

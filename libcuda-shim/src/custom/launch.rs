@@ -13,8 +13,8 @@ use crate::custom::device;
 use crate::function::{Function, Limits, Shape, check_launch};
 use crate::generated::wire;
 use crate::process::process;
-use crate::thread;
 use crate::types::*;
+use crate::{sticky, thread};
 
 /// Kernels with parameter buffers up to this size are launched without an allocation; no architecture before sm_70 took more than 4 KiB, and most
 /// kernels take less than a hundred bytes.
@@ -89,6 +89,19 @@ struct Launch {
     attributes: Vec<u8>,
 }
 
+/// A default stream, which is one of the current context, runs functions of that context only. Of other streams the host says whose they are.
+#[inline]
+fn check_context(function: &Function, stream: u64) -> CuResult {
+    if function.context == 0 || stream > CU_STREAM_PER_THREAD as u64 {
+        return Ok(());
+    }
+    let current = thread::current_context();
+    if function.context != current && process().contexts.are_strangers(function.context, current) {
+        return Err(Status::INVALID_HANDLE);
+    }
+    Ok(())
+}
+
 /// # Safety
 /// `params` and `extra` are as the driver API demands: an array with a pointer to each parameter, or a list with a buffer.
 unsafe fn launch(
@@ -100,6 +113,7 @@ unsafe fn launch(
     require_init()?;
     let device = device::current()?;
     let function = process().functions.get(handle as u64)?;
+    check_context(&function, launch.stream)?;
     check_launch(&function, &launch.shape, &limits(device)?)?;
 
     let mut small = [0u8; SMALL_PARAMS];
@@ -347,13 +361,19 @@ pub unsafe fn cuLaunchKernelEx(
     extra: *mut *mut c_void,
     default_stream: CUstream,
 ) -> CuResult {
-    // SAFETY: passed on as received.
-    let mut how = unsafe { configuration(config) }?;
-    if how.stream == 0 {
-        how.stream = default_stream as u64;
+    // A driver looks at this before it looks for a fault of the context.
+    if config.is_null() {
+        return Err(Status::INVALID_VALUE);
     }
     // SAFETY: passed on as received.
-    unsafe { launch(function, &how, params, extra) }
+    let launched = unsafe { configuration(config) }.and_then(|mut how| {
+        if how.stream == 0 {
+            how.stream = default_stream as u64;
+        }
+        // SAFETY: passed on as received.
+        unsafe { launch(function, &how, params, extra) }
+    });
+    launched.map_err(sticky::of_arguments)
 }
 
 /// Shape of a configuration for the occupancy queries.

@@ -67,7 +67,12 @@ pub unsafe fn cuLibraryLoadData(
     // SAFETY: arrays of `jit_count` elements by the caller's promise.
     let mut options = unsafe { Options::read(jit_count, jit_options, jit_values) }?;
     // SAFETY: the caller passes a wrapper, container, ELF image or PTX text, or NULL.
-    let images = unsafe { module::images_at(code, &mut options) }?;
+    let images = match unsafe { module::images_at(code, &mut options) } {
+        // Text is compiled when something of the library is asked for; that it is no PTX is reported then.
+        // SAFETY: as above, and not NULL, which is another error.
+        Err(status @ Status::INVALID_IMAGE) if unsafe { image::is_text(code) } => Err(status),
+        images => Ok(images?),
+    };
     *library = process().libraries.insert(images) as CUlibrary;
     Ok(())
 }
@@ -79,6 +84,8 @@ pub fn read_file(name: &CStr) -> Result<Vec<u8>, Status> {
         crate::log!(Info, "{}: {error}", path.display());
         match error.kind() {
             std::io::ErrorKind::NotFound => Status::FILE_NOT_FOUND,
+            // A driver asks where a directory ends, and has no memory for that much.
+            std::io::ErrorKind::IsADirectory => Status::OUT_OF_MEMORY,
             _ => Status::OPERATING_SYSTEM,
         }
     })
@@ -109,7 +116,7 @@ pub unsafe fn cuLibraryLoadFromFile(
     // SAFETY: arrays of `jit_count` elements by the caller's promise.
     let mut options = unsafe { Options::read(jit_count, jit_options, jit_values) }?;
     let images = images_of_file(name, &mut options)?;
-    *library = process().libraries.insert(images) as CUlibrary;
+    *library = process().libraries.insert(Ok(images)) as CUlibrary;
     Ok(())
 }
 

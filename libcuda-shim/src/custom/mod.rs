@@ -9,6 +9,7 @@ pub mod context;
 pub mod device;
 pub mod error;
 pub mod event;
+pub mod external;
 pub mod function;
 pub mod graph;
 pub mod graph_node;

@@ -32,7 +32,9 @@ fn load_images(images: &[Image], options: &mut Options) -> Result<u64, Status> {
         Some(&mut error_log),
     )?;
     options.logs(&info_log, &error_log);
-    Status(result).ok().map(|()| module)
+    Status(result).ok()?;
+    process().owners.made(module, thread::current_context());
+    Ok(module)
 }
 
 /// Loads the code at a pointer into the current context.
@@ -89,6 +91,7 @@ pub unsafe fn cuModuleUnload(module: CUmodule) -> CuResult {
     require_init()?;
     wire::cuModuleUnload(module as u64)?;
     process().functions.remove_parent(Parent::Module(module as u64));
+    process().owners.ended(module as u64);
     Ok(())
 }
 

@@ -73,6 +73,7 @@ pub unsafe fn cuGreenCtxDestroy(green: CUgreenCtx) -> CuResult {
     wire::cuGreenCtxDestroy(green as u64)?;
     if let Some(context) = process().contexts.green_destroyed(green as u64) {
         drop_local_storage(context);
+        process().owners.context_ended(context);
     }
     Ok(())
 }

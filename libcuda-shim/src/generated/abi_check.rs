@@ -142,6 +142,8 @@ fn prototypes_are_those_of_the_header() {
     let _: unsafe fn(sys::CUevent) -> sys::CUresult = sys::cuEventQuery;
     let _: unsafe fn(sys::CUevent) -> sys::CUresult = sys::cuEventSynchronize;
     let _: unsafe fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult = sys::cuEventElapsedTime_v2;
+    let _: unsafe fn(sys::CUexternalMemory) -> sys::CUresult = sys::cuDestroyExternalMemory;
+    let _: unsafe fn(sys::CUexternalSemaphore) -> sys::CUresult = sys::cuDestroyExternalSemaphore;
     let _: unsafe fn(*mut ::core::ffi::c_int, sys::CUfunction_attribute, sys::CUfunction) -> sys::CUresult =
         sys::cuFuncGetAttribute;
     let _: unsafe fn(sys::CUfunction, sys::CUfunction_attribute, ::core::ffi::c_int) -> sys::CUresult =
@@ -1454,6 +1456,16 @@ fn types_are_those_of_the_header() {
         (size_of::<types::CUexecAffinityType>(), align_of::<types::CUexecAffinityType>()),
         (size_of::<sys::CUexecAffinityType>(), align_of::<sys::CUexecAffinityType>()),
         "CUexecAffinityType"
+    );
+    assert_eq!(
+        (size_of::<types::CUexternalMemory>(), align_of::<types::CUexternalMemory>()),
+        (size_of::<sys::CUexternalMemory>(), align_of::<sys::CUexternalMemory>()),
+        "CUexternalMemory"
+    );
+    assert_eq!(
+        (size_of::<types::CUexternalSemaphore>(), align_of::<types::CUexternalSemaphore>()),
+        (size_of::<sys::CUexternalSemaphore>(), align_of::<sys::CUexternalSemaphore>()),
+        "CUexternalSemaphore"
     );
     assert_eq!(
         (size_of::<types::CUfilter_mode>(), align_of::<types::CUfilter_mode>()),

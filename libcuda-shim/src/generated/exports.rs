@@ -25,22 +25,22 @@ use crate::types::{
     CUarray, CUarray_format, CUarrayMapInfo, CUasyncCallback, CUasyncCallbackHandle, CUatomicOperation,
     CUcontext, CUctxCreateParams, CUdevResource, CUdevResourceDesc, CUdevResourceType, CUdevice,
     CUdevice_P2PAttribute, CUdevice_attribute, CUdeviceptr, CUdevprop, CUdriverProcAddressQueryResult,
-    CUevent, CUexecAffinityParam, CUexecAffinityType, CUfilter_mode, CUflushGPUDirectRDMAWritesScope,
-    CUflushGPUDirectRDMAWritesTarget, CUfunc_cache, CUfunction, CUfunction_attribute, CUfunctionLoadingState,
-    CUgraph, CUgraphConditionalHandle, CUgraphEdgeData, CUgraphExec, CUgraphExecUpdateResult,
-    CUgraphExecUpdateResultInfo, CUgraphMem_attribute, CUgraphNode, CUgraphNodeParams, CUgraphNodeType,
-    CUgreenCtx, CUhostFn, CUipcEventHandle, CUipcMemHandle, CUjit_option, CUjitInputType, CUkernel,
-    CUkernelNodeAttrID, CUkernelNodeAttrValue, CUlaunchConfig, CUlibrary, CUlibraryOption, CUlimit,
-    CUlinkState, CUlogIterator, CUlogsCallback, CUlogsCallbackHandle, CUmem_advise, CUmem_range_attribute,
-    CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags, CUmemAllocationHandleType,
-    CUmemAllocationProp, CUmemAllocationType, CUmemDecompressParams, CUmemGenericAllocationHandle,
-    CUmemLocation, CUmemPool_attribute, CUmemPoolProps, CUmemPoolPtrExportData, CUmemcpyAttributes,
-    CUmemoryPool, CUmipmappedArray, CUmodule, CUmoduleLoadingMode, CUoccupancyB2DSize, CUoutput_mode,
-    CUpointer_attribute, CUresult, CUsharedconfig, CUstream, CUstreamAttrID, CUstreamAttrValue,
-    CUstreamBatchMemOpParams, CUstreamCallback, CUstreamCaptureMode, CUstreamCaptureStatus, CUsurfObject,
-    CUsurfref, CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapIm2ColWideMode,
-    CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapSwizzle, CUtexObject, CUtexref, CUuserObject,
-    CUuuid, cuuint32_t, cuuint64_t,
+    CUevent, CUexecAffinityParam, CUexecAffinityType, CUexternalMemory, CUexternalSemaphore, CUfilter_mode,
+    CUflushGPUDirectRDMAWritesScope, CUflushGPUDirectRDMAWritesTarget, CUfunc_cache, CUfunction,
+    CUfunction_attribute, CUfunctionLoadingState, CUgraph, CUgraphConditionalHandle, CUgraphEdgeData,
+    CUgraphExec, CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, CUgraphMem_attribute, CUgraphNode,
+    CUgraphNodeParams, CUgraphNodeType, CUgreenCtx, CUhostFn, CUipcEventHandle, CUipcMemHandle, CUjit_option,
+    CUjitInputType, CUkernel, CUkernelNodeAttrID, CUkernelNodeAttrValue, CUlaunchConfig, CUlibrary,
+    CUlibraryOption, CUlimit, CUlinkState, CUlogIterator, CUlogsCallback, CUlogsCallbackHandle, CUmem_advise,
+    CUmem_range_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
+    CUmemAllocationHandleType, CUmemAllocationProp, CUmemAllocationType, CUmemDecompressParams,
+    CUmemGenericAllocationHandle, CUmemLocation, CUmemPool_attribute, CUmemPoolProps, CUmemPoolPtrExportData,
+    CUmemcpyAttributes, CUmemoryPool, CUmipmappedArray, CUmodule, CUmoduleLoadingMode, CUoccupancyB2DSize,
+    CUoutput_mode, CUpointer_attribute, CUresult, CUsharedconfig, CUstream, CUstreamAttrID,
+    CUstreamAttrValue, CUstreamBatchMemOpParams, CUstreamCallback, CUstreamCaptureMode,
+    CUstreamCaptureStatus, CUsurfObject, CUsurfref, CUtensorMap, CUtensorMapDataType,
+    CUtensorMapFloatOOBfill, CUtensorMapIm2ColWideMode, CUtensorMapInterleave, CUtensorMapL2promotion,
+    CUtensorMapSwizzle, CUtexObject, CUtexref, CUuserObject, CUuuid, cuuint32_t, cuuint64_t,
 };
 use crate::{custom, marshal};
 
@@ -1899,11 +1899,8 @@ pub unsafe extern "C" fn cuEventCreate(phEvent: *mut CUevent, Flags: c_uint) -> 
             t.arg("Flags", Flags);
         },
         || {
-            let mut phEvent_value = (!phEvent.is_null()).then_some(0u64);
-            wire::cuEventCreate(phEvent_value.as_mut(), Flags)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(phEvent.cast(), phEvent_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventCreate(phEvent, Flags) }
         },
     )
 }
@@ -1916,7 +1913,10 @@ pub unsafe extern "C" fn cuEventDestroy(hEvent: CUevent) -> CUresult {
         |t| {
             t.arg("hEvent", hEvent);
         },
-        || wire::cuEventDestroy_v2(hEvent as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventDestroy_v2(hEvent) }
+        },
     )
 }
 
@@ -1928,7 +1928,10 @@ pub unsafe extern "C" fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
         |t| {
             t.arg("hEvent", hEvent);
         },
-        || wire::cuEventDestroy_v2(hEvent as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::event::cuEventDestroy_v2(hEvent) }
+        },
     )
 }
 
@@ -2074,6 +2077,36 @@ pub unsafe extern "C" fn cuEventElapsedTime_v2(
             // SAFETY: not NULL, so by the call's contract it points to room for the value.
             unsafe { marshal::put(pMilliseconds.cast(), pMilliseconds_value) };
             Ok(())
+        },
+    )
+}
+
+/// Destroys external memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDestroyExternalMemory(extMem: CUexternalMemory) -> CUresult {
+    entry(
+        &info::cuDestroyExternalMemory,
+        |t| {
+            t.arg("extMem", extMem);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::external::cuDestroyExternalMemory(extMem) }
+        },
+    )
+}
+
+/// Destroys an external semaphore.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDestroyExternalSemaphore(extSem: CUexternalSemaphore) -> CUresult {
+    entry(
+        &info::cuDestroyExternalSemaphore,
+        |t| {
+            t.arg("extSem", extSem);
+        },
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::external::cuDestroyExternalSemaphore(extSem) }
         },
     )
 }
@@ -2912,7 +2945,10 @@ pub unsafe extern "C" fn cuGraphExecDestroy(hGraphExec: CUgraphExec) -> CUresult
         |t| {
             t.arg("hGraphExec", hGraphExec);
         },
-        || wire::cuGraphExecDestroy(hGraphExec as u64),
+        || {
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphExecDestroy(hGraphExec) }
+        },
     )
 }
 
@@ -10383,11 +10419,8 @@ pub unsafe extern "C" fn cuStreamCreate(phStream: *mut CUstream, Flags: c_uint) 
             t.arg("Flags", Flags);
         },
         || {
-            let mut phStream_value = (!phStream.is_null()).then_some(0u64);
-            wire::cuStreamCreate(phStream_value.as_mut(), Flags)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(phStream.cast(), phStream_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamCreate(phStream, Flags) }
         },
     )
 }
@@ -10407,11 +10440,8 @@ pub unsafe extern "C" fn cuStreamCreateWithPriority(
             t.arg("priority", priority);
         },
         || {
-            let mut phStream_value = (!phStream.is_null()).then_some(0u64);
-            wire::cuStreamCreateWithPriority(phStream_value.as_mut(), flags, priority)?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(phStream.cast(), phStream_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::stream::cuStreamCreateWithPriority(phStream, flags, priority) }
         },
     )
 }

@@ -124,24 +124,6 @@ pub extern "C" fn cuCoredumpSetAttributeGlobal() -> CUresult {
 
 /// Not handled.
 #[unsafe(no_mangle)]
-pub extern "C" fn cuDestroyExternalMemory() -> CUresult {
-    unhandled(
-        "cuDestroyExternalMemory",
-        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
-    )
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
-pub extern "C" fn cuDestroyExternalSemaphore() -> CUresult {
-    unhandled(
-        "cuDestroyExternalSemaphore",
-        "external memory and semaphores: they come from graphics drivers, and the program's machine has none",
-    )
-}
-
-/// Not handled.
-#[unsafe(no_mangle)]
 pub extern "C" fn cuDevSmResourceSplit() -> CUresult {
     unhandled("cuDevSmResourceSplit", "not yet")
 }

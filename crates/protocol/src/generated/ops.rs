@@ -1580,6 +1580,12 @@ pub mod info {
         class: Class::Via,
         args: &["pMilliseconds", "hStart", "hEnd"],
     };
+    /// `cuDestroyExternalMemory`
+    pub static cuDestroyExternalMemory: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDestroyExternalMemory", class: Class::Local, args: &["extMem"] };
+    /// `cuDestroyExternalSemaphore`
+    pub static cuDestroyExternalSemaphore: OpInfo =
+        OpInfo { op: 0x0000, name: "cuDestroyExternalSemaphore", class: Class::Local, args: &["extSem"] };
     /// `cuFuncGetAttribute`
     pub static cuFuncGetAttribute: OpInfo = OpInfo {
         op: 0x0000,

@@ -231,7 +231,8 @@ impl CpuBackend {
         let out = out.ok_or(Status::INVALID_VALUE)?;
         let (start, end) = (self.event(start)?, self.event(end)?);
         start.live.check()?;
-        if (start.flags | end.flags) & DISABLE_TIMING != 0 {
+        // Both have times, of one context.
+        if (start.flags | end.flags) & DISABLE_TIMING != 0 || start.live.id != end.live.id {
             return Err(Status::INVALID_HANDLE);
         }
         let (Some(first), Some(last)) = (start.latest(), end.latest()) else {
