@@ -200,8 +200,7 @@ SECTION(memory_operations) {
     operations[1].waitValue.flags = CU_STREAM_WAIT_VALUE_GEQ;
     TRY(cuStreamBatchMemOp, writes, 2, operations, 0);
     TRY(cuStreamBatchMemOp, writes, 0, operations, 0);
-    TRY(cuStreamBatchMemOp, writes, 2, nullptr, 0);
-    TRY(cuStreamBatchMemOp, writes, 1000, operations, 0);
+    // Not tried: no list, and more operations than the list has. Drivers read on all the same.
     TRY(cuCtxSynchronize);
     uint64_t words[2] = {};
     TRY(cuMemcpyDtoH, words, memory, 16);

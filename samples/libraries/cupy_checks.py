@@ -34,7 +34,12 @@ def elementwise():
     close("kernel", kernel(y, y + 1), x * x + x + 1, 1e-14)
     reduction = cp.ReductionKernel("T a", "T b", "a * a", "a + b", "b = sqrt(a)", "0", "norm")
     show("norm", float(reduction(y)))
-    fused = cp.fuse(lambda a, b: cp.tanh(a) + b * 2)
+
+    # The kernel gets the function's name: a lambda's would be none.
+    @cp.fuse
+    def fused(a, b):
+        return cp.tanh(a) + b * 2
+
     close("fuse", fused(y, y), np.tanh(x) + x * 2, 1e-14)
     show("half", float(y.astype(cp.float16).astype(cp.float64).sum()))
 

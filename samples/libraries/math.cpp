@@ -388,11 +388,11 @@ SECTION(cusolver) {
 
     matrix = device(symmetric);
     double *values = device<double>(n);
-    CALL(cusolverDnDsyevd_bufferSize, (void *, int, int, const double *, int, const double *, int *), handle, 1, 0, matrix, n, values,
-         &size);
+    CALL(cusolverDnDsyevd_bufferSize, (void *, int, int, int, const double *, int, const double *, int *), handle, 1, 0, n, matrix, n,
+         values, &size);
     work = device<double>(size);
-    CALL(cusolverDnDsyevd, (void *, int, int, double *, int, double *, double *, int, int *), handle, 1, 0, matrix, n, values, work, size,
-         info);
+    CALL(cusolverDnDsyevd, (void *, int, int, int, double *, int, double *, double *, int, int *), handle, 1, 0, n, matrix, n, values,
+         work, size, info);
     const auto eigen = host(values, n);
     double trace = 0, sum = 0;
     for (int i = 0; i < n; i++) {
