@@ -61,6 +61,7 @@ const SCRIPTS: &[Item] = &[
         ],
         150,
     ),
+    script("multi-gpu", "multi_gpu_checks.py", &[], 200),
     script("jax", "jax_checks.py", &[], 150),
     script("triton", "triton_checks.py", &[], 120),
     script("numba", "numba_checks.py", &[], 120),
