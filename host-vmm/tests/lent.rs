@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use common::Client;
-use common::machine::{Machine, PAGE, Program};
+use common::machine::{Machine, PAGE, Program, RAM};
 use common::stand_in::StandIn;
 use protocol::broker::Extent;
 use protocol::{Status, ops};
@@ -28,6 +28,10 @@ static void carry_out(size_t until) {
 }
 unsigned cuInit(unsigned flags) { return 0; }
 unsigned cuDeviceGetCount(int *count) { *count = 1; return 0; }
+unsigned cuDeviceGetAttribute(int *value, unsigned attribute, int device) {
+    *value = attribute == 88 && HAS("pageable");
+    return HAS("says-nothing") ? 1 : 0;
+}
 unsigned cuDevicePrimaryCtxRetain(void **out, int device) { *out = &context; return 0; }
 unsigned cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
 unsigned cuCtxGetCurrent(void **out) { *out = current; return 0; }
@@ -122,6 +126,21 @@ impl Setting {
     }
 }
 
+/// Whether the worker has the machine's memory mapped as a whole.
+fn whole(setting: &Setting) -> bool {
+    let inode = setting.machine.ram.metadata().unwrap().ino().to_string();
+    let [worker] = setting.machine.daemon.workers()[..] else { panic!("one program, one worker") };
+    let maps = std::fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();
+    let length = |range: &str| {
+        let (start, end) = range.split_once('-').unwrap();
+        u64::from_str_radix(end, 16).unwrap() - u64::from_str_radix(start, 16).unwrap()
+    };
+    maps.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[4] == inode && length(fields[0]) == RAM
+    })
+}
+
 fn copies_arrive(setting: &mut Setting) {
     for (round, piece) in [PAGE, 1 << 20, 64 << 10].into_iter().enumerate() {
         let (from, to) = (setting.region(piece), setting.region(piece));
@@ -145,7 +164,10 @@ fn copies_arrive(setting: &mut Setting) {
 
 #[test]
 fn on_the_cpu() {
-    copies_arrive(&mut Setting::new(&[]));
+    let mut setting = Setting::new(&[]);
+    copies_arrive(&mut setting);
+    // It runs code that is made from the program's.
+    assert!(!whole(&setting));
 }
 
 fn with_driver(driver: &StandIn) -> Setting {
@@ -154,7 +176,21 @@ fn with_driver(driver: &StandIn) -> Setting {
 
 #[test]
 fn with_a_driver() {
-    copies_arrive(&mut with_driver(&StandIn::new(DRIVER)));
+    let mut setting = with_driver(&StandIn::new(DRIVER));
+    assert!(!whole(&setting));
+    copies_arrive(&mut setting);
+    assert!(whole(&setting));
+}
+
+#[test]
+fn with_a_device_that_reaches_pageable_memory() {
+    for mood in ["pageable", "says-nothing"] {
+        let driver = StandIn::new(DRIVER);
+        driver.set(mood);
+        let mut setting = with_driver(&driver);
+        copies_arrive(&mut setting);
+        assert!(!whole(&setting), "{mood}");
+    }
 }
 
 #[test]

@@ -144,9 +144,22 @@ pub fn sync(
     encode: impl FnOnce(&mut Writer<'_>),
     decode: impl FnOnce(&mut Reader<'_>) -> Result<(), WireError>,
 ) -> CuResult {
+    sync_beside(op, encode, decode, || ())
+}
+
+/// As [`sync`]; `beside` runs while the host carries the operation out, and does nothing that asks the host. It is not run if the operation cannot be sent.
+///
+/// The thread counts as in the call all the while: a signal handler of the program that calls the driver gets an error, and nothing comes between request and reply.
+#[inline]
+pub fn sync_beside(
+    op: u16,
+    encode: impl FnOnce(&mut Writer<'_>),
+    decode: impl FnOnce(&mut Reader<'_>) -> Result<(), WireError>,
+    beside: impl FnOnce(),
+) -> CuResult {
     let (result, flags) = thread::with(|thread| {
         let lane = thread.lane()?;
-        let (status, flags) = lane.call(op, encode)?;
+        let (status, flags) = lane.call_beside(op, encode, beside)?;
         let latched = lane.take_latched();
         let queries = QUERIES.contains(&op);
         let result = match (status, latched) {

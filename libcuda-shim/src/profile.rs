@@ -122,6 +122,18 @@ impl Encoding {
 }
 
 impl Sending {
+    /// Does something else meanwhile, which does not count as waiting.
+    #[inline]
+    pub fn beside(self, work: impl FnOnce()) -> Self {
+        let Some((since, encoding)) = self.0 else {
+            work();
+            return self;
+        };
+        let begun = Instant::now();
+        work();
+        Self(Some((since + begun.elapsed(), encoding)))
+    }
+
     /// The reply is there, or there is room for more that is posted.
     #[inline]
     pub fn done(self, op: u16) {

@@ -481,10 +481,23 @@ impl Lane {
 
     /// Sends a request and waits for its reply, whose body is then in [`Lane::reply`].
     pub fn call(&mut self, op: u16, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(Status, Flags), Status> {
+        self.call_beside(op, encode, || ())
+    }
+
+    /// As [`Lane::call`]; `beside` runs between the request and the wait for its reply. It is not run if the request cannot be sent.
+    #[inline]
+    pub fn call_beside(
+        &mut self,
+        op: u16,
+        encode: impl FnOnce(&mut Writer<'_>),
+        beside: impl FnOnce(),
+    ) -> Result<(Status, Flags), Status> {
         let timer = profile::Encoding::begin();
         encode(&mut Writer::new(&mut self.request));
         let timer = timer.done();
-        let reply = self.guest.call(op, &self.request, &mut self.reply).map_err(|error| failed(&error))?;
+        let sent = self.guest.send(op, &self.request).map_err(|error| failed(&error))?;
+        let timer = timer.beside(beside);
+        let reply = self.guest.receive(sent, &mut self.reply).map_err(|error| failed(&error))?;
         timer.done(op);
         sticky::note(reply.status);
         Ok((reply.status, reply.flags))

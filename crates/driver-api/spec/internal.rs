@@ -204,12 +204,14 @@ fn stage_out_last(src: u64, pitch: u64, staging_offset: u64, width: u64, height:
 #[op(0x0036)]
 #[sync]
 #[internal]
+#[beside]
 fn lent_in(dst: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64);
 
 /// As `lent_in`, from `src` to the region.
 #[op(0x0037)]
 #[sync]
 #[internal]
+#[beside]
 fn lent_out(src: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64);
 
 /// What an address is. `kind` is 0 none, 1 device, 2 page-locked host, 3 managed; `base` and `size` are the allocation's; `flags`

@@ -226,6 +226,9 @@ impl Check {
                 "an internal operation is cached, posted or sync, and has no custom, ptds, ptsz or unchecked",
             );
         }
+        if row.beside && !(row.internal && row.class == Class::Sync) {
+            self.say(row, "only an internal operation that is waited for has something beside it");
+        }
         if row.custom && !row.class.has_wire() {
             self.say(row, format!("`custom` is implied by class `{}`: leave it out", row.class.name()));
         }

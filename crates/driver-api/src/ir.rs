@@ -72,6 +72,8 @@ pub struct Row {
     pub internal: bool,
     /// The cuda backend's method is hand-written; so is that of every internal operation.
     pub host_custom: bool,
+    /// The client function does something else while the host is at it.
+    pub beside: bool,
     /// Why cudarc cannot check the prototype.
     pub unchecked: Option<String>,
     /// In the order of the prototype.

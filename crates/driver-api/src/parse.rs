@@ -66,6 +66,7 @@ struct Marks {
     custom: bool,
     internal: bool,
     host_custom: bool,
+    beside: bool,
     unchecked: Option<String>,
 }
 
@@ -114,6 +115,7 @@ fn row(module: &str, item: &TraitItemFn) -> Result<Row, Vec<syn::Error>> {
             custom: marks.custom,
             internal: marks.internal,
             host_custom: marks.host_custom || marks.internal,
+            beside: marks.beside,
             unchecked: marks.unchecked,
             params,
         }),
@@ -150,6 +152,11 @@ fn row_mark(marks: &mut Marks, attribute: &Attribute) -> syn::Result<()> {
         "host_custom" => {
             attribute.meta.require_path_only()?;
             marks.host_custom = true;
+            return Ok(());
+        }
+        "beside" => {
+            attribute.meta.require_path_only()?;
+            marks.beside = true;
             return Ok(());
         }
         "via" => {

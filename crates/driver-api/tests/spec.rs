@@ -119,6 +119,14 @@ fn unknown_marks_are_errors() {
 }
 
 #[test]
+fn only_what_is_waited_for_has_something_beside_it() {
+    complains(
+        &with("#[sync]", "#[sync]\n#[beside]"),
+        "spec/memory.rs:5: cuMemAlloc_v2: only an internal operation that is waited for has something beside it",
+    );
+}
+
+#[test]
 fn a_row_has_one_class() {
     complains(
         &with("#[sync]\n", ""),

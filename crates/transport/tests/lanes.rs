@@ -47,6 +47,25 @@ fn calls_and_posts_arrive_in_order() {
 }
 
 #[test]
+fn a_reply_is_received_later() {
+    let (mut guest, host, _) = lane();
+    let worker = thread::spawn(|| echo(host));
+    let mut reply = Vec::new();
+    for round in 0..50u64 {
+        let sent = guest.send(7, &round.to_le_bytes()).unwrap();
+        let result = guest.receive(sent, &mut reply).unwrap();
+        assert_eq!((result.status, &reply[..]), (Status::SUCCESS, &round.to_le_bytes()[..]));
+    }
+    // Never received: the lane is of no more use.
+    drop(guest.send(1, &[]).unwrap());
+    let result = guest.call(2, &[], &mut reply);
+    assert!(matches!(result, Err(Error::Unexpected { field: "reply number", .. })), "{result:?}");
+    assert!(matches!(guest.send(1, &[]), Err(Error::Dead)));
+    drop(guest);
+    assert_eq!(worker.join().unwrap(), 52);
+}
+
+#[test]
 fn a_million_small_frames() {
     const FRAMES: u64 = 1_000_000;
     let placement = LanePlacement { request_ring_len: 65536, reply_ring_len: 65536, ..PLACEMENT };

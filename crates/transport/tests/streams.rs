@@ -169,6 +169,20 @@ fn take(guest: &GuestLane, offset: u64, len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_reply_is_received_later() {
+    let (mut guest, host) = lane(lazy().as_ref());
+    let worker = thread::spawn(|| Device::new(0).serve(host, None));
+    let mut reply = Vec::new();
+    for round in 0..50u64 {
+        let sent = guest.send(ECHO, &round.to_le_bytes()).unwrap();
+        assert_eq!(guest.receive(sent, &mut reply).unwrap().status, Status::SUCCESS);
+        assert_eq!(reply, round.to_le_bytes());
+    }
+    drop(guest);
+    assert_eq!(worker.join().unwrap(), 50);
+}
+
+#[test]
 fn calls_and_posts_arrive_in_order() {
     for flusher in [None, lazy()] {
         let (mut guest, host) = lane(flusher.as_ref());

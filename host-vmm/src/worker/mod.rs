@@ -261,6 +261,8 @@ fn begin_cuda(
     let reserved = Reserved::new(region)
         .map_err(|error| Failed::region(format_args!("region {} in the worker: {error}", region.tag())))?;
     let set_up = || -> anyhow::Result<Begun> {
+        // For copies of what programs lend; whatever else the driver has handlers for, it installs them later.
+        ptx_cpu::fault::install().context("cannot install fault handlers")?;
         let (reserved, window) = match source {
             Some(source) => {
                 let (reserved, ground) = reserved.split();

@@ -9,7 +9,7 @@ use core::ffi::CStr;
 use protocol::ops;
 use protocol::status::CuResult;
 
-use crate::call::{cached, posted, sync};
+use crate::call::{cached, posted, sync, sync_beside};
 
 /// Creates a one- or two-dimensional array.
 pub fn cuArrayCreate_v2(pHandle: Option<&mut u64>, pAllocateArray: Option<&[u8; 24]>) -> CuResult {
@@ -2606,8 +2606,16 @@ pub fn stage_out_last(
 
 /// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
 /// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
-pub fn lent_in(dst: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64) -> CuResult {
-    sync(
+pub fn lent_in(
+    dst: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+    stream: u64,
+    beside: impl FnOnce(),
+) -> CuResult {
+    sync_beside(
         ops::lent_in,
         |w| {
             w.u64(dst);
@@ -2618,12 +2626,21 @@ pub fn lent_in(dst: u64, region: u64, region_len: u64, offset: u64, len: u64, st
             w.u64(stream);
         },
         |_| Ok(()),
+        beside,
     )
 }
 
 /// As `lent_in`, from `src` to the region.
-pub fn lent_out(src: u64, region: u64, region_len: u64, offset: u64, len: u64, stream: u64) -> CuResult {
-    sync(
+pub fn lent_out(
+    src: u64,
+    region: u64,
+    region_len: u64,
+    offset: u64,
+    len: u64,
+    stream: u64,
+    beside: impl FnOnce(),
+) -> CuResult {
+    sync_beside(
         ops::lent_out,
         |w| {
             w.u64(src);
@@ -2634,6 +2651,7 @@ pub fn lent_out(src: u64, region: u64, region_len: u64, offset: u64, len: u64, s
             w.u64(stream);
         },
         |_| Ok(()),
+        beside,
     )
 }
 

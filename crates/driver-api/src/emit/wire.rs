@@ -15,7 +15,7 @@ pub(super) fn emit(table: &Table) -> String {
 {}use protocol::ops;
 use protocol::status::CuResult;
 
-use crate::call::{{cached, posted, sync}};
+use crate::call::{{cached, posted, sync, sync_beside}};
 ",
         if wire_rows(table).any(has_cstr) { "use core::ffi::CStr;\n\n" } else { "" }
     );
@@ -29,7 +29,8 @@ fn function(text: &mut String, row: &Row) {
     let name = &row.name;
     let outs: Vec<&Param> =
         row.params.iter().filter(|param| matches!(param.mark, Mark::Out | Mark::DataOut(_))).collect();
-    text.push_str(&format!("\n{}pub fn {name}({}) -> CuResult {{\n", doc(row, ""), wire_params(row)));
+    let beside = if row.beside { ", beside: impl FnOnce()" } else { "" };
+    text.push_str(&format!("\n{}pub fn {name}({}{beside}) -> CuResult {{\n", doc(row, ""), wire_params(row)));
     for param in &outs {
         match param.mark {
             Mark::DataOut(Some(_)) => {
@@ -44,6 +45,7 @@ fn function(text: &mut String, row: &Row) {
     let send = match row.class {
         Class::Cached => "cached",
         Class::Posted => "posted",
+        _ if row.beside => "sync_beside",
         _ => "sync",
     };
     let writes: String = row.params.iter().map(write).collect();
@@ -55,7 +57,7 @@ fn function(text: &mut String, row: &Row) {
         let r = if reads.is_empty() { "_" } else { "r" };
         text.push_str(&format!(", |{r}| {{\n{reads}Ok(())\n}}"));
     }
-    text.push_str(")\n}\n");
+    text.push_str(if row.beside { ", beside)\n}\n" } else { ")\n}\n" });
 }
 
 fn write(param: &Param) -> String {

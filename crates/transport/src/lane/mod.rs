@@ -62,6 +62,14 @@ impl Reply {
     }
 }
 
+/// A request whose reply has not been received yet.
+#[must_use = "without its reply the lane is of no more use"]
+#[derive(Debug)]
+pub struct Sent {
+    pub(crate) op: u16,
+    pub(crate) seq: u64,
+}
+
 /// The program's end of a lane. Owned by one thread at a time (`Send`, not `Sync`).
 ///
 /// Every error but [`Error::BodyLen`] and [`Error::Bounds`] ends the lane: later calls return [`Error::Dead`]. Dropping it closes the socket, which ends the
@@ -137,7 +145,27 @@ impl GuestLane {
     /// As [`GuestLane::post`].
     #[inline]
     pub fn call(&mut self, op: u16, body: &[u8], reply: &mut Vec<u8>) -> Result<Reply, Error> {
-        either!(&mut self.0, lane => lane.call(op, body, reply))
+        let sent = self.send(op, body)?;
+        self.receive(sent, reply)
+    }
+
+    /// The first half of [`GuestLane::call`]: sends the request. Nothing else may be sent or waited for on this lane until [`GuestLane::receive`] has taken the reply; without
+    /// that the next call finds a reply that is not its own, and the lane is dead.
+    ///
+    /// # Errors
+    /// As [`GuestLane::post`].
+    #[inline]
+    pub fn send(&mut self, op: u16, body: &[u8]) -> Result<Sent, Error> {
+        either!(&mut self.0, lane => lane.send(op, body))
+    }
+
+    /// The second half of [`GuestLane::call`]: waits for the reply.
+    ///
+    /// # Errors
+    /// [`Error::HungUp`] and others, after which the lane is dead.
+    #[inline]
+    pub fn receive(&mut self, sent: Sent, reply: &mut Vec<u8>) -> Result<Reply, Error> {
+        either!(&mut self.0, lane => lane.receive(sent, reply))
     }
 
     /// Sends posted requests that were not sent yet. In a ring there are none.

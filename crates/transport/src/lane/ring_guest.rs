@@ -11,8 +11,8 @@ use protocol::frame::{FrameHeader, Kind};
 use protocol::lane::words;
 use protocol::{LanePlacement, Status};
 
-use super::Reply;
 use super::memory::{LaneMemory, RingProgress};
+use super::{Reply, Sent};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::park::{Counter, Waiter, Waits, notify};
@@ -71,13 +71,25 @@ impl RingGuest {
         self.push(Kind::POSTED, op, body)
     }
 
-    /// Sends a request, waits for its reply and returns it; the reply's body is in `reply`, which is resized.
+    /// Sends a request that gets a reply. Nothing else may be sent or waited for until [`RingGuest::receive`] has taken it.
     ///
     /// # Errors
     /// As [`RingGuest::post`].
-    pub fn call(&mut self, op: u16, body: &[u8], reply: &mut Vec<u8>) -> Result<Reply, Error> {
+    #[inline]
+    pub fn send(&mut self, op: u16, body: &[u8]) -> Result<Sent, Error> {
         let seq = self.push(Kind::SYNC, op, body)?;
-        let result = self.take_reply(op, seq, reply);
+        Ok(Sent { op, seq })
+    }
+
+    /// Waits for the reply of a request and returns it; the reply's body is in `reply`, which is resized.
+    ///
+    /// # Errors
+    /// [`Error::HungUp`] and others, after which the lane is dead.
+    pub fn receive(&mut self, sent: Sent, reply: &mut Vec<u8>) -> Result<Reply, Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
+        let result = self.take_reply(sent, reply);
         self.dead |= result.is_err();
         result
     }
@@ -129,7 +141,7 @@ impl RingGuest {
         room?.ok_or(Error::HungUp)
     }
 
-    fn take_reply(&mut self, op: u16, seq: u64, body: &mut Vec<u8>) -> Result<Reply, Error> {
+    fn take_reply(&mut self, sent: Sent, body: &mut Vec<u8>) -> Result<Reply, Error> {
         let parked = self.memory.word(words::GUEST_PARKED);
         let (replies, max_body_len) = (&mut self.replies, self.max_body_len);
         let wanted = replies.head() + 8;
@@ -139,7 +151,7 @@ impl RingGuest {
                 Ok::<_, Error>(replies.try_pop(max_body_len, body)?)
             })?
             .ok_or(Error::HungUp)?;
-        let reply = Reply::check(Some(&header), op, seq)?;
+        let reply = Reply::check(Some(&header), sent.op, sent.seq)?;
         // The worker may wait for room in the reply ring.
         let head = self.replies.head();
         notify(self.memory.word(words::HOST_PARKED), Counter::Room, head, &self.bell)?;

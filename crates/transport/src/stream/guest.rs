@@ -19,7 +19,7 @@ use super::inbound::{Area, Inbound};
 use super::outbox::{Flusher, Outbox, Waiting};
 use super::{Taken, is_hung_up, wait_for};
 use crate::error::Error;
-use crate::lane::Reply;
+use crate::lane::{Reply, Sent};
 use crate::unix::Connection;
 use crate::window::{check_bounds, copy_shared};
 
@@ -252,11 +252,19 @@ impl StreamGuest {
         self.push(Kind::POSTED, op, body)
     }
 
-    /// See [`GuestLane::call`](crate::GuestLane::call).
-    pub(crate) fn call(&mut self, op: u16, body: &[u8], reply: &mut Vec<u8>) -> Result<Reply, Error> {
+    /// See [`GuestLane::send`](crate::GuestLane::send).
+    pub(crate) fn send(&mut self, op: u16, body: &[u8]) -> Result<Sent, Error> {
         let seq = self.push(Kind::SYNC, op, body)?;
+        Ok(Sent { op, seq })
+    }
+
+    /// See [`GuestLane::receive`](crate::GuestLane::receive).
+    pub(crate) fn receive(&mut self, sent: Sent, reply: &mut Vec<u8>) -> Result<Reply, Error> {
+        if self.dead {
+            return Err(Error::Dead);
+        }
         let header = self.incoming.wait(self.outbox.socket(), |_| false, reply);
-        let result = header.and_then(|header| Reply::check(header.as_ref(), op, seq));
+        let result = header.and_then(|header| Reply::check(header.as_ref(), sent.op, sent.seq));
         self.dead |= result.is_err();
         result
     }

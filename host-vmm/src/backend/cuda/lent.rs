@@ -1,8 +1,16 @@
 //! Copies between the device and memory that the program lends: by way of the lane's staging area, which is registered with the driver, and which nobody else uses
 //! while the program waits for this call. Threads move bytes between the area and the lent memory while the device reads or writes other parts of the area.
+//!
+//! The machine's files are mapped here as a whole at the first such copy, and stay so: touching pages that are mapped already is several times as fast as anything else. This is the
+//! memory of all programs of the machine, so nothing of a program may reach it:
+//! * it lies where neither the session's region nor the driver has addresses ([`super::space::Space::set_aside`]), and no address is passed to the driver that is not the session's
+//!   own memory ([`super::memory`]);
+//! * the device does not reach it, as it is not registered; where the device reaches all memory of a process (CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS), it is not mapped;
+//! * the worker has the descriptors of the files in any case: who takes it over gains nothing by the mapping.
 #![allow(unsafe_code)] // Calls the driver; the staging area is named by its address.
 
 use std::io;
+use std::sync::Arc;
 
 use protocol::status::{CuResult, Status};
 use transport::movers::{self, Moving};
@@ -10,12 +18,15 @@ use transport::movers::{self, Moving};
 use super::CudaBackend;
 use super::staging::Rows;
 use crate::session::Call;
-use crate::worker::guest_memory::{Direction, Scattered};
+use crate::worker::guest_memory::{Direction, Scattered, Whole};
 
 /// The staging area is used in this many parts: while the device is at one and threads at the next, there is one to spare on either side.
 const PARTS: usize = 4;
 /// Chunks of a part: enough for every thread to have one.
 const PER_PART: usize = 4;
+
+/// `CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS`.
+const PAGEABLE_MEMORY_ACCESS: u32 = 88;
 
 /// A copy in chunks, each of which has a place in the staging area.
 struct Plan<'p> {
@@ -56,6 +67,33 @@ fn lost(error: io::Error) -> Status {
 }
 
 impl CudaBackend {
+    /// Lets copies of lent memory go by way of the mapped files, if they may be mapped.
+    pub fn map_whole(&self, lent: &mut Scattered) {
+        let whole = self.whole.get_or_init(|| {
+            if self.reaches_pageable_memory() {
+                tracing::debug!("a device reaches pageable memory: the machine's files are not mapped");
+                return None;
+            }
+            let whole = Whole::map(lent.files(), |len| self.space.set_aside(len, Whole::ALIGN));
+            Some(Arc::new(whole))
+        });
+        if let Some(whole) = whole {
+            lent.use_whole(Arc::clone(whole));
+        }
+    }
+
+    /// Whether kernels reach what is merely mapped in this process, with some device; also if the driver does not say.
+    fn reaches_pageable_memory(&self) -> bool {
+        let reaches = |device: i32| {
+            let mut reaches = 1;
+            // SAFETY: the output is a variable of the right type.
+            let known =
+                unsafe { self.raw().cuDeviceGetAttribute(&mut reaches, PAGEABLE_MEMORY_ACCESS, device) };
+            known.is_err() || reaches != 0
+        };
+        self.count().map_or(true, |count| (0..count).any(reaches))
+    }
+
     /// A copy between device memory and `len` bytes at an offset of lent memory; it has been carried out when this returns. `stream` is the driver's.
     ///
     /// # Errors

@@ -60,14 +60,15 @@ pub mod translate;
 pub mod variables;
 pub mod window;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use protocol::status::{CuResult, Status};
 
 use crate::backend::{Backend, NotReady};
 use crate::generated::cuda_raw::{Kind, Raw};
 use crate::session::{Call, Lane, Session};
+use crate::worker::guest_memory::Whole;
 use buffer::Buffer;
 use graph_memory::GraphMemory;
 use handles::Handles;
@@ -109,6 +110,8 @@ pub struct CudaBackend {
     events: Events,
     start: Start,
     launched: Launched,
+    /// The machine's files, once the program has lent memory; None if they may not be mapped.
+    whole: OnceLock<Option<Arc<Whole>>>,
     /// Changes when a context goes, and with it what was registered.
     epoch: AtomicU64,
 }
@@ -133,6 +136,7 @@ impl CudaBackend {
             events: Events::default(),
             start: Start::default(),
             launched: Launched::default(),
+            whole: OnceLock::new(),
             epoch: AtomicU64::new(1),
             session,
         })

@@ -5,10 +5,10 @@
 //! highest free ones; so before it is initialised all others from 2 TiB upwards are taken away, and it finds the lower half alone. (Measured with
 //! driver 580: what it wants below 2 TiB must stay free, or cuInit fails.) What it reserves below is found in the process's map afterwards and told to
 //! the program, which reserves it as well. All other memory that the worker maps later also comes from the lower half: an address there
-//! says nothing by itself, see [`super::memory`].
+//! says nothing by itself, see [`super::memory`]. What holds more than this session's memory is put where addresses were taken away ([`Space::set_aside`]).
 
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use protocol::region::Region;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -133,6 +133,8 @@ pub struct Space {
     outside: RwLock<Vec<Range<u64>>>,
     /// Memory of graphs outside of it, which the driver has at addresses that it does not reserve in the process.
     graphs: RwLock<Vec<Range<u64>>>,
+    /// Addresses that were taken away from the driver and are of no use yet.
+    spare: Mutex<Range<u64>>,
 }
 
 impl Space {
@@ -140,14 +142,26 @@ impl Space {
     pub fn in_region(reserved: Home, region: Region) -> Self {
         drop(reserved.device);
         let home = region.device_range();
-        fill(&home);
-        Self { before: before(), home: Some(home), outside: RwLock::default(), graphs: RwLock::default() }
+        let spare = Mutex::new(fill(&home));
+        Self {
+            before: before(),
+            home: Some(home),
+            outside: RwLock::default(),
+            graphs: RwLock::default(),
+            spare,
+        }
     }
 
     /// The driver takes what it likes: the one of tests, whose addresses are another session's region.
     pub fn wherever(reserved: Home) -> Self {
         reserved.device.leak();
-        Self { before: before(), home: None, outside: RwLock::default(), graphs: RwLock::default() }
+        Self {
+            before: before(),
+            home: None,
+            outside: RwLock::default(),
+            graphs: RwLock::default(),
+            spare: Mutex::default(),
+        }
     }
 
     /// Looks for what the driver has reserved since it was initialised.
@@ -166,6 +180,16 @@ impl Space {
         };
         tracing::debug!(?found, "addresses of the driver outside of the region");
         *self.outside.write().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// `len` addresses, from a multiple of `align` (a power of two) on, which are neither the region's nor the driver's: an inaccessible mapping of this process, which is the
+    /// caller's from now on. None if there are not so many, or the driver takes what it likes.
+    pub fn set_aside(&self, len: u64, align: u64) -> Option<u64> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = spare.start.checked_next_multiple_of(align)?;
+        let end = start.checked_add(len).filter(|end| *end <= spare.end)?;
+        spare.start = end;
+        Some(start)
     }
 
     /// Whether the driver was made to use the region: it is the real one.
@@ -212,8 +236,9 @@ fn before() -> Vec<Range<u64>> {
     mappings().into_iter().map(|mapping| mapping.range).collect()
 }
 
-/// Takes all free addresses from [`FILL_FROM`] upwards except `home`, and those that the main thread's stack may grow to.
-fn fill(home: &Range<u64>) {
+/// Takes all free addresses from [`FILL_FROM`] upwards except `home`, and those that the main thread's stack may grow to; the longest range of what it has taken.
+fn fill(home: &Range<u64>) -> Range<u64> {
+    let mut longest = 0..0;
     let mut taken: Vec<Range<u64>> = Vec::new();
     for mapping in mappings() {
         let room = if mapping.path == "[stack]" { STACK_ROOM } else { 0 };
@@ -230,10 +255,15 @@ fn fill(home: &Range<u64>) {
         let address = core::ptr::without_provenance_mut(hole.start as usize);
         // SAFETY: NOREPLACE: no existing mapping is changed.
         let mapped = unsafe { mmap_anonymous(address, len as usize, ProtFlags::empty(), flags) };
-        if let Err(error) = mapped {
-            tracing::warn!(%error, start = %format_args!("{:#x}", hole.start), len, "addresses stay free; the driver may take them");
+        match mapped {
+            Ok(_) if len > longest.end - longest.start => longest = hole,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, start = %format_args!("{:#x}", hole.start), len, "addresses stay free; the driver may take them");
+            }
         }
     }
+    longest
 }
 
 #[cfg(test)]
@@ -263,6 +293,24 @@ junk
         assert_eq!(without(10..50, &[60..70]), [10..50]);
         assert!(without(10..50, &[0..100]).is_empty());
         assert_eq!(without(10..50, &[10..20, 15..30]), [30..50]);
+    }
+
+    #[test]
+    fn addresses_are_set_aside_once() {
+        let space = Space {
+            before: Vec::new(),
+            home: Some(0..100),
+            outside: RwLock::default(),
+            graphs: RwLock::default(),
+            spare: Mutex::new(1100..5000),
+        };
+        assert_eq!(space.set_aside(10, 1024), Some(2048));
+        assert_eq!(space.set_aside(1024, 1024), Some(3072));
+        for len in [905, u64::MAX] {
+            assert_eq!(space.set_aside(len, 1024), None);
+        }
+        assert_eq!(space.set_aside(904, 1024), Some(4096));
+        assert_eq!(space.set_aside(1, 1024), None);
     }
 
     #[test]

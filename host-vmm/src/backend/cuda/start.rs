@@ -129,7 +129,7 @@ impl CudaBackend {
         }
     }
 
-    fn count(&self) -> CuResult<i32> {
+    pub(super) fn count(&self) -> CuResult<i32> {
         let mut count = 0;
         // SAFETY: the output is a variable of the right type.
         unsafe { self.raw().cuDeviceGetCount(&mut count) }?;

@@ -327,7 +327,8 @@ fn lent(
     stream: u64,
 ) -> CuResult {
     let stream = cuda.inward(Kind::CUstream, stream)?;
-    let lent = call.session.window.lend(region, region_len)?;
+    let mut lent = call.session.window.lend(region, region_len)?;
+    cuda.map_whole(&mut lent.memory);
     cuda.copy_lent(call, (&lent.memory, offset), direction, device, len, stream)?;
     cuda.flushed(call);
     Ok(())
