@@ -223,6 +223,9 @@ pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
     if context.is_null() {
         return Err(Status::INVALID_VALUE);
     }
+    if process().contexts.was(handle) {
+        return Err(Status::CONTEXT_IS_DESTROYED);
+    }
     let known = process().contexts.get(handle)?;
     if known.primary {
         return Err(Status::INVALID_CONTEXT);
