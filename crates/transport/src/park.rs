@@ -154,7 +154,7 @@ mod spin {
         longest: Duration,
         /// Never less, so that a peer that answers at once is always caught.
         shortest: Duration,
-        /// A sleep no longer than this is a sign that the spin was too short.
+        /// A sleep no longer than this is a sign that the spin was too short: the longest one would have seen the end. What a wake-up takes is in it.
         brief: Duration,
     }
 
@@ -173,26 +173,26 @@ mod spin {
     const FOR_WORKER: Lengths = Lengths {
         longest: Duration::from_millis(5),
         shortest: Duration::from_micros(20),
-        brief: Duration::from_millis(4),
+        brief: Duration::from_micros(5100),
     };
     /// A worker waits whenever its program computes.
     const FOR_PROGRAM: Lengths = Lengths {
         longest: Duration::from_micros(200),
         shortest: Duration::from_micros(5),
-        brief: Duration::from_micros(150),
+        brief: Duration::from_micros(300),
     };
     /// A wake-up goes through the host's network stack, an interrupt of the machine and the guest's stack: 50 us at best, half a millisecond on an interpreted processor, which is
     /// a tenth of the time in which a device takes 256 MiB.
     const FOR_HOST: Lengths = Lengths {
         longest: Duration::from_millis(10),
         shortest: Duration::from_micros(50),
-        brief: Duration::from_millis(8),
+        brief: Duration::from_micros(10_500),
     };
     /// The way back is as long.
     const FOR_GUEST: Lengths = Lengths {
         longest: Duration::from_millis(1),
         shortest: Duration::from_micros(5),
-        brief: Duration::from_micros(500),
+        brief: Duration::from_micros(1500),
     };
     /// After this, whoever else wants the processor gets it first.
     const POLITE: Duration = Duration::from_micros(40);
