@@ -17,8 +17,8 @@ use crate::process::{self, tail};
 
 /// All rounds of all items; a run on its own machine should not need more.
 const DEFAULT_LIMIT_S: u64 = 300;
-/// The daemon prepares the next worker in this time, as it would between two programs of a user.
-const PAUSE: Duration = Duration::from_millis(800);
+/// The daemon prepares the next worker in this time, as it would between two programs of a user. With two GPUs the driver's start takes more than a second.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Items that did not run, or not to their end, and why.
 type Skipped = Vec<(String, String)>;
