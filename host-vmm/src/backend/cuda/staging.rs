@@ -15,8 +15,6 @@ use crate::session::Call;
 pub const REGISTER: u32 = 3;
 /// `CU_EVENT_DISABLE_TIMING`.
 const EVENT_FLAGS: u32 = 2;
-/// `CU_STREAM_LEGACY`, and 0 for it.
-const LEGACY: u64 = 1;
 /// `CU_MEMORYTYPE_UNIFIED`.
 const UNIFIED: u32 = 4;
 /// Bytes of a CUDA_MEMCPY2D.
@@ -57,12 +55,6 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Whether the copy goes to the lane's staging area.
-    fn dst_is_staging(&self, call: &Call<'_>) -> bool {
-        let (start, len) = call.lane.staging;
-        self.dst.checked_sub(start).is_some_and(|offset| offset < len)
-    }
-
     /// Bytes from the first to the last one with this pitch.
     ///
     /// # Errors
@@ -109,13 +101,6 @@ impl CudaBackend {
     /// # Errors
     /// Those of the driver.
     pub fn stage(&self, call: &mut Call<'_>, rows: &Rows, stream: u64, last: bool) -> CuResult {
-        if last && rows.height == 1 && stream <= LEGACY && rows.dst_is_staging(call) {
-            self.register_staging(call);
-            // SAFETY: as in `copy_rows`.
-            let result = unsafe { self.raw().cuMemcpyDtoH_v2(pointer(rows.dst), rows.src, rows.width) };
-            self.flushed(call);
-            return result;
-        }
         self.staged(call, stream, last, || self.copy_rows(rows, stream))
     }
 
