@@ -78,8 +78,13 @@ impl Machine {
         let guest = format!("sockets={},memory={},size=256M", spec("vm"), spec("ram"));
         let daemon = Daemon::start_telling(&[&["--guest", &guest], options].concat());
         let path = PathBuf::from(spec(&format!("vm_{}", broker::PORT)));
-        eventually(TIMEOUT, "the broker's socket", || path.exists());
-        let module = UnixStream::connect(path).unwrap();
+        // It has its name before it takes connections.
+        let mut module = None;
+        eventually(TIMEOUT, "the broker's socket", || {
+            module = UnixStream::connect(&path).ok();
+            module.is_some()
+        });
+        let module = module.unwrap();
         module.set_read_timeout(Some(TIMEOUT)).unwrap();
         let ram = Arc::new(File::options().read(true).write(true).open(spec("ram")).unwrap());
         let memory = Memory { free: RAM, spare: HashMap::new(), nobodys: vec![true; (RAM / PAGE) as usize] };
