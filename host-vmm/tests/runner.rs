@@ -157,15 +157,18 @@ fn many_runs_leave_nothing() {
 
 #[test]
 fn options_after_the_program_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = dir.path().join("shim.so");
+    std::fs::write(&shim, "not loaded by what this test runs").unwrap();
+    let run = |arguments: &[&str]| {
+        Command::new(HOST_VMM).args(["run", "--quiet", "--shim"]).arg(&shim).args(arguments).output().unwrap()
+    };
     for separator in [&[][..], &["--"]] {
-        let mut command = Command::new(HOST_VMM);
-        command.args(["run", "--quiet"]).args(separator).args(["echo", "--quiet", "--", "--help", "-q"]);
-        let output = command.output().unwrap();
+        let output = run(&[separator, &["echo", "--quiet", "--", "--help", "-q"]].concat());
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "--quiet -- --help -q\n");
     }
     // An option that there is not is a mistake, no program.
-    let output = Command::new(HOST_VMM).args(["run", "--quite", "true"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(run(&["--quite", "true"]).status.code(), Some(2));
 }
 
 #[test]
