@@ -183,6 +183,49 @@ fn a_reply_is_received_later() {
 }
 
 #[test]
+fn a_lane_is_waited_for_before_its_program_knows_of_it() {
+    let lanes: Arc<StreamLanes> = Arc::default();
+    let (mut first, to_first) = host_end(&lanes, 1);
+    // The second lane's welcome does not get through for now.
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut filled = 0;
+    while let Ok(count) = (&ours).write(&[0; 4096]) {
+        filled += count;
+    }
+    let opening = {
+        let lanes = Arc::clone(&lanes);
+        let placement = welcome(2).placement;
+        let (window, _) = windows(placement.offset + placement.block_len());
+        let connection = Connection::from_fd(ours.into());
+        thread::spawn(move || {
+            HostLane::welcome_stream(connection, window, &lanes, &welcome(2), MAX_BODY, TIMEOUT)
+        })
+    };
+    thread::sleep(Duration::from_millis(100));
+    let mut raw = UnixStream::from(to_first.into_fd());
+    let mut body = Vec::new();
+    let header = After { lane: 2, seq: 1 }.encode(&mut body);
+    raw.write_all(&frame(&header, &body)).unwrap();
+    raw.write_all(&frame(&FrameHeader::new(Kind::POSTED, ECHO, 1, 0), &[])).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        let taken = first.next(&mut Vec::new());
+        sender.send(()).unwrap();
+        taken
+    });
+    assert!(
+        receiver.recv_timeout(Duration::from_millis(200)).is_err(),
+        "the request comes after the other's"
+    );
+    theirs.read_exact(&mut vec![0; filled]).unwrap();
+    let second = opening.join().unwrap().unwrap();
+    second.complete(1);
+    receiver.recv_timeout(TIMEOUT).unwrap();
+    assert!(waiting.join().unwrap().unwrap().is_some());
+}
+
+#[test]
 fn calls_and_posts_arrive_in_order() {
     for flusher in [None, lazy()] {
         let (mut guest, host) = lane(flusher.as_ref());

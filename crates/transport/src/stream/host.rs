@@ -95,13 +95,18 @@ impl StreamHost {
             .map_err(|errno| Error::io("create an event descriptor", errno.into()))?;
         let inbound = Inbound::new(max_body_len, area);
         let outgoing = Gathered::counted(Arc::clone(inbound.traffic()));
+        // Before the program knows of the lane: another lane may be told to wait for it as soon as that, and a lane that is not entered is taken for one that has ended.
+        let completed = lanes.enter(welcome.lane);
         let mut body = Vec::new();
-        connection.send(&welcome.encode(&mut body), &body, &[], timeout)?;
+        if let Err(error) = connection.send(&welcome.encode(&mut body), &body, &[], timeout) {
+            lanes.leave(welcome.lane);
+            return Err(error);
+        }
         Ok(StreamHost {
             shared: Arc::new(Shared {
                 memory,
                 socket: connection.into_fd(),
-                completed: lanes.enter(welcome.lane),
+                completed,
                 latched: AtomicU32::new(0),
                 asleep: AtomicBool::new(false),
                 wake,
