@@ -94,19 +94,25 @@ def collective(rank, world, port, answers):
     distributed.destroy_process_group()
 
 
-def nccl_processes():
+def on_two_gpus(body):
+    """Runs `body` in two processes, each with a GPU of its own; what they have answered, in order."""
     world = min(gpus(), 2)
     context = multiprocessing.get_context("spawn")
     answers, port = context.Queue(), free_port()
-    processes = [context.Process(target=collective, args=(rank, world, port, answers), daemon=True) for rank in range(world)]
+    processes = [context.Process(target=body, args=(rank, world, port, answers), daemon=True) for rank in range(world)]
     for process in processes:
         process.start()
     found = sorted(answers.get(timeout=90) for _ in processes)
     for process in processes:
         process.join(30)
         check(process.exitcode == 0, f"a process has ended with {process.exitcode}")
+    return found
+
+
+def nccl_processes():
+    found = on_two_gpus(collective)
     expected = 0.0
-    for rank in range(world):
+    for rank, _, _ in found:
         torch.manual_seed(rank)
         expected += torch.randn(SIZE).double().sum().item()
     check(all(abs(total - expected) < 1e-2 for _, total, _ in found), f"sums {found}, expected {expected}")
@@ -135,17 +141,8 @@ def training(rank, world, port, answers):
 
 
 def distributed_training():
-    world = min(gpus(), 2)
-    context = multiprocessing.get_context("spawn")
-    answers, port = context.Queue(), free_port()
-    processes = [context.Process(target=training, args=(rank, world, port, answers), daemon=True) for rank in range(world)]
-    for process in processes:
-        process.start()
-    for rank, loss in sorted(answers.get(timeout=90) for _ in processes):
+    for rank, loss in on_two_gpus(training):
         show(f"loss of rank {rank}", loss)
-    for process in processes:
-        process.join(30)
-        check(process.exitcode == 0, f"a process has ended with {process.exitcode}")
 
 
 SECTIONS = [devices, peer_copies, data_parallel, nccl_processes, distributed_training]
