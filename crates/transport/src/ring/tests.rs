@@ -213,7 +213,7 @@ fn header_that_changes_after_the_check() {
     peer.join().unwrap();
 }
 
-/// Two threads, a ring each way, a million frames on each (few under miri: `cargo +nightly miri test -p transport --lib ring::tests`).
+/// Two threads, a ring each way, a million frames on each (few under miri: `MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=16 cargo +nightly miri test -p transport --lib ring::tests`).
 #[test]
 fn a_million_frames_both_ways() {
     const FRAMES: u64 = if cfg!(miri) { 300 } else { 1_000_000 };
