@@ -5,8 +5,8 @@
 //! and unmap, 12 ms to write), and each scattered page would be a mapping of its own. But only one thread at a time writes to a file; so longer pieces are mapped for writing, with
 //! their pages filled in at once (11 ms, and threads do not wait for each other).
 //!
-//! On a host with an H200 64 MiB took four threads 2 to 6 ms where they were mapped already, 13 to 18 ms to map, write and unmap, 13 ms to read and 15 to 19 ms to write through the
-//! file.
+//! Later, on the same kind of machine and in use, 64 MiB took up to four threads 2 to 6 ms where they were mapped already, 18 ms to map, write and unmap, 13 to 14 ms to read and 15 to
+//! 19 ms to write through the file.
 #![allow(unsafe_code)] // The other side of a copy is named by its address.
 
 use std::io;
