@@ -84,8 +84,8 @@ pub fn read_file(name: &CStr) -> Result<Vec<u8>, Status> {
         crate::log!(Info, "{}: {error}", path.display());
         match error.kind() {
             std::io::ErrorKind::NotFound => Status::FILE_NOT_FOUND,
-            // A driver asks where a directory ends, and has no memory for that much. (Not every file system says that it is one.)
-            _ if path.is_dir() => Status::OUT_OF_MEMORY,
+            // A driver asks where a directory ends, and has no memory for that much.
+            std::io::ErrorKind::IsADirectory => Status::OUT_OF_MEMORY,
             _ => Status::OPERATING_SYSTEM,
         }
     })
