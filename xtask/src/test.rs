@@ -134,6 +134,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if !args.samples_only && everything {
         counts.add(test_cargo::run()?);
         counts.add(test_cargo::run_models()?);
+        counts.add(test_cargo::run_optimised()?);
     }
     match built {
         Ok(()) => {

@@ -29,13 +29,7 @@ pub fn run() -> Result<Counts> {
     if std::io::stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
-    let (success, output) = run_through(&mut command)?;
-    let mut counts = count(&output);
-    if !success && counts.failed == 0 {
-        // It did not even compile, or a test binary crashed.
-        counts.failed = 1;
-    }
-    Ok(counts)
+    run_one(&mut command)
 }
 
 /// Runs the models of ring and wake-ups, in every interleaving that loom finds. They have a build of their own.
@@ -43,9 +37,19 @@ pub fn run_models() -> Result<Counts> {
     let mut command = workspace::cargo();
     command.args(["test", "--release", "-p", "transport", "--test", "loom"]);
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace::target_dir()?.join("loom"));
-    let (success, output) = run_through(&mut command)?;
+    run_one(&mut command)
+}
+
+/// Runs the tests of what an optimising compiler may get wrong: code that a signal handler interrupts.
+pub fn run_optimised() -> Result<Counts> {
+    run_one(workspace::cargo().args(["test", "--release", "-p", "ptx-cpu", "--lib", "fault"]))
+}
+
+fn run_one(command: &mut Command) -> Result<Counts> {
+    let (success, output) = run_through(command)?;
     let mut counts = count(&output);
     if !success && counts.failed == 0 {
+        // It did not even compile, or a test binary crashed.
         counts.failed = 1;
     }
     Ok(counts)

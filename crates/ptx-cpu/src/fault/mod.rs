@@ -332,7 +332,7 @@ impl HelperScope {
                 if (low..top).contains(&here) && here - low < HELPER_STACK {
                     raise(FaultKind::StackOverflow, here);
                 }
-                (*recovery).in_helper = true;
+                set_in_helper(recovery, true);
             }
         }
         HelperScope(recovery)
@@ -343,9 +343,21 @@ impl Drop for HelperScope {
     fn drop(&mut self) {
         if !self.0.is_null() {
             // SAFETY: the record is valid while it is current, which it is again: scopes nest.
-            unsafe { (*self.0).in_helper = false };
+            unsafe { set_in_helper(self.0, false) };
         }
     }
+}
+
+/// Sets what the signal handler, which may interrupt this thread anywhere, takes the faulting code for. The compiler knows of no reader between two of these stores, and would drop the first, or
+/// move it past what may fault, if they were plain.
+///
+/// # Safety
+/// The record is valid.
+unsafe fn set_in_helper(recovery: *mut Recovery, in_helper: bool) {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: by the caller's promise; the record is this thread's alone.
+    unsafe { (&raw mut (*recovery).in_helper).write_volatile(in_helper) };
+    compiler_fence(Ordering::SeqCst);
 }
 
 #[cfg(test)]
