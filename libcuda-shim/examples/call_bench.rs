@@ -84,7 +84,7 @@ fn main() {
     type HostAlloc = unsafe extern "C" fn(*mut *mut c_void, usize, c_uint) -> u32;
     type Free = unsafe extern "C" fn(u64) -> u32;
     type Synchronize = unsafe extern "C" fn() -> u32;
-    type StreamQuery = unsafe extern "C" fn(*mut c_void) -> u32;
+    type MemoryInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> u32;
     type In = unsafe extern "C" fn(u64, *const c_void, usize) -> u32;
     type Out = unsafe extern "C" fn(*mut c_void, u64, usize) -> u32;
     #[allow(clippy::type_complexity)]
@@ -116,7 +116,7 @@ fn main() {
         let host_alloc: HostAlloc = driver.get("cuMemHostAlloc");
         let free: Free = driver.get("cuMemFree_v2");
         let synchronize: Synchronize = driver.get("cuCtxSynchronize");
-        let query: StreamQuery = driver.get("cuStreamQuery");
+        let memory_info: MemoryInfo = driver.get("cuMemGetInfo_v2");
         let copy_in: In = driver.get("cuMemcpyHtoD_v2");
         let copy_out: Out = driver.get("cuMemcpyDtoH_v2");
         let launch: Launch = driver.get("cuLaunchKernel");
@@ -144,7 +144,9 @@ fn main() {
 
         let mut current = ptr::null_mut();
         let local = time(200, 10_000, || check(get_current(&mut current), "cuCtxGetCurrent"), || {});
-        let round_trip = time(20_000, 1, || check(query(ptr::null_mut()), "cuStreamQuery"), || {});
+        let (mut free_len, mut total_len) = (0, 0);
+        let round_trip =
+            time(20_000, 1, || check(memory_info(&mut free_len, &mut total_len), "cuMemGetInfo"), || {});
         let posted = time(200, 500, &mut go, || check(synchronize(), "cuCtxSynchronize"));
         let launch_sync = time(
             2000,

@@ -119,7 +119,7 @@ fn print_calls(runs: &[Run]) {
     };
     row("local call (cuCtxGetCurrent)", over(runs, |run| run.local_call_ns), None);
     row(
-        "synchronous round trip (cuStreamQuery)",
+        "synchronous round trip (cuMemGetInfo)",
         over(runs, |run| run.sync_round_trip_ns),
         Some(ROUND_TRIP_US),
     );
