@@ -192,8 +192,14 @@ fn decode_reply(
 }
 
 /// Posted operations that are parts of a longer exchange.
-const PARTS: [u16; 5] =
-    [ops::stage_in, ops::stage_out, ops::stage_box_in, ops::stage_box_out, ops::image_chunk];
+const PARTS: [u16; 6] = [
+    ops::stage_in,
+    ops::stage_out,
+    ops::stage_out_watched,
+    ops::stage_box_in,
+    ops::stage_box_out,
+    ops::image_chunk,
+];
 
 /// Sends an operation without waiting for it; what goes wrong on the host is reported by a later call.
 ///

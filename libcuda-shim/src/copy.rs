@@ -19,6 +19,7 @@ use crate::long_copy::LongCopy;
 use crate::process::process;
 use crate::session::Slot;
 use crate::thread;
+use crate::watched::Watched;
 
 /// `stage_in` / `stage_out`: the first piece of a copy, which waits for its turn in the stream.
 pub const STAGE_FIRST: u32 = 1;
@@ -166,6 +167,11 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
         (Side::Host(_), Side::Region(_)) => {
             refuse_staged(stream)?;
             let before = thread::with(|thread| Ok(thread.stamp()))?;
+            if let Some(watched) = Watched::of(&rows)? {
+                // SAFETY: by the caller's promise.
+                settled(unsafe { watched.carry_out(stream) })?;
+                return idle::seen(stream, before);
+            }
             // SAFETY: by the caller's promise.
             let done = unsafe { lent::copy(&rows, stream) }?;
             // SAFETY: by the caller's promise.

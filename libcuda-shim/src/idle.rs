@@ -146,6 +146,11 @@ pub fn synchronised(stream: u64, before: Option<Stamp>) -> CuResult {
     note_if(stream, Stamp { asked: before.asked + 1, ..before }, false)
 }
 
+/// A stream has been seen to be idle, without a request that could have queued work.
+pub fn seen(stream: u64, before: Option<Stamp>) -> CuResult {
+    before.map_or(Ok(()), |before| note_if(stream, before, false))
+}
+
 fn note_if(stream: u64, expected: Stamp, copies: bool) -> CuResult {
     let context = thread::current_context();
     thread::with(|thread| {

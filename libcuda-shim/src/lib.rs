@@ -55,3 +55,4 @@ mod sticky;
 mod symbols;
 mod thread;
 mod types;
+mod watched;

@@ -64,6 +64,8 @@ pub struct Process {
     pub registrations: Registrations,
     /// A kernel has faulted in some context: see [`crate::sticky`].
     pub faulted: AtomicBool,
+    /// Code is loaded that can print.
+    pub prints: AtomicBool,
     pub pool_memory: PoolMemory,
     pub device_memory: DeviceMemory,
     pub accepted: Accepted,

@@ -7,6 +7,7 @@ use core::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ use transport::{
 use crate::background;
 use crate::guest_window;
 use crate::pinned::Pinned;
+use crate::process::process;
 use crate::profile;
+use crate::watched::Record;
 
 /// How long the daemon may take for one step of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -401,6 +404,7 @@ pub struct Lane {
     slots: [Use; SLOTS as usize],
     next: usize,
     place: Place,
+    pub watched: Record,
 }
 
 /// An error with what caused it.
@@ -444,6 +448,7 @@ impl Lane {
             capture_mode: 0,
             slots: [Use::default(); SLOTS as usize],
             next: 0,
+            watched: Record::default(),
         }
     }
 
@@ -500,6 +505,9 @@ impl Lane {
         let reply = self.guest.receive(sent, &mut self.reply).map_err(|error| failed(&error))?;
         timer.done(op);
         sticky::note(reply.status);
+        if reply.flags.contains(Flags::MAY_PRINT) {
+            process().prints.store(true, Ordering::Relaxed);
+        }
         Ok((reply.status, reply.flags))
     }
 
@@ -551,6 +559,23 @@ impl Lane {
             profile::waiting(|| self.guest.wait_slot(first as u64, seq)).map_err(|error| failed(&error))?;
         }
         Ok(Slot { index, count, offset: (index * self.slot_len()) as u64, seq: 0 })
+    }
+
+    /// The next slot, which stays the next: its use is over before another one is asked for.
+    pub fn same_slot(&mut self) -> Result<Slot, Status> {
+        let slot = self.next_slot()?;
+        self.next = slot.index;
+        Ok(slot)
+    }
+
+    /// Prepares the first `len` bytes of a slot for being watched.
+    pub fn arm_slot(&mut self, slot: &Slot, len: u64) -> CuResult {
+        self.guest.arm(slot.offset, len).map_err(|error| failed(&error))
+    }
+
+    /// Watches the first `len` bytes of a slot; whether all have been written.
+    pub fn watch_slot(&mut self, slot: &Slot, len: u64) -> Result<bool, Status> {
+        profile::waiting(|| self.guest.watch(slot.offset, len)).map_err(|error| failed(&error))
     }
 
     /// Marks the slot as used by the request that was sent last.

@@ -199,6 +199,13 @@ fn stage_out(src: u64, pitch: u64, staging_offset: u64, width: u64, height: u64,
 #[internal]
 fn stage_out_last(src: u64, pitch: u64, staging_offset: u64, width: u64, height: u64, stream: u64, flags: u32);
 
+/// Copies `len` bytes at `src` to `staging_offset` of the lane's staging area, in stream order. The program sees them arrive by looking there: each word of 4 bytes
+/// arrives as a whole, where both places are multiples of 4. Until then, or until the stream has been synchronised, it leaves the place alone.
+#[op(0x003b)]
+#[posted]
+#[internal]
+fn stage_out_watched(src: u64, staging_offset: u64, len: u64, stream: u64);
+
 /// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
 /// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
 #[op(0x0036)]

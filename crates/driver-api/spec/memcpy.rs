@@ -2,12 +2,12 @@
 
 /// Copies between any two addresses.
 #[op(since = 4000, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize);
 
 /// Copies between two contexts.
 #[op(since = 4000, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyPeer(
     dstDevice: CUdeviceptr,
     dstContext: CUcontext,
@@ -18,27 +18,27 @@ fn cuMemcpyPeer(
 
 /// Copies from the host to the device.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyHtoD_v2(dstDevice: CUdeviceptr, srcHost: *const c_void, ByteCount: usize);
 
 /// Copies from the device to the host.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyDtoH_v2(dstHost: *mut c_void, srcDevice: CUdeviceptr, ByteCount: usize);
 
 /// Copies within the device.
 #[op(since = 3020, ptds = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyDtoD_v2(dstDevice: CUdeviceptr, srcDevice: CUdeviceptr, ByteCount: usize);
 
 /// Copies between any two addresses, in stream order.
 #[op(since = 4000, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize, #[stream] hStream: CUstream);
 
 /// Copies between two contexts, in stream order.
 #[op(since = 4000, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyPeerAsync(
     dstDevice: CUdeviceptr,
     dstContext: CUcontext,
@@ -50,7 +50,7 @@ fn cuMemcpyPeerAsync(
 
 /// Copies from the host to the device, in stream order.
 #[op(since = 3020, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyHtoDAsync_v2(
     dstDevice: CUdeviceptr,
     srcHost: *const c_void,
@@ -60,7 +60,7 @@ fn cuMemcpyHtoDAsync_v2(
 
 /// Copies from the device to the host, in stream order.
 #[op(since = 3020, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyDtoHAsync_v2(
     dstHost: *mut c_void,
     srcDevice: CUdeviceptr,
@@ -70,7 +70,7 @@ fn cuMemcpyDtoHAsync_v2(
 
 /// Copies within the device, in stream order.
 #[op(since = 3020, ptsz = 7000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyDtoDAsync_v2(
     dstDevice: CUdeviceptr,
     srcDevice: CUdeviceptr,
@@ -87,6 +87,7 @@ fn cuMemcpyDtoDAsync_v2(
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -104,6 +105,7 @@ fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -121,6 +123,7 @@ fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -138,6 +141,7 @@ fn cuMemcpy2DAsync_v2(pCopy: *const CUDA_MEMCPY2D, #[stream] hStream: CUstream);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -155,6 +159,7 @@ fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -172,6 +177,7 @@ fn cuMemcpy3DAsync_v2(pCopy: *const CUDA_MEMCPY3D, #[stream] hStream: CUstream);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -189,6 +195,7 @@ fn cuMemcpy3DPeer(pCopy: *const CUDA_MEMCPY3D_PEER);
     stage_in_last,
     stage_out,
     stage_out_last,
+    stage_out_watched,
     copy_box,
     stage_box_in,
     stage_box_in_last,
@@ -199,7 +206,7 @@ fn cuMemcpy3DPeerAsync(pCopy: *const CUDA_MEMCPY3D_PEER, #[stream] hStream: CUst
 
 /// Copies between any two addresses, in stream order, with hints.
 #[op(since = 13020, ptsz = 13020)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 #[unchecked = "newer than the header level that cudarc is built for"]
 fn cuMemcpyWithAttributesAsync(
     dst: CUdeviceptr,
@@ -211,7 +218,7 @@ fn cuMemcpyWithAttributesAsync(
 
 /// First version of cuMemcpyBatchAsync_v2, which says where it failed.
 #[op(since = 12080, ptsz = 12080)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 #[unchecked = "an older ABI name, not in the header any more"]
 fn cuMemcpyBatchAsync(
     dsts: *mut CUdeviceptr,
@@ -227,7 +234,7 @@ fn cuMemcpyBatchAsync(
 
 /// Several copies, in any order among themselves.
 #[op(since = 13000, ptsz = 13000)]
-#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last)]
+#[via(copy, copy_2d, stage_in, stage_in_last, stage_out, stage_out_last, stage_out_watched)]
 fn cuMemcpyBatchAsync_v2(
     dsts: *mut CUdeviceptr,
     srcs: *mut CUdeviceptr,

@@ -86,10 +86,17 @@ impl Flags {
     pub const NONE: Flags = Flags(0);
     /// Reply: device output (printf, assert) waits to be fetched with `device_output`.
     pub const DEVICE_OUTPUT: Flags = Flags(1);
+    /// Reply: code is loaded that can print.
+    pub const MAY_PRINT: Flags = Flags(2);
 
     /// Whether every bit of `other` is set.
     pub const fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The bits of either.
+    pub const fn union(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
     }
 }
 

@@ -56,8 +56,11 @@ impl Capabilities {
     pub const ALL_DEVICES: Capabilities = Capabilities(1 << 7);
     /// In a hello: the program's list of devices is `0`, `0,1` ... ([`crate::devices::in_order`]), so that such a worker will do where there is one device.
     pub const FIRST_DEVICES: Capabilities = Capabilities(1 << 8);
+    /// The operation `stage_out_watched` exists: copies that the program itself sees arrive, in whole words of 4 bytes; and replies flag code that prints
+    /// ([`crate::Flags::MAY_PRINT`]). Since version 2.
+    pub const WATCHED_COPIES: Capabilities = Capabilities(1 << 9);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x1ff);
+    pub const ALL: Capabilities = Capabilities(0x3ff);
     /// What a session with a window in a memfd needs.
     pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
     /// What a session with a window in the guest's memory needs.
@@ -86,7 +89,7 @@ impl Capabilities {
     /// The bits that exist in a protocol version.
     pub const fn of_version(version: u32) -> Capabilities {
         match version {
-            ..=1 => Self::ALL.without(Self::GUEST_MEMORY),
+            ..=1 => Self::ALL.without(Self::GUEST_MEMORY.union(Self::WATCHED_COPIES)),
             _ => Self::ALL,
         }
     }

@@ -9,6 +9,8 @@
 //! frames costs one ring. The clearing may fail because the waiter has changed the word meanwhile; then the waiter has looked at the counter
 //! after this waker's fence. The doorbell may ring without need (bytes left over from earlier): every wait looks again.
 
+use std::time::Duration;
+
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Which counter is waited for.
@@ -105,6 +107,11 @@ impl Waiter {
         Waiter { spin: Spin::new(waits) }
     }
 
+    /// Spins until `ready` gives a value, for `limit` at most: None after that, or at once where the other side could not run meanwhile.
+    pub fn spin<T>(&self, limit: Duration, ready: impl FnMut() -> Option<T>) -> Option<T> {
+        self.spin.at_most(limit, ready)
+    }
+
     /// Waits until `ready` gives a value. `value` is what `counter` must reach for that.
     ///
     /// Returns None if the other side is gone and `ready` still gives nothing.
@@ -144,6 +151,7 @@ use spin::Spin;
 
 #[cfg(not(loom))]
 mod spin {
+    use std::convert::Infallible;
     use std::hint;
     use std::time::{Duration, Instant};
 
@@ -160,13 +168,14 @@ mod spin {
 
     /// With fewer processors the two sides get in each other's way.
     const PLENTY: usize = 4;
-    /// A wake-up through the socket costs 5 to 15 us on both sides together, and a round trip in which both sides sleep has two of them: to spin for
-    /// longer than that does not pay. A sleep of that length is about what the wake-ups themselves take: the answer would have been there had neither side slept.
-    /// Below the cost of two wake-ups a pair of sides that have both stopped spinning would never start again.
+    /// A wake-up through the socket costs 5 to 15 us on both sides together, 50 on a virtual machine whose idle processors its host has to wake, and a round trip in which both sides
+    /// sleep has two of them: to spin for longer does not pay. But a sleep of that length is about what the wake-ups themselves take: the answer would have been there had neither side slept.
+    /// Below the cost of two wake-ups a pair of sides that have both stopped spinning would never start again: with 30 us here, round trips stayed at 60 to 190 us on such a machine
+    /// for as long as a program ran, or at 2, as it happened.
     const FEW_PROCESSORS: Lengths = Lengths {
         longest: Duration::from_micros(40),
         shortest: Duration::from_micros(1),
-        brief: Duration::from_micros(30),
+        brief: Duration::from_micros(200),
     };
     /// A processor that idles takes longer to wake up, above all if it is one of a virtual machine: 20 us of the 300 in which a device takes 16 MiB, 150 were seen. NVIDIA's driver spins by itself for
     /// as long as its work takes.
@@ -227,6 +236,23 @@ mod spin {
             if let Some(result) = ready()? {
                 return Ok(Some(result));
             }
+            let result = self.spin_for(self.limit, ready)?;
+            if result.is_some() {
+                self.limit = (self.limit * 2).min(self.lengths.longest);
+            }
+            Ok(result)
+        }
+
+        pub(super) fn at_most<T>(&self, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+            let limit = limit.min(self.lengths.longest);
+            self.spin_for(limit, &mut || Ok::<_, Infallible>(ready())).unwrap_or(None)
+        }
+
+        fn spin_for<T, E>(
+            &self,
+            limit: Duration,
+            ready: &mut impl FnMut() -> Result<Option<T>, E>,
+        ) -> Result<Option<T>, E> {
             if !self.enabled {
                 return Ok(None);
             }
@@ -235,12 +261,11 @@ mod spin {
                 for _ in 0..LOOKS {
                     hint::spin_loop();
                     if let Some(result) = ready()? {
-                        self.limit = (self.limit * 2).min(self.lengths.longest);
                         return Ok(Some(result));
                     }
                 }
                 let elapsed = start.elapsed();
-                if elapsed >= self.limit {
+                if elapsed >= limit {
                     return Ok(None);
                 }
                 if elapsed >= POLITE {
@@ -272,6 +297,10 @@ impl Spin {
     }
 
     fn until<T, E>(&mut self, ready: &mut impl FnMut() -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+        ready()
+    }
+
+    fn at_most<T>(&self, _: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         ready()
     }
 

@@ -42,6 +42,9 @@ pub trait Backend: Driver {
         true
     }
 
+    /// Has code been loaded that can print? The program has to synchronise in order to see what it prints.
+    fn may_print(&self) -> bool;
+
     /// Is there output of kernels for the program to fetch?
     fn output_pending(&self) -> bool;
 }

@@ -42,7 +42,8 @@ const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
     .union(Capabilities::STREAM_LANES)
     .union(Capabilities::GUEST_MEMORY)
     .union(Capabilities::DEVICE_OUTPUT)
-    .union(Capabilities::PTX);
+    .union(Capabilities::PTX)
+    .union(Capabilities::WATCHED_COPIES);
 
 fn capabilities(config: &Config) -> Capabilities {
     match &config.backend {

@@ -1754,6 +1754,17 @@ impl InternalCalls for CudaBackend {
         custom::internal::stage_out_last(self, call, src, pitch, staging_offset, width, height, stream, flags)
     }
 
+    fn stage_out_watched(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        staging_offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        custom::internal::stage_out_watched(self, call, src, staging_offset, len, stream)
+    }
+
     fn lent_in(
         &self,
         call: &mut Call<'_>,

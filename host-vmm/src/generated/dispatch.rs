@@ -1888,6 +1888,16 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::stage_out_watched => {
+            let src = body.u64()?;
+            let staging_offset = body.u64()?;
+            let len = body.u64()?;
+            let stream = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.stage_out_watched(call, src, staging_offset, len, stream) {
+                return Ok(status);
+            }
+        }
         ops::lent_in => {
             let dst = body.u64()?;
             let region = body.u64()?;

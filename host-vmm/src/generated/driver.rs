@@ -1309,6 +1309,19 @@ pub trait InternalCalls {
         unsupported()
     }
 
+    /// Copies `len` bytes at `src` to `staging_offset` of the lane's staging area, in stream order. The program sees them arrive by looking there: each word of 4 bytes
+    /// arrives as a whole, where both places are multiples of 4. Until then, or until the stream has been synchronised, it leaves the place alone.
+    fn stage_out_watched(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        staging_offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        unsupported()
+    }
+
     /// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
     /// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
     fn lent_in(

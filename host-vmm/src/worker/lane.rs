@@ -191,7 +191,10 @@ fn serve(worker: &Worker, host: &mut HostLane, lane: &mut Lane) {
             let answer: &[u8] = if status.is_success() { &reply } else { &[] };
             // A call that fails because of a fault also tells of what the kernel said about it.
             let device_output = device_output || (!status.is_success() && worker.backend.output_pending());
-            let flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
+            let mut flags = if device_output { Flags::DEVICE_OUTPUT } else { Flags::NONE };
+            if worker.backend.may_print() {
+                flags = flags.union(Flags::MAY_PRINT);
+            }
             if let Err(error) = host.reply(&header, status, flags, answer) {
                 if error.is_violation() {
                     worker.malformed(&format!("lane {}: {error}", lane.id));

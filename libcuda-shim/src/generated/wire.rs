@@ -2604,6 +2604,17 @@ pub fn stage_out_last(
     )
 }
 
+/// Copies `len` bytes at `src` to `staging_offset` of the lane's staging area, in stream order. The program sees them arrive by looking there: each word of 4 bytes
+/// arrives as a whole, where both places are multiples of 4. Until then, or until the stream has been synchronised, it leaves the place alone.
+pub fn stage_out_watched(src: u64, staging_offset: u64, len: u64, stream: u64) -> CuResult {
+    posted(ops::stage_out_watched, |w| {
+        w.u64(src);
+        w.u64(staging_offset);
+        w.u64(len);
+        w.u64(stream);
+    })
+}
+
 /// Copies `len` bytes at `offset` of a region of the program's machine to `dst`, in stream order; answered when they have arrived. The region is memory of the
 /// program that its memory broker has pinned (`protocol::broker`), of `region_len` bytes; the program gives it up after the answer.
 pub fn lent_in(

@@ -80,6 +80,8 @@ pub const pointer_info: u16 = 0x0038;
 pub const pool_get_attribute: u16 = 0x0039;
 /// `pool_set_attribute`, sync.
 pub const pool_set_attribute: u16 = 0x003a;
+/// `stage_out_watched`, posted.
+pub const stage_out_watched: u16 = 0x003b;
 /// `primary_context`, cached.
 pub const primary_context: u16 = 0x0040;
 /// `callback_post`, posted.
@@ -722,6 +724,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::pointer_info,
     &info::pool_get_attribute,
     &info::pool_set_attribute,
+    &info::stage_out_watched,
     &info::primary_context,
     &info::callback_post,
     &info::callback_next,
@@ -2586,6 +2589,13 @@ pub mod info {
         name: "stage_out_last",
         class: Class::Sync,
         args: &["src", "pitch", "staging_offset", "width", "height", "stream", "flags"],
+    };
+    /// `stage_out_watched`
+    pub static stage_out_watched: OpInfo = OpInfo {
+        op: 0x003b,
+        name: "stage_out_watched",
+        class: Class::Posted,
+        args: &["src", "staging_offset", "len", "stream"],
     };
     /// `lent_in`
     pub static lent_in: OpInfo = OpInfo {

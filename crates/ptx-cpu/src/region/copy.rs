@@ -1,5 +1,7 @@
 //! Checked copies between the host and device memory.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::{Region, RegionError};
 use crate::fault;
 
@@ -60,6 +62,25 @@ impl Region {
         let dst = self.pin(dst, len)?;
         // SAFETY: both ranges are pinned device memory of that length.
         unsafe { guarded_copy(dst.as_ptr(), src.as_ptr(), len as usize) }
+    }
+
+    /// As [`Region::copy_within`], for ranges that do not overlap and are of whole words: who looks meanwhile sees each word of 4 bytes as it was or as it will be.
+    ///
+    /// # Errors
+    /// As there; [`RegionError::InvalidArgument`] for addresses and lengths that are not multiples of 4.
+    pub fn copy_words(&self, dst: u64, src: u64, len: u64) -> Result<(), RegionError> {
+        if len == 0 {
+            return Ok(());
+        }
+        if !(dst | src | len).is_multiple_of(4) {
+            return Err(RegionError::InvalidArgument("not of whole words"));
+        }
+        let src = self.pin(src, len)?;
+        let dst = self.pin(dst, len)?;
+        let mut request =
+            WordsRequest { dst: dst.as_ptr().cast(), src: src.as_ptr().cast(), count: len as usize / 4 };
+        // SAFETY: `copy_aligned` touches exactly the two pinned, aligned ranges, and holds nothing that needs dropping.
+        unsafe { lost(fault::guarded(copy_aligned, (&raw mut request).cast())) }
     }
 
     /// Sets `count` bytes.
@@ -139,6 +160,24 @@ unsafe extern "C" fn fill_elements<T: Copy>(request: *mut core::ffi::c_void) -> 
         let request = &*request.cast::<FillRequest<T>>();
         for index in 0..request.count {
             request.dst.add(index).write(request.value);
+        }
+    }
+    0
+}
+
+struct WordsRequest {
+    dst: *const AtomicU32,
+    src: *const AtomicU32,
+    count: usize,
+}
+
+unsafe extern "C" fn copy_aligned(request: *mut core::ffi::c_void) -> u32 {
+    // SAFETY: called with the `WordsRequest` of `copy_words`, whose ranges are pinned and aligned, and accessed by others as memory of the device only.
+    unsafe {
+        let request = &*request.cast::<WordsRequest>();
+        for index in 0..request.count {
+            let word = (*request.src.add(index)).load(Ordering::Relaxed);
+            (*request.dst.add(index)).store(word, Ordering::Relaxed);
         }
     }
     0

@@ -9,7 +9,7 @@ use protocol::lane::{PAGE_LEN, SLOTS, words};
 
 use crate::error::Error;
 use crate::ring::RingMemory;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::window::{Window, check_bounds, copy_shared};
 
 /// How far a lane is, for threads that do not own it.
@@ -119,6 +119,17 @@ impl LaneMemory {
         check_bounds(offset, len, self.staging_len())?;
         // SAFETY: offset <= staging_len, and `staging` has that many bytes (checked against the window in `new`).
         Ok(unsafe { self.staging.add(offset as usize) })
+    }
+
+    /// The words of a part of the staging area, which are at multiples of 4.
+    pub(crate) fn staging_words(&self, offset: u64, len: u64) -> Result<&[AtomicU32], Error> {
+        if !(offset | len).is_multiple_of(4) {
+            return Err(Error::Bounds { offset, len, area_len: self.staging_len() });
+        }
+        let at = self.staging(offset, len)?;
+        // SAFETY: `len` bytes of the mapping that `self.window` keeps, aligned because the staging area is page-aligned; the other side writes there at any time, and atomics are the
+        // only references to the memory that are ever made.
+        Ok(unsafe { std::slice::from_raw_parts(at.cast::<AtomicU32>().as_ptr(), len as usize / 4) })
     }
 
     /// # Safety

@@ -8,6 +8,7 @@
 //! lane's connection, and each side has a staging area of its own ([`crate::stream`]).
 #![allow(unsafe_code)] // Passes on copies between staging area and memory that only raw pointers name.
 
+mod arrival;
 pub(crate) mod memory;
 mod ring_guest;
 mod ring_host;
@@ -273,6 +274,31 @@ impl GuestLane {
     /// [`Error::Bounds`].
     pub fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
         either!(&self.0, lane => lane.staging(offset, len))
+    }
+
+    /// Prepares `len` bytes of a shared staging area (both multiples of 4) for [`GuestLane::watch`]: to be called before the request is sent that has them written.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`]; [`Error::Lanes`] without shared memory.
+    #[inline]
+    pub fn arm(&mut self, offset: u64, len: u64) -> Result<(), Error> {
+        match &mut self.0 {
+            Guest::Ring(lane) => lane.arm(offset, len),
+            Guest::Stream(_) => Err(Error::Lanes),
+        }
+    }
+
+    /// Watches a part of the staging area that was [armed](GuestLane::arm) for a while: whether each of its words has been written. If not, they may have been all the same (with what
+    /// happened to be there before), an error may be latched, or it takes longer.
+    ///
+    /// # Errors
+    /// As for `arm`.
+    #[inline]
+    pub fn watch(&mut self, offset: u64, len: u64) -> Result<bool, Error> {
+        match &mut self.0 {
+            Guest::Ring(lane) => lane.watch(offset, len),
+            Guest::Stream(_) => Err(Error::Lanes),
+        }
     }
 
     /// Copies program memory to the worker's view of the staging area, for the next request.

@@ -6,11 +6,13 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::frame::{FrameHeader, Kind};
 use protocol::lane::words;
 use protocol::{LanePlacement, Status};
 
+use super::arrival::Armed;
 use super::memory::{LaneMemory, RingProgress};
 use super::{Reply, Sent};
 use crate::doorbell::Doorbell;
@@ -20,6 +22,9 @@ use crate::ring::{Consumer, Producer, PushError};
 use crate::sync::Ordering;
 use crate::unix::Connection;
 use crate::window::Window;
+
+/// How long a copy is watched. What takes longer waits for a kernel: then a question to the worker costs little, and lets this thread sleep.
+const WATCH: Duration = Duration::from_micros(100);
 
 /// See [`GuestLane`](crate::GuestLane).
 pub struct RingGuest {
@@ -32,6 +37,8 @@ pub struct RingGuest {
     /// Number of the last request.
     seq: u64,
     dead: bool,
+    /// What a watched part of the staging area was filled with.
+    armed: Armed,
     /// Keeps the type from being Sync.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -58,6 +65,7 @@ impl RingGuest {
             max_body_len,
             seq: 0,
             dead: false,
+            armed: Armed::new(0),
             not_sync: PhantomData,
         })
     }
@@ -246,6 +254,28 @@ impl RingGuest {
     /// [`Error::Bounds`].
     pub fn staging(&self, offset: u64, len: u64) -> Result<NonNull<u8>, Error> {
         self.memory.staging(offset, len)
+    }
+
+    /// See [`GuestLane::arm`](crate::GuestLane::arm).
+    pub fn arm(&mut self, offset: u64, len: u64) -> Result<(), Error> {
+        let at = self.memory.staging(offset, len)?;
+        self.armed = Armed::new(self.seq);
+        // SAFETY: `at` has `len` bytes, of which no references are made but to atomics, and none of those is in use: `watch` makes its own.
+        unsafe { at.as_ptr().write_bytes(self.armed.byte(), len as usize) };
+        Ok(())
+    }
+
+    /// See [`GuestLane::watch`](crate::GuestLane::watch).
+    pub fn watch(&mut self, offset: u64, len: u64) -> Result<bool, Error> {
+        let (mut arrival, latched) =
+            (self.armed.arrival(self.memory.staging_words(offset, len)?), self.memory.word(words::LATCHED));
+        let seen = self.waiter.spin(WATCH, || {
+            if arrival.is_complete() {
+                return Some(true);
+            }
+            (latched.load(Ordering::Relaxed) != 0).then_some(false)
+        });
+        Ok(seen == Some(true))
     }
 
     /// Copies program memory to the staging area.

@@ -88,6 +88,29 @@ impl CpuBackend {
         self.after_wait(call, &target.live)
     }
 
+    /// A copy to the lane's staging area that the program sees arrive; it has been carried out when this returns.
+    pub(super) fn stage_watched(
+        &self,
+        call: &mut Call<'_>,
+        dst: u64,
+        src: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        let target = self.target(call, stream)?;
+        self.memory.check(dst, len)?;
+        self.memory.check(src, len)?;
+        if !(dst | src | len).is_multiple_of(4) {
+            return Err(Status::INVALID_VALUE);
+        }
+        if len > 0 {
+            let work = self.region_work(&target.live, move |region| region.copy_words(dst, src, len));
+            let ticket = self.submit_short(&target, Vec::new(), Some(work))?;
+            self.scheduler.wait(ticket);
+        }
+        self.after_wait(call, &target.live)
+    }
+
     /// A copy between the region and memory that the program lends (number, length, offset in it); it has been carried out when this returns.
     pub(super) fn lent(
         &self,

@@ -217,6 +217,10 @@ impl Backend for CpuBackend {
         Ok(u32::try_from(self.slots.len()).unwrap_or(u32::MAX))
     }
 
+    fn may_print(&self) -> bool {
+        self.output.is_expected()
+    }
+
     fn output_pending(&self) -> bool {
         self.output.pending()
     }

@@ -240,7 +240,14 @@ pub struct Images<'a> {
 impl CpuBackend {
     fn link(&self, call: &Call<'_>, images: Images<'_>) -> Result<ptx::Module, LoadFailure> {
         let capability = call.session.config.compute_capability;
-        image::link(&call.session.registry, images.count, images.hashes, images.forms, capability)
+        let linked =
+            image::link(&call.session.registry, images.count, images.hashes, images.forms, capability)?;
+        let prints =
+            |item: &ptx::Item| matches!(item, ptx::Item::Function(function) if &*function.name == "vprintf");
+        if linked.items.iter().any(prints) {
+            self.output.expect();
+        }
+        Ok(linked)
     }
 
     /// Makes a module of linked code in a context.

@@ -20,9 +20,20 @@ struct State {
 pub struct Output {
     state: Mutex<State>,
     pending: AtomicBool,
+    expected: AtomicBool,
 }
 
 impl Output {
+    /// Code has been loaded that can print.
+    pub fn expect(&self) {
+        self.expected.store(true, Ordering::Release);
+    }
+
+    /// Has code been loaded that can print?
+    pub fn is_expected(&self) -> bool {
+        self.expected.load(Ordering::Acquire)
+    }
+
     /// Is there anything to fetch?
     pub fn pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)

@@ -322,6 +322,10 @@ impl Backend for CudaBackend {
         self.arrived(token)
     }
 
+    fn may_print(&self) -> bool {
+        self.output.may_print()
+    }
+
     fn output_pending(&self) -> bool {
         self.output.pending()
     }

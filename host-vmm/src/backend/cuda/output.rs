@@ -12,8 +12,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, fallocate, memfd_create};
 
-/// What device code refers to if it can print: printf, and assert.
-const PRINTERS: [&[u8]; 2] = [b"vprintf", b"__assertfail"];
+/// What device code refers to if it can print at any time: printf.
+const PRINTER: &[u8] = b"vprintf";
+/// What it refers to if it can say why it ends: assert.
+const LAST_WORDS: &[u8] = b"__assertfail";
 
 /// Granularity of what is given back to the system.
 const PAGE: u64 = 4096;
@@ -58,6 +60,9 @@ impl Stream {
 
 /// The output of a session's kernels.
 pub struct Output {
+    /// Code is loaded that can print.
+    prints: AtomicBool,
+    /// Code is loaded that can print or say why it ends.
     armed: AtomicBool,
     streams: Mutex<[Stream; 2]>,
 }
@@ -79,17 +84,24 @@ impl Output {
     fn new() -> std::io::Result<(Self, [File; 2])> {
         let (out, out_writer) = Stream::new(1, "cuda-stdout")?;
         let (err, err_writer) = Stream::new(2, "cuda-stderr")?;
-        let output = Self { armed: AtomicBool::new(false), streams: Mutex::new([out, err]) };
+        let output = Self { prints: false.into(), armed: false.into(), streams: Mutex::new([out, err]) };
         Ok((output, [out_writer, err_writer]))
     }
 
     /// Looks whether code that is loaded can print.
     pub fn look_at(&self, image: &[u8]) {
-        if !self.armed.load(Ordering::Relaxed)
-            && PRINTERS.iter().any(|name| memchr::memmem::find(image, name).is_some())
-        {
+        let refers_to = |name| memchr::memmem::find(image, name).is_some();
+        if !self.may_print() && refers_to(PRINTER) {
+            self.prints.store(true, Ordering::Relaxed);
+            self.armed.store(true, Ordering::Relaxed);
+        } else if !self.armed.load(Ordering::Relaxed) && refers_to(LAST_WORDS) {
             self.armed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Is code loaded that can print other than its last words?
+    pub fn may_print(&self) -> bool {
+        self.prints.load(Ordering::Relaxed)
     }
 
     /// Is there anything to fetch?
@@ -132,8 +144,10 @@ mod tests {
         let (output, [mut out, mut err]) = Output::new().unwrap();
         out.write_all(b"abcdef").unwrap();
         assert!(!output.pending(), "nothing is loaded that can print");
+        output.look_at(b".extern .func __assertfail (");
+        assert!(output.pending() && !output.may_print());
         output.look_at(b".extern .func (.param .b32 r) vprintf (");
-        assert!(output.pending());
+        assert!(output.pending() && output.may_print());
         err.write_all(b"!").unwrap();
         assert_eq!(output.take(4), (1, b"abcd".to_vec()));
         assert_eq!(output.take(4), (1, b"ef".to_vec()));

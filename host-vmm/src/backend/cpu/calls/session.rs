@@ -423,4 +423,17 @@ impl InternalCalls for CpuBackend {
     ) -> CuResult {
         self.stage_out(call, src, pitch, staging_offset, width, height, stream, flags)
     }
+
+    fn stage_out_watched(
+        &self,
+        call: &mut Call<'_>,
+        src: u64,
+        staging_offset: u64,
+        len: u64,
+        stream: u64,
+    ) -> CuResult {
+        let dst = call.staging(staging_offset, len).ok_or(Status::INVALID_VALUE)?;
+        call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
+        self.stage_watched(call, dst, src, len, stream)
+    }
 }

@@ -458,6 +458,22 @@ pub fn stage_out_last(
     piece_out(cuda, call, (src, pitch), staging_offset, (width, height), stream, true)
 }
 
+pub fn stage_out_watched(
+    cuda: &CudaBackend,
+    call: &mut Call<'_>,
+    src: u64,
+    staging_offset: u64,
+    len: u64,
+    stream: u64,
+) -> CuResult {
+    let stream = cuda.inward(Kind::CUstream, stream)?;
+    let dst = call.staging(staging_offset, len).ok_or(Status::INVALID_VALUE)?;
+    cuda.range(src, len)?;
+    call.session.counters.bytes_out.fetch_add(len, Ordering::Relaxed);
+    cuda.register_staging(call);
+    cuda.copy_rows(&Rows { dst, dst_pitch: len, src, src_pitch: len, width: len, height: 1 }, stream)
+}
+
 /// `CUpointer_attribute`.
 const POINTER_CONTEXT: u32 = 1;
 const POINTER_MEMORY_TYPE: u32 = 2;
