@@ -44,14 +44,20 @@ pub enum Side {
 }
 
 impl Side {
-    /// A pointer that the call says is the program's memory: pinned memory lies in the region.
+    /// A pointer that the call says is the program's memory: pinned memory lies in the region, and so do the pages of registered memory that the device reaches.
     pub fn host(pointer: usize) -> Side {
-        if in_region(pointer as u64) { Side::Region(pointer as u64) } else { Side::Host(pointer) }
+        if in_region(pointer as u64) {
+            return Side::Region(pointer as u64);
+        }
+        process().registered.place(pointer).map_or(Side::Host(pointer), Side::Region)
     }
 
     /// A pointer that the call says is device memory. It may be of page-locked memory as well, which has one address for both.
     pub fn device(pointer: u64) -> Side {
-        if is_own_pinned(pointer) { Side::Host(pointer as usize) } else { Side::Region(pointer) }
+        if is_own_pinned(pointer) {
+            return Side::Host(pointer as usize);
+        }
+        Side::Region(process().registered.place(pointer as usize).unwrap_or(pointer))
     }
 
     pub fn advance(self, bytes: u64) -> Side {

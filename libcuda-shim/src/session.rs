@@ -24,7 +24,8 @@ use protocol::text::Text;
 use protocol::wire::Writer;
 use transport::handshake::Lanes;
 use transport::{
-    Address, Connection, Flusher, GuestLane, Placement, Reservation, Window, WindowFile, handshake, vsock,
+    Address, Armed, Connection, Flusher, GuestLane, Placement, Reservation, Window, WindowFile, handshake,
+    vsock,
 };
 
 use crate::background;
@@ -223,6 +224,16 @@ impl Session {
     #[inline]
     pub fn pinned(&self) -> Option<&Pinned> {
         self.pinned.as_ref()
+    }
+
+    /// The window, where it is a file that both sides have mapped.
+    pub fn window(&self) -> Option<&Window> {
+        match &self.lanes {
+            Lanes::Rings(window) => {
+                Some(window).filter(|window| window.file().is_some()).map(|window| &**window)
+            }
+            Lanes::Streams(_) => None,
+        }
     }
 
     /// The machine's memory broker, where it gives the session its window.
@@ -569,13 +580,13 @@ impl Lane {
     }
 
     /// Prepares the first `len` bytes of a slot for being watched.
-    pub fn arm_slot(&mut self, slot: &Slot, len: u64) -> CuResult {
+    pub fn arm_slot(&mut self, slot: &Slot, len: u64) -> Result<Armed, Status> {
         self.guest.arm(slot.offset, len).map_err(|error| failed(&error))
     }
 
-    /// Watches the first `len` bytes of a slot; whether all have been written.
-    pub fn watch_slot(&mut self, slot: &Slot, len: u64) -> Result<bool, Status> {
-        profile::waiting(|| self.guest.watch(slot.offset, len)).map_err(|error| failed(&error))
+    /// Watches a slot; whether all bytes for which it was prepared have been written.
+    pub fn watch(&mut self, armed: &Armed) -> Result<bool, Status> {
+        profile::waiting(|| self.guest.watch(armed)).map_err(|error| failed(&error))
     }
 
     /// Marks the slot as used by the request that was sent last.

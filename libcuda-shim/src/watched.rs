@@ -89,16 +89,16 @@ impl Watched {
     /// # Safety
     /// The destination is writable for all bytes.
     pub unsafe fn carry_out(self, stream: u64) -> CuResult {
-        let slot = thread::with(|thread| {
+        let (slot, armed) = thread::with(|thread| {
             let lane = thread.lane()?;
             let slot = lane.same_slot()?;
-            lane.arm_slot(&slot, self.len)?;
-            Ok(slot)
+            let armed = lane.arm_slot(&slot, self.len)?;
+            Ok((slot, armed))
         })?;
         wire::stage_out_watched(self.src, slot.offset(), self.len, stream)?;
         let seen = thread::with(|thread| {
             let lane = thread.lane()?;
-            let seen = lane.watch_slot(&slot, self.len)?;
+            let seen = lane.watch(&armed)?;
             lane.watched.note(seen);
             Ok(seen)
         })?;

@@ -144,6 +144,7 @@ pub const SAMPLES: &[Sample] = &[
     runtime("constant_symbols", &["constant_symbols.cu"]),
     runtime("struct_params", &["struct_params.cu"]),
     sharing(runtime("streams_events", &["streams_events.cu"]), "mapped host memory"),
+    sharing(runtime("registered", &["registered.cu"]), "mapped host memory"),
     runtime("launch_api", &["launch_api.cu"]),
     runtime("pitched_2d", &["pitched_2d.cu"]),
     runtime("bulk_copies", &["bulk_copies.cu"]),

@@ -15,9 +15,10 @@ use crate::workspace;
 const START: Duration = Duration::from_secs(20);
 
 /// Samples that cannot run this way, each with the reason.
-const NOT_HERE: [(&str, &str); 2] = [
+const NOT_HERE: [(&str, &str); 3] = [
     ("managed", "kernels of the inner daemon do not see the outer window"),
     ("streams_events", "kernels of the inner daemon do not see the outer window"),
+    ("registered", "kernels of the inner daemon do not see the outer window"),
 ];
 
 /// Why a sample cannot run on this leg.

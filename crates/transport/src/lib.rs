@@ -45,7 +45,7 @@ mod window;
 pub use {
     address::{Address, AddressError},
     error::Error,
-    lane::{GuestLane, HostLane, HostSignals, Progress, Reply, Sent},
+    lane::{Armed, GuestLane, HostLane, HostSignals, Progress, Reply, Sent},
     stream::{Flusher, StreamLanes},
     traffic::Traffic,
     unix::{Connection, Credentials, Listener, MAX_DESCRIPTORS, Peer, Received},

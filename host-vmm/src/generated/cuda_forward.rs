@@ -1466,6 +1466,35 @@ impl HostMemoryCalls for CudaBackend {
     fn cuMemFreeHost(&self, call: &mut Call<'_>, p: u64) -> CuResult {
         custom::host_memory::cuMemFreeHost(self, call, p)
     }
+
+    fn registered_map(
+        &self,
+        call: &mut Call<'_>,
+        address: u64,
+        len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        custom::host_memory::registered_map(self, call, address, len, flags, window, aliased)
+    }
+
+    fn registered_lend(
+        &self,
+        call: &mut Call<'_>,
+        address: u64,
+        region: u64,
+        region_len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        custom::host_memory::registered_lend(self, call, address, region, region_len, flags, window, aliased)
+    }
+
+    fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        custom::host_memory::registered_unmap(self, call, window)
+    }
 }
 
 impl InitCalls for CudaBackend {

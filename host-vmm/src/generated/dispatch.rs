@@ -1485,6 +1485,58 @@ pub fn dispatch(
                 return Ok(status);
             }
         }
+        ops::registered_map => {
+            let address = body.u64()?;
+            let len = body.u64()?;
+            let flags = body.u32()?;
+            let mut window = body.present()?.then_some(0u64);
+            let mut aliased = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) =
+                driver.registered_map(call, address, len, flags, window.as_mut(), aliased.as_mut())
+            {
+                return Ok(status);
+            }
+            if let Some(value) = window {
+                reply.u64(value);
+            }
+            if let Some(value) = aliased {
+                reply.u32(value);
+            }
+        }
+        ops::registered_lend => {
+            let address = body.u64()?;
+            let region = body.u64()?;
+            let region_len = body.u64()?;
+            let flags = body.u32()?;
+            let mut window = body.present()?.then_some(0u64);
+            let mut aliased = body.present()?.then_some(0u32);
+            body.clone().finish()?;
+            if let Err(status) = driver.registered_lend(
+                call,
+                address,
+                region,
+                region_len,
+                flags,
+                window.as_mut(),
+                aliased.as_mut(),
+            ) {
+                return Ok(status);
+            }
+            if let Some(value) = window {
+                reply.u64(value);
+            }
+            if let Some(value) = aliased {
+                reply.u32(value);
+            }
+        }
+        ops::registered_unmap => {
+            let window = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.registered_unmap(call, window) {
+                return Ok(status);
+            }
+        }
         ops::cuInit => {
             let Flags = body.u32()?;
             body.clone().finish()?;

@@ -1042,6 +1042,40 @@ pub trait HostMemoryCalls {
     fn cuMemFreeHost(&self, call: &mut Call<'_>, p: u64) -> CuResult {
         unsupported()
     }
+
+    /// Gives whole pages of the window to memory that the program has registered, which lies at `address` there and whose pages the program replaces by these: `len` bytes. `window`
+    /// is where they are in the window, `aliased` whether the device reaches them at `address` too.
+    fn registered_map(
+        &self,
+        call: &mut Call<'_>,
+        address: u64,
+        len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// As `registered_map`, for pages that the program's memory broker has pinned where they are: `region` of `region_len` bytes, which begins at the page `address` in the program. `window` is where the
+    /// region is in the window.
+    fn registered_lend(
+        &self,
+        call: &mut Call<'_>,
+        address: u64,
+        region: u64,
+        region_len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        unsupported()
+    }
+
+    /// Takes back what `registered_map` or `registered_lend` has given, which the program does not use any more.
+    fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        unsupported()
+    }
 }
 
 /// The calls of `spec/init.rs`.

@@ -6,13 +6,14 @@
 //!
 //! With the CPU backend the worker maps a memfd twice: here for the lanes, and at the address that the program knows (by the engine's region).
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::status::{CuResult, Status};
 use transport::{Placement, Reservation, WindowFile};
 
-use super::guest_memory::{Parts, Scattered, Source};
+use super::guest_memory::{Parts, Run, Scattered, Source};
 use super::range_alloc::RangeAllocator;
 
 /// Granularity of allocations in bytes.
@@ -41,6 +42,15 @@ pub struct Lent {
     window: Arc<Window>,
     region: u64,
     pub memory: Scattered,
+}
+
+/// Pages of the program's own in the window.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Their address.
+    pub base: u64,
+    /// Where they are in the machine's files.
+    pub runs: Vec<Run>,
 }
 
 impl Drop for Lent {
@@ -170,9 +180,32 @@ impl Window {
         Ok(Lent { window: Arc::clone(self), region, memory })
     }
 
+    /// Maps a region of the program's own pages, which its broker has pinned; to be [freed](Window::free) like an allocation.
+    ///
+    /// # Errors
+    /// INVALID_VALUE if the program has no such region, or no machine whose memory could be mapped; OUT_OF_MEMORY if it is in too many pieces.
+    pub fn adopt(&self, region: u64, len: u64) -> CuResult<Adopted> {
+        let Sharing::Parts(parts) = &self.sharing else { return Err(Status::INVALID_VALUE) };
+        let (offset, runs) = parts.adopt(region, len)?;
+        Ok(Adopted { base: self.base + offset, runs })
+    }
+
+    /// Files that the window's memory lies in, if it is that of a machine.
+    pub fn machine_files(&self) -> Option<Arc<[OwnedFd]>> {
+        match &self.sharing {
+            Sharing::Parts(parts) => Some(parts.source().files()),
+            Sharing::File { .. } => None,
+        }
+    }
+
     /// Gives a range back and its pages to the system; `false` if none starts there.
     pub fn free(&self, address: u64) -> bool {
         let Some(offset) = address.checked_sub(self.base) else { return false };
+        if let Sharing::Parts(parts) = &self.sharing
+            && parts.disown(offset)
+        {
+            return true;
+        }
         let mut ranges = self.ranges();
         let Some((start, len)) = ranges.find(offset) else { return false };
         if start != offset {

@@ -86,11 +86,9 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
         );
         return Err(Status::NOT_SUPPORTED);
     }
-    if !in_region(host.addr() as u64) {
-        return Err(match process().registered.flags(host.addr()) {
-            Some(_) => Status::NOT_SUPPORTED,
-            None => Status::INVALID_VALUE,
-        });
+    if !in_region(address as u64) {
+        *device = process().registered.device_address(address)?;
+        return Ok(());
     }
     *device = host.addr() as u64;
     Ok(())
@@ -121,7 +119,10 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, host: *mut c_void) -> CuResu
 /// The flags that exist: portable, device map, I/O memory, read-only.
 const REGISTER_FLAGS: c_uint = 0xf;
 
-/// Remembers the range. Copies from and to it are right, and go the way of pageable memory; kernels cannot reach it.
+/// `CU_MEMHOSTREGISTER_DEVICEMAP`
+const REGISTER_DEVICEMAP: c_uint = 2;
+
+/// Remembers the range. The device reaches it as soon as somebody asks for that ([`crate::reach`]); until then copies from and to it go the way of pageable memory.
 pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, len: usize, flags: c_uint) -> CuResult {
     require_init()?;
     thread::require_context()?;
@@ -129,7 +130,12 @@ pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, len: usize, flags: c_ui
     if pointer.is_null() || len == 0 || flags & !REGISTER_FLAGS != 0 {
         return Err(Status::INVALID_VALUE);
     }
-    process().registered.insert(pointer.addr(), len, flags)
+    process().registered.insert(pointer.addr(), len, flags)?;
+    if flags & REGISTER_DEVICEMAP != 0 && own_pinned().is_none() {
+        // What cannot be reached is registered all the same: copies are right.
+        let _ = process().registered.device_address(pointer.addr());
+    }
+    Ok(())
 }
 
 pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CuResult {

@@ -94,9 +94,9 @@ pub unsafe fn cuMemGetAddressRange_v2(
     let mut extent = (!len.is_null()).then_some(0);
     let mut result = wire::cuMemGetAddressRange_v2(start.as_mut(), extent.as_mut(), pointer);
     if result == Err(Status::NOT_FOUND)
-        && let Some((first, bytes)) = process().registered.range(pointer as usize)
+        && let Some(range) = process().registered.range(pointer as usize)
     {
-        (start, extent) = (start.map(|_| first as u64), extent.map(|_| bytes as u64));
+        (start, extent) = (start.map(|_| range.start as u64), extent.map(|_| range.len() as u64));
         result = Ok(());
     }
     if matches!(result, Ok(()) | Err(Status::NOT_FOUND)) {

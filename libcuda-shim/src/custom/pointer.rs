@@ -47,17 +47,17 @@ fn own(address: u64) -> Option<Info> {
     })
 }
 
-/// What is known of memory that the program has registered. It has no address on the device.
+/// What is known of memory that the program has registered. Its address on the device is another question.
 fn registered(address: u64) -> Option<Info> {
-    let (start, len) = process().registered.range(address as usize)?;
+    let range = process().registered.range(address as usize)?;
     Some(Info {
         kind: KIND_REGISTERED,
-        base: start as u64,
-        size: len as u64,
+        base: range.start as u64,
+        size: range.len() as u64,
         context: thread::current_context(),
         device: device::current().unwrap_or(0),
         flags: 0,
-        buffer_id: start as u64,
+        buffer_id: range.start as u64,
         pool: 0,
     })
 }
@@ -110,7 +110,11 @@ fn value(attribute: u32, pointer: u64, info: Option<&Info>) -> Result<Value, Sta
         1 => Value::Word(info.context),
         2 if !known => Value::Int(0),
         2 => Value::Int(if host { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE }),
-        3 if !known || registered => Value::Nowhere,
+        3 if registered => match process().registered.device_address(pointer as usize) {
+            Ok(address) => Value::Word(address),
+            Err(_) => Value::Nowhere,
+        },
+        3 if !known => Value::Nowhere,
         3 => Value::Word(pointer),
         4 if !reachable => Value::Nowhere,
         4 => Value::Word(pointer),

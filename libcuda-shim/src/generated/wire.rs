@@ -2096,6 +2096,83 @@ pub fn cuMemFreeHost(p: u64) -> CuResult {
     )
 }
 
+/// Gives whole pages of the window to memory that the program has registered, which lies at `address` there and whose pages the program replaces by these: `len` bytes. `window`
+/// is where they are in the window, `aliased` whether the device reaches them at `address` too.
+pub fn registered_map(
+    address: u64,
+    len: u64,
+    flags: u32,
+    window: Option<&mut u64>,
+    aliased: Option<&mut u32>,
+) -> CuResult {
+    let window_present = window.is_some();
+    let aliased_present = aliased.is_some();
+    sync(
+        ops::registered_map,
+        |w| {
+            w.u64(address);
+            w.u64(len);
+            w.u32(flags);
+            w.present(window_present);
+            w.present(aliased_present);
+        },
+        |r| {
+            if let Some(value) = window {
+                *value = r.u64()?;
+            }
+            if let Some(value) = aliased {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// As `registered_map`, for pages that the program's memory broker has pinned where they are: `region` of `region_len` bytes, which begins at the page `address` in the program. `window` is where the
+/// region is in the window.
+pub fn registered_lend(
+    address: u64,
+    region: u64,
+    region_len: u64,
+    flags: u32,
+    window: Option<&mut u64>,
+    aliased: Option<&mut u32>,
+) -> CuResult {
+    let window_present = window.is_some();
+    let aliased_present = aliased.is_some();
+    sync(
+        ops::registered_lend,
+        |w| {
+            w.u64(address);
+            w.u64(region);
+            w.u64(region_len);
+            w.u32(flags);
+            w.present(window_present);
+            w.present(aliased_present);
+        },
+        |r| {
+            if let Some(value) = window {
+                *value = r.u64()?;
+            }
+            if let Some(value) = aliased {
+                *value = r.u32()?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// Takes back what `registered_map` or `registered_lend` has given, which the program does not use any more.
+pub fn registered_unmap(window: u64) -> CuResult {
+    sync(
+        ops::registered_unmap,
+        |w| {
+            w.u64(window);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Initialises the driver API; opens the session.
 pub fn cuInit(Flags: u32) -> CuResult {
     sync(

@@ -194,6 +194,12 @@ pub const cuMemPoolGetAccess: u16 = 0x0348;
 pub const cuMemHostAlloc: u16 = 0x0360;
 /// `cuMemFreeHost`, sync.
 pub const cuMemFreeHost: u16 = 0x0361;
+/// `registered_map`, sync.
+pub const registered_map: u16 = 0x0362;
+/// `registered_unmap`, sync.
+pub const registered_unmap: u16 = 0x0363;
+/// `registered_lend`, sync.
+pub const registered_lend: u16 = 0x0364;
 /// `cuMemsetD8_v2`, sync.
 pub const cuMemsetD8_v2: u16 = 0x03a0;
 /// `cuMemsetD16_v2`, sync.
@@ -781,6 +787,9 @@ pub static ALL: &[&OpInfo] = &[
     &info::cuMemPoolGetAccess,
     &info::cuMemHostAlloc,
     &info::cuMemFreeHost,
+    &info::registered_map,
+    &info::registered_unmap,
+    &info::registered_lend,
     &info::cuMemsetD8_v2,
     &info::cuMemsetD16_v2,
     &info::cuMemsetD32_v2,
@@ -2394,12 +2403,29 @@ pub mod info {
     pub static cuMemHostRegister_v2: OpInfo = OpInfo {
         op: 0x0000,
         name: "cuMemHostRegister_v2",
-        class: Class::Local,
+        class: Class::Via,
         args: &["p", "bytesize", "Flags"],
     };
     /// `cuMemHostUnregister`
     pub static cuMemHostUnregister: OpInfo =
-        OpInfo { op: 0x0000, name: "cuMemHostUnregister", class: Class::Local, args: &["p"] };
+        OpInfo { op: 0x0000, name: "cuMemHostUnregister", class: Class::Via, args: &["p"] };
+    /// `registered_map`
+    pub static registered_map: OpInfo = OpInfo {
+        op: 0x0362,
+        name: "registered_map",
+        class: Class::Sync,
+        args: &["address", "len", "flags", "window", "aliased"],
+    };
+    /// `registered_lend`
+    pub static registered_lend: OpInfo = OpInfo {
+        op: 0x0364,
+        name: "registered_lend",
+        class: Class::Sync,
+        args: &["address", "region", "region_len", "flags", "window", "aliased"],
+    };
+    /// `registered_unmap`
+    pub static registered_unmap: OpInfo =
+        OpInfo { op: 0x0363, name: "registered_unmap", class: Class::Sync, args: &["window"] };
     /// `cuInit`
     pub static cuInit: OpInfo = OpInfo { op: 0x0100, name: "cuInit", class: Class::Sync, args: &["Flags"] };
     /// `cuDriverGetVersion`

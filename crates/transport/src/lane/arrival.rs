@@ -6,20 +6,22 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// What a place is filled with.
-#[derive(Clone, Copy)]
-pub(super) struct Armed {
+/// A part of a staging area that is filled with a pattern.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed {
+    pub(super) offset: u64,
+    pub(super) len: u64,
     pattern: u32,
 }
 
 impl Armed {
     /// Another pattern for each of many numbers in a row: bytes that are all the same, and rare in data.
-    pub(super) fn new(number: u64) -> Armed {
+    pub(super) fn new(offset: u64, len: u64, number: u64) -> Armed {
         /// Odd bytes from 0x81 to 0xfd.
         const FIRST: u64 = 0x81;
         const PATTERNS: u64 = 63;
         let byte = FIRST + number % PATTERNS * 2;
-        Armed { pattern: byte as u32 * 0x0101_0101 }
+        Armed { offset, len, pattern: byte as u32 * 0x0101_0101 }
     }
 
     /// What each byte of the place is to be.
@@ -78,7 +80,7 @@ mod tests {
     fn each_word_counts() {
         for len in [0, 1, 15, 16, 17, 1024] {
             for missing in 0..len {
-                let (armed, place) = (Armed::new(missing as u64), place(len));
+                let (armed, place) = (Armed::new(0, 0, missing as u64), place(len));
                 armed.fill(&place);
                 let mut arrival = armed.arrival(&place);
                 for (index, word) in place.iter().enumerate().filter(|(index, _)| *index != missing) {
@@ -89,13 +91,13 @@ mod tests {
                 assert!(arrival.is_complete(), "word {missing} of {len}");
             }
         }
-        assert!(Armed::new(0).arrival(&[]).is_complete());
+        assert!(Armed::new(0, 0, 0).arrival(&[]).is_complete());
     }
 
     #[test]
     fn one_pattern_in_the_data_does_not_hold_up_the_next_copy() {
         let patterns: std::collections::BTreeSet<u32> =
-            (0..63).map(|number| Armed::new(number).pattern).collect();
+            (0..63).map(|number| Armed::new(0, 0, number).pattern).collect();
         assert_eq!(patterns.len(), 63);
         assert!(!patterns.contains(&0) && !patterns.contains(&u32::MAX));
     }
@@ -104,7 +106,7 @@ mod tests {
     fn what_another_thread_writes_arrives_whole() {
         let place = place(1 << 12);
         for round in 1..200 {
-            let armed = Armed::new(round);
+            let armed = Armed::new(0, 0, round);
             armed.fill(&place);
             std::thread::scope(|scope| {
                 scope.spawn(|| {

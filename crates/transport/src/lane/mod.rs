@@ -29,6 +29,7 @@ use crate::stream::{Flusher, StreamLanes};
 use crate::traffic::Traffic;
 use crate::unix::Connection;
 use crate::window::Window;
+pub use arrival::Armed;
 use memory::RingProgress;
 use ring_guest::RingGuest;
 use ring_host::{RingHost, RingSignals};
@@ -281,22 +282,22 @@ impl GuestLane {
     /// # Errors
     /// [`Error::Bounds`]; [`Error::Lanes`] without shared memory.
     #[inline]
-    pub fn arm(&mut self, offset: u64, len: u64) -> Result<(), Error> {
+    pub fn arm(&mut self, offset: u64, len: u64) -> Result<Armed, Error> {
         match &mut self.0 {
             Guest::Ring(lane) => lane.arm(offset, len),
             Guest::Stream(_) => Err(Error::Lanes),
         }
     }
 
-    /// Watches a part of the staging area that was [armed](GuestLane::arm) for a while: whether each of its words has been written. If not, they may have been all the same (with what
+    /// Watches a part of the staging area for a while: whether each of its words has been written. If not, they may have been all the same (with what
     /// happened to be there before), an error may be latched, or it takes longer.
     ///
     /// # Errors
     /// As for `arm`.
     #[inline]
-    pub fn watch(&mut self, offset: u64, len: u64) -> Result<bool, Error> {
+    pub fn watch(&mut self, armed: &Armed) -> Result<bool, Error> {
         match &mut self.0 {
-            Guest::Ring(lane) => lane.watch(offset, len),
+            Guest::Ring(lane) => lane.watch(armed),
             Guest::Stream(_) => Err(Error::Lanes),
         }
     }

@@ -37,8 +37,6 @@ pub struct RingGuest {
     /// Number of the last request.
     seq: u64,
     dead: bool,
-    /// What a watched part of the staging area was filled with.
-    armed: Armed,
     /// Keeps the type from being Sync.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -65,7 +63,6 @@ impl RingGuest {
             max_body_len,
             seq: 0,
             dead: false,
-            armed: Armed::new(0),
             not_sync: PhantomData,
         })
     }
@@ -257,18 +254,18 @@ impl RingGuest {
     }
 
     /// See [`GuestLane::arm`](crate::GuestLane::arm).
-    pub fn arm(&mut self, offset: u64, len: u64) -> Result<(), Error> {
+    pub fn arm(&mut self, offset: u64, len: u64) -> Result<Armed, Error> {
         let at = self.memory.staging(offset, len)?;
-        self.armed = Armed::new(self.seq);
+        let armed = Armed::new(offset, len, self.seq);
         // SAFETY: `at` has `len` bytes, of which no references are made but to atomics, and none of those is in use: `watch` makes its own.
-        unsafe { at.as_ptr().write_bytes(self.armed.byte(), len as usize) };
-        Ok(())
+        unsafe { at.as_ptr().write_bytes(armed.byte(), len as usize) };
+        Ok(armed)
     }
 
     /// See [`GuestLane::watch`](crate::GuestLane::watch).
-    pub fn watch(&mut self, offset: u64, len: u64) -> Result<bool, Error> {
-        let (mut arrival, latched) =
-            (self.armed.arrival(self.memory.staging_words(offset, len)?), self.memory.word(words::LATCHED));
+    pub fn watch(&mut self, armed: &Armed) -> Result<bool, Error> {
+        let mut arrival = armed.arrival(self.memory.staging_words(armed.offset, armed.len)?);
+        let latched = self.memory.word(words::LATCHED);
         let seen = self.waiter.spin(WATCH, || {
             if arrival.is_complete() {
                 return Some(true);

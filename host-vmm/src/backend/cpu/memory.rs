@@ -27,6 +27,8 @@ pub enum Kind {
     Global,
     /// The same, `__managed__`
     ManagedGlobal,
+    /// In the place of memory that the program has registered.
+    Registered,
 }
 
 /// One allocation.
@@ -84,7 +86,7 @@ impl Memory {
             Kind::Device | Kind::Pool(_) | Kind::Global => {
                 self.region.alloc(len, 256).map_err(|error| status_of(&error))?
             }
-            Kind::Managed | Kind::ManagedGlobal | Kind::Host => {
+            Kind::Managed | Kind::ManagedGlobal | Kind::Host | Kind::Registered => {
                 if !self.window.is_shared() {
                     tracing::warn!("managed memory needs shared memory, which this session does not have");
                     return Err(Status::NOT_SUPPORTED);
@@ -92,6 +94,21 @@ impl Memory {
                 self.window.alloc(len).ok_or(Status::OUT_OF_MEMORY)?
             }
         };
+        self.enter(owner, kind, base, len, flags);
+        Ok(base)
+    }
+
+    /// Takes a region of the program's own pages, which its broker has pinned, for an allocation of this kind.
+    ///
+    /// # Errors
+    /// Those of [`Window::adopt`].
+    pub fn adopt(&self, owner: Owner, kind: Kind, region: u64, len: u64, flags: u32) -> CuResult<u64> {
+        let base = self.window.adopt(region, len)?.base;
+        self.enter(owner, kind, base, len, flags);
+        Ok(base)
+    }
+
+    fn enter(&self, owner: Owner, kind: Kind, base: u64, len: u64, flags: u32) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let allocation = Allocation {
             base,
@@ -104,7 +121,6 @@ impl Memory {
             id,
         };
         self.table().insert(base, allocation);
-        Ok(base)
     }
 
     /// Frees the allocation that starts at `base` if `may_free` agrees with its kind. Nothing may use it any more.
@@ -140,7 +156,9 @@ impl Memory {
     fn release(&self, allocation: &Allocation) {
         let freed = match allocation.kind {
             Kind::Device | Kind::Pool(_) | Kind::Global => self.region.free(allocation.base).is_ok(),
-            Kind::Managed | Kind::ManagedGlobal | Kind::Host => self.window.free(allocation.base),
+            Kind::Managed | Kind::ManagedGlobal | Kind::Host | Kind::Registered => {
+                self.window.free(allocation.base)
+            }
         };
         if !freed {
             tracing::error!(?allocation, "an allocation was not known where it was made");

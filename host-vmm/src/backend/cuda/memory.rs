@@ -20,6 +20,8 @@ pub enum Kind {
     Managed,
     /// In the window, managed variables: they go with what was loaded.
     Variables,
+    /// In the window, in the place of memory that the program has registered.
+    Registered,
 }
 
 /// What the program has said about managed memory.
@@ -43,7 +45,7 @@ impl Default for Hints {
 impl Kind {
     /// Whether it is page-locked memory of the window.
     pub fn is_in_window(self) -> bool {
-        matches!(self, Self::Host | Self::Managed | Self::Variables)
+        matches!(self, Self::Host | Self::Managed | Self::Variables | Self::Registered)
     }
 
     /// Whether the program takes it for managed memory.

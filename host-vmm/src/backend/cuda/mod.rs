@@ -38,6 +38,7 @@
 //! Every call may come from any lane's thread. Locks (handle table, memory table, output, callbacks) are leaves and are never held while the driver is
 //! called.
 
+pub mod alias;
 pub mod buffer;
 pub mod callback;
 pub mod custom;
@@ -69,6 +70,7 @@ use crate::backend::{Backend, NotReady};
 use crate::generated::cuda_raw::{Kind, Raw};
 use crate::session::{Call, Lane, Session};
 use crate::worker::guest_memory::Whole;
+use alias::Aliases;
 use buffer::Buffer;
 use graph_memory::GraphMemory;
 use handles::Handles;
@@ -112,6 +114,7 @@ pub struct CudaBackend {
     launched: Launched,
     /// The machine's files, once the program has lent memory; None if they may not be mapped.
     whole: OnceLock<Option<Arc<Whole>>>,
+    aliases: Aliases,
     /// Changes when a context goes, and with it what was registered.
     epoch: AtomicU64,
 }
@@ -137,6 +140,7 @@ impl CudaBackend {
             start: Start::default(),
             launched: Launched::default(),
             whole: OnceLock::new(),
+            aliases: Aliases::default(),
             epoch: AtomicU64::new(1),
             session,
         })

@@ -1,14 +1,14 @@
 //! Which parts of the window there are. Policy alone: [`Source`] does the work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use protocol::status::CuResult;
+use protocol::status::{CuResult, Status};
 use protocol::window::GRANULE_LEN;
 
-use super::Scattered;
-
+use super::{Run, Scattered};
 use crate::worker::range_alloc::RangeAllocator;
 
 /// A part is at least this long: the block of a lane and some small allocations fit.
@@ -27,6 +27,15 @@ pub trait Source: Send + Sync {
     /// Gives it back. Nothing uses it any more.
     fn unmap(&self, offset: u64, len: u64);
 
+    /// Maps memory of the program's own, which its broker has pinned as `region`, in the window. Where it lies in the machine's files. Waits for the daemon.
+    ///
+    /// # Errors
+    /// As [`Source::lend`].
+    fn adopt(&self, region: u64, offset: u64, len: u64) -> CuResult<Vec<Run>>;
+
+    /// Gives that back. Nothing uses it any more.
+    fn disown(&self, offset: u64);
+
     /// Finds memory of the program's own, which its broker has pinned as `region`. Waits for the daemon.
     ///
     /// # Errors
@@ -35,6 +44,9 @@ pub trait Source: Send + Sync {
 
     /// Is done with it, before the program is told so.
     fn take_back(&self, region: u64);
+
+    /// The machine's files, which regions lie in.
+    fn files(&self) -> Arc<[OwnedFd]>;
 }
 
 #[derive(Clone, Copy)]
@@ -54,12 +66,18 @@ struct Table {
     /// Places for parts, of all that the window may ever have.
     places: RangeAllocator,
     parts: BTreeMap<u64, Part>,
+    /// Offsets of memory that is the program's own.
+    adopted: BTreeSet<u64>,
 }
 
 impl Parts {
     /// None yet, of a window of `window_len` bytes.
     pub fn new(window_len: u64, source: Box<dyn Source>) -> Self {
-        let table = Table { places: RangeAllocator::new(window_len, GRANULE_LEN), parts: BTreeMap::new() };
+        let table = Table {
+            places: RangeAllocator::new(window_len, GRANULE_LEN),
+            parts: BTreeMap::new(),
+            adopted: BTreeSet::new(),
+        };
         Self { source, table: Mutex::new(table) }
     }
 
@@ -116,6 +134,37 @@ impl Parts {
         None
     }
 
+    /// Maps a region of the program's own pages; its offset in the window, and where it lies in the machine's files. Nothing is allocated there.
+    ///
+    /// # Errors
+    /// OUT_OF_MEMORY if no addresses are left; those of [`Source::adopt`].
+    pub fn adopt(&self, region: u64, len: u64) -> CuResult<(u64, Vec<Run>)> {
+        let place = len.max(1).checked_next_multiple_of(GRANULE_LEN).ok_or(Status::INVALID_VALUE)?;
+        let mut table = self.table();
+        let offset = table.places.alloc(place, GRANULE_LEN).ok_or(Status::OUT_OF_MEMORY)?;
+        match self.source.adopt(region, offset, len) {
+            Ok(runs) => {
+                table.adopted.insert(offset);
+                Ok((offset, runs))
+            }
+            Err(status) => {
+                table.places.free(offset);
+                Err(status)
+            }
+        }
+    }
+
+    /// Gives back what was [adopted](Parts::adopt); false if nothing was at that offset. Nothing uses it any more.
+    pub fn disown(&self, offset: u64) -> bool {
+        let mut table = self.table();
+        let known = table.adopted.remove(&offset);
+        if known {
+            self.source.disown(offset);
+            table.places.free(offset);
+        }
+        known
+    }
+
     /// Where memory comes from, for what is lent.
     pub fn source(&self) -> &dyn Source {
         &*self.source
@@ -149,10 +198,6 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use protocol::Status;
-
     use super::*;
 
     /// Memory up to a limit, with what was asked for.
@@ -178,11 +223,27 @@ mod tests {
             assert_eq!(self.0.mapped.lock().unwrap().remove(&offset), Some(len));
         }
 
+        fn adopt(&self, region: u64, offset: u64, len: u64) -> CuResult<Vec<Run>> {
+            if region == 0 {
+                return Err(Status::INVALID_VALUE);
+            }
+            assert!(self.0.mapped.lock().unwrap().insert(offset, len).is_none());
+            Ok(vec![Run { file: 0, offset: region, len }])
+        }
+
+        fn disown(&self, offset: u64) {
+            assert!(self.0.mapped.lock().unwrap().remove(&offset).is_some());
+        }
+
         fn lend(&self, _: u64, _: u64) -> CuResult<Scattered> {
             Err(Status::INVALID_VALUE)
         }
 
         fn take_back(&self, _: u64) {}
+
+        fn files(&self) -> Arc<[OwnedFd]> {
+            Arc::new([])
+        }
     }
 
     fn parts(limit: u64) -> (Arc<Fake>, Parts, Mutex<RangeAllocator>) {
@@ -208,6 +269,22 @@ mod tests {
         assert_eq!(parts.alloc(&ranges, u64::MAX, 4096, false), None);
         // Neither left anything behind.
         assert_eq!(parts.alloc(&ranges, 900 << 20, 4096, false), Some(USUAL_LEN + (100 << 20)));
+    }
+
+    #[test]
+    fn the_programs_own_pages_lie_beside_the_parts() {
+        let (fake, parts, ranges) = parts(1 << 30);
+        assert_eq!(parts.alloc(&ranges, 4096, 4096, false), Some(0));
+        let (offset, runs) = parts.adopt(77, 5 * 4096).unwrap();
+        assert_eq!((offset, runs), (USUAL_LEN, vec![Run { file: 0, offset: 77, len: 5 * 4096 }]));
+        assert_eq!(parts.adopt(0, 4096), Err(Status::INVALID_VALUE));
+        assert_eq!(parts.adopt(1, u64::MAX), Err(Status::INVALID_VALUE));
+        assert_eq!(parts.adopt(1, 1 << 40), Err(Status::OUT_OF_MEMORY));
+        // Nothing is allocated in them, whatever is free there.
+        assert_eq!(parts.alloc(&ranges, USUAL_LEN, 4096, false), Some(USUAL_LEN + GRANULE_LEN));
+        assert!(!parts.disown(0) && parts.disown(offset) && !parts.disown(offset));
+        assert_eq!(mapped(&fake), 2 * USUAL_LEN);
+        assert_eq!(parts.adopt(78, 4096).unwrap().0, offset);
     }
 
     #[test]

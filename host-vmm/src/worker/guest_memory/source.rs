@@ -317,6 +317,15 @@ impl Remote {
     }
 }
 
+/// What a region that the program names cannot be used for.
+fn refused(error: &io::Error, region: u64, len: u64) -> Status {
+    tracing::info!(%error, region, len, "memory that the program lends cannot be used");
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => Status::OUT_OF_MEMORY,
+        _ => Status::INVALID_VALUE,
+    }
+}
+
 impl Source for Remote {
     fn map(&self, offset: u64, len: u64) -> CuResult {
         let region = self.ask_program(offset, len)?;
@@ -333,19 +342,27 @@ impl Source for Remote {
         }
     }
 
+    fn adopt(&self, region: u64, offset: u64, len: u64) -> CuResult<Vec<Run>> {
+        self.map_region(region, offset, len).map_err(|error| refused(&error, region, len))?;
+        let mapped = self.mapped();
+        Ok(mapped.live.get(&offset).map(|live| live.runs.clone()).unwrap_or_default())
+    }
+
+    fn disown(&self, offset: u64) {
+        self.forget(offset);
+    }
+
     fn lend(&self, region: u64, len: u64) -> CuResult<Scattered> {
-        let runs = self.take_region(region, len).map_err(|error| {
-            tracing::info!(%error, region, len, "memory that the program lends cannot be used");
-            match error.kind() {
-                io::ErrorKind::OutOfMemory => Status::OUT_OF_MEMORY,
-                _ => Status::INVALID_VALUE,
-            }
-        })?;
+        let runs = self.take_region(region, len).map_err(|error| refused(&error, region, len))?;
         Ok(Scattered::new(Arc::clone(&self.files), runs))
     }
 
     fn take_back(&self, region: u64) {
         self.done(region);
+    }
+
+    fn files(&self) -> Arc<[OwnedFd]> {
+        Arc::clone(&self.files)
     }
 }
 

@@ -9,10 +9,11 @@ use protocol::status::{CuResult, Status};
 use super::put;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::device::{MAX_PITCH, PITCH_ALIGNMENT};
-use crate::backend::cpu::memory::Kind;
+use crate::backend::cpu::memory::{Kind, Owner};
 use crate::backend::cpu::pool::Pool;
 use crate::generated::driver::{HostMemoryCalls, MemoryCalls, PoolCalls};
 use crate::session::Call;
+use crate::worker::window::PAGE;
 
 /// `CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST`
 const ATTACH_FLAGS: u32 = 3;
@@ -214,6 +215,51 @@ impl HostMemoryCalls for CpuBackend {
     fn cuMemFreeHost(&self, call: &mut Call<'_>, p: u64) -> CuResult {
         self.live(call)?;
         self.free(p, |kind| kind == Kind::Host)
+    }
+
+    fn registered_map(
+        &self,
+        call: &mut Call<'_>,
+        address: u64,
+        len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        let live = self.live(call)?;
+        if len == 0 || !(address | len).is_multiple_of(PAGE) {
+            return Err(Status::INVALID_VALUE);
+        }
+        if call.session.window.file_to_share().is_none() {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        // Of no context, with none of which it goes: the program's own bytes are there.
+        let owner = Owner { id: 0, context: 0, ..live.owner() };
+        put(window, self.memory.alloc(owner, Kind::Registered, len, flags)?)?;
+        // Kernels reach the region alone.
+        put(aliased, 0)
+    }
+
+    fn registered_lend(
+        &self,
+        call: &mut Call<'_>,
+        _address: u64,
+        region: u64,
+        region_len: u64,
+        flags: u32,
+        window: Option<&mut u64>,
+        aliased: Option<&mut u32>,
+    ) -> CuResult {
+        let live = self.live(call)?;
+        let owner = Owner { id: 0, context: 0, ..live.owner() };
+        put(window, self.memory.adopt(owner, Kind::Registered, region, region_len, flags)?)?;
+        put(aliased, 0)
+    }
+
+    fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        let live = self.live(call)?;
+        self.scheduler.wait_context(live.key);
+        self.free(window, |kind| kind == Kind::Registered)
     }
 }
 

@@ -284,7 +284,7 @@ impl InternalCalls for CpuBackend {
             kind,
             match allocation.kind {
                 Kind::Device | Kind::Pool(_) | Kind::Global => 1,
-                Kind::Host => 2,
+                Kind::Host | Kind::Registered => 2,
                 Kind::Managed | Kind::ManagedGlobal => 3,
             },
         )?;

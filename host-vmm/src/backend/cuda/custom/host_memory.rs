@@ -28,3 +28,38 @@ pub fn cuMemFreeHost(cuda: &CudaBackend, call: &mut Call<'_>, p: u64) -> CuResul
     cuda.flushed(call);
     result
 }
+
+pub fn registered_map(
+    cuda: &CudaBackend,
+    _: &mut Call<'_>,
+    address: u64,
+    len: u64,
+    flags: u32,
+    window: Option<&mut u64>,
+    aliased: Option<&mut u32>,
+) -> CuResult {
+    let (base, is_aliased) = cuda.registered_map(address, len, flags)?;
+    put(window, base)?;
+    put(aliased, u32::from(is_aliased))
+}
+
+pub fn registered_lend(
+    cuda: &CudaBackend,
+    _: &mut Call<'_>,
+    address: u64,
+    region: u64,
+    region_len: u64,
+    flags: u32,
+    window: Option<&mut u64>,
+    aliased: Option<&mut u32>,
+) -> CuResult {
+    let (base, is_aliased) = cuda.registered_lend(address, region, region_len, flags)?;
+    put(window, base)?;
+    put(aliased, u32::from(is_aliased))
+}
+
+pub fn registered_unmap(cuda: &CudaBackend, call: &mut Call<'_>, window: u64) -> CuResult {
+    let result = cuda.registered_unmap(window);
+    cuda.flushed(call);
+    result
+}

@@ -1,0 +1,258 @@
+#![allow(unsafe_code)]
+//! Registered memory that the device reaches.
+//!
+//! `cuMemHostRegister` promises that kernels may use memory which the program has already. The worker cannot see it by itself.
+//!
+//! * In a virtual machine with a memory broker the pages are pinned where they are, and the worker maps them: any memory that the program may write to.
+//! * Otherwise pages of the window, which both see, take the place of the program's: they get the same bytes, at the same address, while nobody writes there ([`crate::freeze`]). When the registration
+//!   ends, private pages take their place again. That is done for those who ask for it (the flag DEVICEMAP, `cuMemHostGetDevicePointer`, the attribute of the pointer), and for memory whose pages
+//!   are the range's alone: whole pages, private and anonymous. What else may lie in a page that is in it in part, the heap's own words say, would be shared with children of a fork.
+//!
+//! Other registered memory is known, and copies of it are right.
+//!
+//! Unsafe because pages of the program are replaced, or shown to the host.
+
+use core::ffi::c_void;
+use std::fs::read_to_string;
+use std::ops::Range;
+
+use guest_device::{Device, Pinned};
+use protocol::status::{CuResult, Status};
+use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap_fixed, munmap};
+use transport::Window;
+
+use crate::freeze::Frozen;
+use crate::generated::wire;
+use crate::process::process;
+
+const PAGE: usize = 4096;
+
+/// Where the device reaches a registered range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Its place in the window.
+    pub window: u64,
+    /// Whether that is so at the program's own address, too.
+    pub aliased: bool,
+}
+
+/// Lets the device reach a range that is registered. What is pinned for that is to be kept as long as it does.
+///
+/// # Errors
+/// NOT_SUPPORTED for a range that cannot be; those of the host.
+pub fn reach(range: Range<usize>, flags: u32) -> Result<(Reached, Option<Pinned>), Status> {
+    let session = process().session.get().ok_or(Status::NOT_INITIALIZED)?;
+    let reached = match (session.window(), session.broker()) {
+        (Some(window), _) => by_replacing(window, &range, flags).map(|reached| (reached, None)),
+        (None, Some(broker)) => {
+            by_pinning(broker, &range, flags).map(|(reached, pinned)| (reached, Some(pinned)))
+        }
+        (None, None) => Err("this session shares no memory with the host".into()),
+    };
+    reached.map_err(|why| {
+        crate::log!(Warn, "kernels do not reach registered memory at {:#x}: {why}", range.start);
+        Status::NOT_SUPPORTED
+    })
+}
+
+fn by_pinning(broker: &Device, range: &Range<usize>, flags: u32) -> Result<(Reached, Pinned), String> {
+    let at = core::ptr::with_exposed_provenance_mut(range.start);
+    // SAFETY: the program has given the range for the device to use. The host writes what kernels write.
+    let pinned = unsafe { broker.pin(at, range.len()) }.map_err(|error| error.to_string())?;
+    let (region, len, offset) = (pinned.region(), pinned.region_bytes(), pinned.offset_bytes());
+    let page = (range.start as u64).wrapping_sub(offset);
+    let (mut place, mut aliased) = (0, 0);
+    wire::registered_lend(page, region, len, flags, Some(&mut place), Some(&mut aliased))
+        .map_err(|status| format!("the host cannot map it ({status:?})"))?;
+    Ok((Reached { window: place + offset, aliased: aliased != 0 }, pinned))
+}
+
+fn by_replacing(window: &Window, range: &Range<usize>, flags: u32) -> Result<Reached, String> {
+    if !(range.start | range.len()).is_multiple_of(PAGE) {
+        return Err("it is not of whole pages".into());
+    }
+    let maps = read_to_string("/proc/self/maps").map_err(|error| format!("/proc/self/maps: {error}"))?;
+    if !cover(&maps, range, |mapping| mapping.is_private_memory()) {
+        return Err("it is not private, anonymous, writable memory".into());
+    }
+    let (mut place, mut aliased) = (0, 0);
+    wire::registered_map(range.start as u64, range.len() as u64, flags, Some(&mut place), Some(&mut aliased))
+        .map_err(|status| format!("the host has no memory for it ({status:?})"))?;
+    // SAFETY: the range is what was looked at above, which the program has given for the registration; the place is its own from now on.
+    unsafe { replace(window, place, range) }.inspect_err(|_| {
+        let _ = wire::registered_unmap(place);
+    })?;
+    Ok(Reached { window: place, aliased: aliased != 0 })
+}
+
+/// Puts pages of the window in a range's place, with what is in it.
+///
+/// # Safety
+/// The range is mapped, readable and writable; `place` has as many bytes in the window, which nothing uses.
+unsafe fn replace(window: &Window, place: u64, range: &Range<usize>) -> Result<(), String> {
+    let offset = place.wrapping_sub(window.address());
+    let to = window.pointer(offset, range.len() as u64).map_err(|error| error.to_string())?;
+    let file = window.file().ok_or("the window is memory of the machine")?;
+    let at = core::ptr::with_exposed_provenance_mut::<c_void>(range.start);
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    let frozen = Frozen::new(range.start, range.len())?;
+    // SAFETY: by the caller's promise; they do not overlap, since the range is none of the window.
+    unsafe { to.as_ptr().copy_from_nonoverlapping(at.cast::<u8>(), range.len()) };
+    // SAFETY: replaces pages of the program by others with the same contents, while nobody writes there.
+    let mapped = unsafe { mmap(at, range.len(), ProtFlags::READ | ProtFlags::WRITE, flags, file, offset) };
+    drop(frozen);
+    mapped.map(drop).map_err(|errno| format!("mmap: {errno}"))
+}
+
+/// Ends the reach of a range whose registration has ended: it becomes private memory again. Where that cannot be, it stays the program's and shared.
+///
+/// # Errors
+/// Those of the host.
+pub fn part(range: Range<usize>, reached: Reached, pinned: Option<Pinned>) -> CuResult {
+    let Some(pinned) = pinned else {
+        // SAFETY: the program holds the range, or has unmapped it, which `restore` looks at.
+        if let Err(why) = unsafe { restore(&range, reached) } {
+            crate::log!(Info, "memory at {:#x} stays shared with the host: {why}", range.start);
+            return Ok(());
+        }
+        return wire::registered_unmap(reached.window);
+    };
+    let result = wire::registered_unmap(reached.window - pinned.offset_bytes());
+    // The pages stay pinned until the host has confirmed that it does not use them, whether this waits for it or not.
+    if let Err(error) = pinned.release() {
+        crate::log!(Info, "memory at {:#x} stays pinned for now: {error}", range.start);
+    }
+    result
+}
+
+/// Puts private pages in the place of the window's.
+///
+/// # Safety
+/// What is mapped in the range is the program's.
+unsafe fn restore(range: &Range<usize>, reached: Reached) -> Result<(), String> {
+    let window = process().session.get().and_then(|session| session.window()).ok_or("no session")?;
+    let offset = reached.window.wrapping_sub(window.address()) as usize;
+    let maps = read_to_string("/proc/self/maps").map_err(|error| error.to_string())?;
+    let Some(file) = identity(&maps, window.address() as usize) else { return Err("no window".into()) };
+    let ours = |mapping: &Mapping<'_>| {
+        mapping.file == file
+            && mapping.offset.wrapping_sub(mapping.range.start) == offset.wrapping_sub(range.start)
+    };
+    if !cover(&maps, range, ours) {
+        // The program has unmapped it, or part of it, and other memory may be there.
+        let touched = parse(&maps).any(|mapping| ours(&mapping) && overlap(&mapping.range, range));
+        return if touched {
+            Err("the program has mapped something else over a part of it".into())
+        } else {
+            Ok(())
+        };
+    }
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping.
+    let fresh = unsafe { mmap_anonymous(core::ptr::null_mut(), range.len(), prot, MapFlags::PRIVATE) };
+    let fresh = fresh.map_err(|errno| format!("mmap: {errno}"))?;
+    let moved = Frozen::new(range.start, range.len()).and_then(|frozen| {
+        let at = core::ptr::with_exposed_provenance_mut::<c_void>(range.start);
+        // SAFETY: mapped, as was seen, and not the new mapping.
+        unsafe { fresh.cast::<u8>().copy_from_nonoverlapping(at.cast(), range.len()) };
+        let flags = MremapFlags::MAYMOVE;
+        // SAFETY: moves the new mapping over pages with the same contents, while nobody writes there.
+        let moved = unsafe { mremap_fixed(fresh, range.len(), range.len(), flags, at) };
+        drop(frozen);
+        moved.map(drop).map_err(|errno| format!("mremap: {errno}"))
+    });
+    if moved.is_err() {
+        // SAFETY: the new mapping, which was not moved.
+        let _ = unsafe { munmap(fresh, range.len()) };
+    }
+    moved
+}
+
+/// A line of `/proc/self/maps`.
+#[derive(Clone, Debug)]
+struct Mapping<'a> {
+    range: Range<usize>,
+    access: &'a str,
+    offset: usize,
+    /// Device and inode.
+    file: (&'a str, &'a str),
+    name: &'a str,
+}
+
+impl Mapping<'_> {
+    fn is_private_memory(&self) -> bool {
+        let anonymous = self.name.is_empty() || self.name == "[heap]" || self.name.starts_with("[anon:");
+        self.access.starts_with("rw") && self.access.ends_with('p') && self.file.1 == "0" && anonymous
+    }
+}
+
+fn parse(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
+    maps.lines().filter_map(|line| {
+        let mut words = line.splitn(6, ' ');
+        let (start, end) = words.next()?.split_once('-')?;
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        Some(Mapping {
+            range: hex(start)?..hex(end)?,
+            access: words.next()?,
+            offset: hex(words.next()?)?,
+            file: (words.next()?, words.next()?),
+            name: words.next().unwrap_or_default().trim(),
+        })
+    })
+}
+
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// Whether mappings that are as wanted cover all of a range.
+fn cover(maps: &str, range: &Range<usize>, wanted: impl Fn(&Mapping<'_>) -> bool) -> bool {
+    let mut at = range.start;
+    for mapping in parse(maps).filter(|mapping| overlap(&mapping.range, range)) {
+        if mapping.range.start > at || !wanted(&mapping) {
+            return false;
+        }
+        at = mapping.range.end;
+    }
+    at >= range.end
+}
+
+/// Device and inode of the file that is mapped at an address.
+fn identity(maps: &str, address: usize) -> Option<(&str, &str)> {
+    parse(maps).find(|mapping| mapping.range.contains(&address)).map(|mapping| mapping.file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+00400000-00500000 r-xp 00000000 fd:00 1234 /usr/bin/program
+01000000-01100000 rw-p 00000000 00:00 0                          [heap]
+01100000-01200000 rw-p 00000000 00:00 0
+01200000-01201000 ---p 00000000 00:00 0
+01300000-01400000 rw-s 00002000 00:01 77 /memfd:cuda-window (deleted)
+01400000-01500000 rw-p 00000000 fd:00 99 /data/with a space
+7ffc0000-7ffd0000 rw-p 00000000 00:00 0                          [stack]
+";
+
+    #[test]
+    fn only_private_anonymous_memory_is_taken() {
+        let private = |range: Range<usize>| cover(MAPS, &range, |mapping| mapping.is_private_memory());
+        assert!(private(0x100_0000..0x120_0000), "two mappings in a row");
+        assert!(!private(0x100_0000..0x120_1000), "a guard page");
+        assert!(!private(0x110_0000..0x130_1000), "a gap");
+        for start in [0x40_0000, 0x130_0000, 0x140_0000, 0x7ffc_0000, 0x9000_0000] {
+            assert!(!private(start..start + 0x1000), "{start:#x}");
+        }
+    }
+
+    #[test]
+    fn lines_have_their_parts() {
+        let names: Vec<&str> = parse(MAPS).map(|mapping| mapping.name).collect();
+        assert_eq!(names[5..], ["/data/with a space", "[stack]"]);
+        assert_eq!(identity(MAPS, 0x130_0800), Some(("00:01", "77")));
+        assert_eq!(identity(MAPS, 0x150_0000), None);
+        assert_eq!(parse("nonsense\n12-zz rw-p 0 00:00 0\n").count(), 0);
+    }
+}
