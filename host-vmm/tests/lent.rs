@@ -212,3 +212,72 @@ fn a_copy_that_fails_harms_no_other() {
     driver.unset("fails");
     copies_arrive(&mut setting);
 }
+
+/// Registers a region at an address of the program: where it is in the window, and whether the device has it at that address, too.
+fn register(setting: &mut Setting, address: u64, region: &Region) -> Result<(u64, bool), Status> {
+    let words = [address, region.number, region.len, 0, 1, 1];
+    let reply =
+        setting.client.call(ops::registered_lend, |w| words.into_iter().for_each(|word| w.u64(word)))?;
+    let word = |at: usize| u64::from_le_bytes(*reply[at..].first_chunk().unwrap());
+    Ok((word(0), word(8) & 0xffff_ffff != 0))
+}
+
+fn unregister(setting: &mut Setting, window: u64) -> Result<(), Status> {
+    setting.client.call(ops::registered_unmap, |w| w.u64(window)).map(drop)
+}
+
+/// Where no process has anything.
+const ADDRESS: u64 = 0x1234_5678_9000;
+
+fn registered_memory_is_the_programs_own(setting: &mut Setting, aliases: bool) {
+    let (region, other) = (setting.region(PAGE), setting.region(64 << 10));
+    setting.write(&region, 0, &pattern(1));
+    let (window, aliased) = register(setting, ADDRESS, &region).unwrap();
+    assert_eq!(aliased, aliases);
+    // Copies within what the device has, in place.
+    let device = setting.device;
+    assert!(setting.client.copy_out(window + 5, 1000).unwrap() == pattern(1)[5..1005]);
+    setting.client.post(ops::copy, |w| [device, window, LEN, 0].into_iter().for_each(|word| w.u64(word)));
+    setting
+        .client
+        .post(ops::copy, |w| [window + PAGE, device, LEN - PAGE, 0].into_iter().for_each(|word| w.u64(word)));
+    setting.client.synchronize().unwrap();
+    assert!(setting.read(&region)[PAGE as usize..LEN as usize] == pattern(1)[..(LEN - PAGE) as usize]);
+    // In use: neither again, nor lent, and not at an address that is taken.
+    assert_eq!(register(setting, ADDRESS + (1 << 30), &region), Err(Status::INVALID_VALUE));
+    assert_eq!(setting.lend(ops::lent_in, 0, &region, 0, LEN), Err(Status::INVALID_VALUE));
+    let (second, aliased) = register(setting, ADDRESS, &other).unwrap();
+    assert!(!aliased && second != window);
+    // What is not registered memory cannot be given back as such.
+    for address in [window + PAGE, device, 0] {
+        assert_eq!(unregister(setting, address), Err(Status::INVALID_VALUE));
+    }
+    unregister(setting, window).unwrap();
+    assert_eq!(unregister(setting, window), Err(Status::INVALID_VALUE));
+    if !aliases {
+        // A driver finds out by itself; the stand-in does not.
+        assert!(setting.client.copy_out(window, 8).is_err());
+    }
+    assert!(setting.client.copy_out(second, 8).is_ok());
+    // Free for other uses, the address as well.
+    setting.lend(ops::lent_in, 0, &region, 0, LEN).unwrap();
+    let (window, aliased) = register(setting, ADDRESS, &region).unwrap();
+    assert_eq!(aliased, aliases);
+    unregister(setting, window).unwrap();
+    unregister(setting, second).unwrap();
+    let unknown = Region { number: region.number + 1000, len: region.len, extents: Vec::new() };
+    let longer = Region { len: region.len + PAGE, ..region };
+    for wrong in [unknown, longer] {
+        assert_eq!(register(setting, ADDRESS, &wrong), Err(Status::INVALID_VALUE));
+    }
+}
+
+#[test]
+fn registered_memory_on_the_cpu() {
+    registered_memory_is_the_programs_own(&mut Setting::new(&[]), false);
+}
+
+#[test]
+fn registered_memory_with_a_driver() {
+    registered_memory_is_the_programs_own(&mut with_driver(&StandIn::new(DRIVER)), true);
+}

@@ -114,6 +114,14 @@ impl Reservation {
         Ok(Reservation { start: start_address, len: len_bytes })
     }
 
+    /// Takes over a range that is reserved already.
+    ///
+    /// # Safety
+    /// It is an inaccessible mapping of this process, both ends multiples of 4096, and the caller's alone.
+    pub unsafe fn of(start: u64, len: u64) -> Reservation {
+        Reservation { start: start as usize, len: len as usize }
+    }
+
     /// First address.
     pub fn start(&self) -> u64 {
         self.start as u64

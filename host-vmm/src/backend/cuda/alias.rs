@@ -1,11 +1,12 @@
 //! Window memory that kernels reach at another address as well: that of memory which the program has registered.
 //!
 //! Program and worker share its pages: those of the window, which the program has put in the place of its own, or in a virtual machine the program's own, which its broker has pinned and the worker has
-//! mapped in the window. Natively a device reaches registered memory at the program's address, so the worker maps the same pages there, if nothing else of its own is in the way, and
+//! mapped in the window. Natively a device reaches registered memory at the program's address, so the worker maps the same pages there, if nothing of its own is in the way but what keeps the driver away ([`super::space`]), and
 //! registers that mapping with the driver.
 #![allow(unsafe_code)] // Calls the driver.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +16,7 @@ use transport::Reservation;
 use super::CudaBackend;
 use super::buffer::pointer;
 use super::memory::{Allocation, Hints, Kind};
+use super::space::Space;
 use super::staging::REGISTER;
 use crate::worker::guest_memory::{Ground, Run};
 use crate::worker::window::PAGE;
@@ -22,21 +24,52 @@ use crate::worker::window::PAGE;
 /// Each piece is a mapping, of which a process has 65530 by default, and the window has its own of the same pages.
 const MAX_PIECES: usize = 8 << 10;
 
-/// A mapping at an address that the program has chosen. It ends when this is dropped.
+/// A mapping at an address that the program has chosen.
 struct Mapping {
-    address: u64,
-    _ground: Ground,
+    range: Range<u64>,
+    runs: Vec<Run>,
+    ground: Ground,
+    /// The addresses are some that were taken away from the driver; otherwise they were free.
+    claimed: bool,
 }
 
 impl Mapping {
-    /// Maps pieces of files one after the other, if nothing is mapped at these addresses.
-    fn new(address: u64, len: u64, files: &[OwnedFd], runs: &[Run]) -> Option<Self> {
+    /// Maps pieces of files one after the other, if nothing is mapped at these addresses but what keeps the driver away.
+    fn new(space: &Space, address: u64, len: u64, files: &[OwnedFd], runs: &[Run]) -> Option<Self> {
+        let range = address..address.checked_add(len)?;
         if runs.len() > MAX_PIECES {
             return None;
         }
-        let ground = Ground::Reserved(Reservation::new(address, len).ok()?);
-        ground.map(address, files, runs).ok()?;
-        Some(Self { address, _ground: ground })
+        let (reservation, claimed) = match Reservation::new(address, len) {
+            Ok(free) => (free, false),
+            // SAFETY: claimed: an inaccessible mapping, and nobody else's now.
+            Err(_) if space.claim(range.clone()) => (unsafe { Reservation::of(address, len) }, true),
+            Err(_) => return None,
+        };
+        let mapping = Self { range, runs: runs.to_vec(), ground: Ground::Reserved(reservation), claimed };
+        match mapping.ground.map(address, files, runs) {
+            Ok(()) => Some(mapping),
+            Err(error) => {
+                tracing::debug!(%error, "an alias");
+                mapping.end(space);
+                None
+            }
+        }
+    }
+
+    /// Ends it. The driver does not have it any more.
+    fn end(self, space: &Space) {
+        if !self.claimed {
+            return;
+        }
+        // As it was: whatever becomes free, the driver may take.
+        let all = self.ground.unmap(self.range.start, &self.runs);
+        if let Ground::Reserved(reservation) = self.ground {
+            reservation.leak();
+        }
+        if all {
+            space.give_back(&self.range);
+        }
     }
 }
 
@@ -90,7 +123,7 @@ impl CudaBackend {
 
     /// Lets kernels reach what is in the window at `base` at another address, too; whether they do.
     fn alias(&self, base: u64, address: u64, len: u64, files: &[OwnedFd], runs: &[Run]) -> bool {
-        let Some(mapping) = Mapping::new(address, len, files, runs) else {
+        let Some(mapping) = Mapping::new(&self.space, address, len, files, runs) else {
             tracing::info!(
                 address = %format_args!("{address:#x}"),
                 len,
@@ -102,6 +135,7 @@ impl CudaBackend {
         // SAFETY: mapped until the registration has ended, in `registered_unmap` or with the process.
         if let Err(status) = unsafe { self.raw().cuMemHostRegister_v2(pointer(address), len, REGISTER) } {
             tracing::info!(error = status.0, len, "registered memory has another address on the device");
+            mapping.end(&self.space);
             return false;
         }
         self.aliases.0.lock().unwrap_or_else(PoisonError::into_inner).insert(base, mapping);
@@ -116,7 +150,8 @@ impl CudaBackend {
         let mapping = self.aliases.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&base);
         if let Some(mapping) = mapping {
             // SAFETY: registered in `alias`, and taken out of the table by this call alone. What its context took along is refused.
-            let _ = unsafe { self.raw().cuMemHostUnregister(pointer(mapping.address)) };
+            let _ = unsafe { self.raw().cuMemHostUnregister(pointer(mapping.range.start)) };
+            mapping.end(&self.space);
         }
         self.window_free(base, Kind::Registered)
     }
@@ -127,7 +162,13 @@ mod tests {
     use super::*;
     use transport::{Placement, Window, WindowFile};
 
+    /// With nothing taken away.
+    fn nowhere() -> Space {
+        Space::of(Vec::new())
+    }
+
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
     fn pages_are_mapped_where_nothing_is_and_nowhere_else() {
         let window = |len| Window::map(WindowFile::create(len).unwrap(), Placement::Anywhere, false).unwrap();
         let (probe, taken, shared) = (window(1 << 20), window(1 << 20), window(1 << 20));
@@ -136,17 +177,31 @@ mod tests {
         let address = probe.address();
         drop(probe);
         let runs = [Run { file: 0, offset: 8192, len: 4096 }, Run { file: 0, offset: 4096, len: 4096 }];
-        let mapping = Mapping::new(address, 8192, &files, &runs).unwrap();
         let one = [Run { file: 0, offset: 0, len: 4096 }];
-        assert!(Mapping::new(address + 4096, 4096, &files, &one).is_none());
-        assert!(Mapping::new(taken.address(), 4096, &files, &one).is_none());
-        assert!(Mapping::new(address + (1 << 19), 4096, &[], &one).is_none(), "no such file");
+        let mapping = Mapping::new(&nowhere(), address, 8192, &files, &runs).unwrap();
+        for taken in [address + 4096, taken.address()] {
+            assert!(Mapping::new(&nowhere(), taken, 4096, &files, &one).is_none());
+        }
+        assert!(Mapping::new(&nowhere(), address + (1 << 19), 4096, &[], &one).is_none(), "no such file");
         // SAFETY: just mapped, readable and writable.
         unsafe { ((address + 4096) as *mut u64).write_volatile(77) };
         let mut word = [0; 8];
         shared.copy_out(4096, &mut word).unwrap();
         assert_eq!(u64::from_ne_bytes(word), 77);
-        drop(mapping);
-        assert!(Mapping::new(address, 4096, &files, &one).is_some(), "free again");
+        mapping.end(&nowhere());
+
+        // Where the driver is kept away, which stays so.
+        let away = Reservation::new(address, 1 << 20).unwrap();
+        assert!(Mapping::new(&nowhere(), address, 4096, &files, &one).is_none());
+        let space = Space::of(vec![address..address + (1 << 20)]);
+        for _ in 0..2 {
+            let mapping = Mapping::new(&space, address, 8192, &files, &runs).unwrap();
+            assert!(Mapping::new(&space, address + 4096, 4096, &files, &one).is_none());
+            // SAFETY: just mapped.
+            assert_eq!(unsafe { ((address + 4096) as *const u64).read_volatile() }, 77);
+            mapping.end(&space);
+            assert!(Reservation::new(address, 4096).is_err(), "not free");
+        }
+        drop(away);
     }
 }

@@ -8,7 +8,7 @@
 //! says nothing by itself, see [`super::memory`]. What holds more than this session's memory is put where addresses were taken away ([`Space::set_aside`]).
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use protocol::region::Region;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -133,8 +133,53 @@ pub struct Space {
     outside: RwLock<Vec<Range<u64>>>,
     /// Memory of graphs outside of it, which the driver has at addresses that it does not reserve in the process.
     graphs: RwLock<Vec<Range<u64>>>,
-    /// Addresses that were taken away from the driver and are of no use yet.
-    spare: Mutex<Range<u64>>,
+    /// What was taken away from the driver.
+    taken: Mutex<Taken>,
+}
+
+/// Addresses that were taken away: inaccessible mappings of this process.
+#[derive(Default)]
+struct Taken {
+    holes: Vec<Range<u64>>,
+    /// The rest of the longest hole, of which the beginning has been set aside.
+    spare: Range<u64>,
+    /// In use at addresses that the program has chosen.
+    claimed: Vec<Range<u64>>,
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+impl Taken {
+    fn set_aside(&mut self, len: u64, align: u64) -> Option<u64> {
+        let mut start = self.spare.start.checked_next_multiple_of(align)?;
+        loop {
+            let end = start.checked_add(len).filter(|end| *end <= self.spare.end)?;
+            match self.claimed.iter().find(|claimed| overlap(claimed, &(start..end))) {
+                Some(claimed) => start = claimed.end.checked_next_multiple_of(align)?,
+                None => {
+                    self.spare.start = end;
+                    return Some(start);
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, range: Range<u64>) -> bool {
+        let Some(hole) = self.holes.iter().find(|hole| hole.start <= range.start && range.end <= hole.end)
+        else {
+            return false;
+        };
+        let aside = if hole.end == self.spare.end { hole.start..self.spare.start } else { 0..0 };
+        let free = range.start < range.end
+            && !overlap(&aside, &range)
+            && !self.claimed.iter().any(|claimed| overlap(claimed, &range));
+        if free {
+            self.claimed.push(range);
+        }
+        free
+    }
 }
 
 impl Space {
@@ -142,13 +187,25 @@ impl Space {
     pub fn in_region(reserved: Home, region: Region) -> Self {
         drop(reserved.device);
         let home = region.device_range();
-        let spare = Mutex::new(fill(&home));
+        let taken = Mutex::new(fill(&home));
         Self {
             before: before(),
             home: Some(home),
             outside: RwLock::default(),
             graphs: RwLock::default(),
-            spare,
+            taken,
+        }
+    }
+
+    /// With these addresses taken away.
+    #[cfg(test)]
+    pub fn of(holes: Vec<Range<u64>>) -> Self {
+        Self {
+            before: Vec::new(),
+            home: None,
+            outside: RwLock::default(),
+            graphs: RwLock::default(),
+            taken: Mutex::new(Taken { holes, ..Taken::default() }),
         }
     }
 
@@ -160,7 +217,7 @@ impl Space {
             home: None,
             outside: RwLock::default(),
             graphs: RwLock::default(),
-            spare: Mutex::default(),
+            taken: Mutex::default(),
         }
     }
 
@@ -185,11 +242,21 @@ impl Space {
     /// `len` addresses, from a multiple of `align` (a power of two) on, which are neither the region's nor the driver's: an inaccessible mapping of this process, which is the
     /// caller's from now on. None if there are not so many, or the driver takes what it likes.
     pub fn set_aside(&self, len: u64, align: u64) -> Option<u64> {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = spare.start.checked_next_multiple_of(align)?;
-        let end = start.checked_add(len).filter(|end| *end <= spare.end)?;
-        spare.start = end;
-        Some(start)
+        self.taken().set_aside(len, align)
+    }
+
+    /// Takes these addresses, which are to be an inaccessible mapping of this process and nobody's; whether they are. The caller maps over them.
+    pub fn claim(&self, range: Range<u64>) -> bool {
+        self.taken().claim(range)
+    }
+
+    /// Gives back what was [claimed](Space::claim), inaccessible again.
+    pub fn give_back(&self, range: &Range<u64>) {
+        self.taken().claimed.retain(|claimed| claimed != range);
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the driver was made to use the region: it is the real one.
@@ -236,9 +303,9 @@ fn before() -> Vec<Range<u64>> {
     mappings().into_iter().map(|mapping| mapping.range).collect()
 }
 
-/// Takes all free addresses from [`FILL_FROM`] upwards except `home`, and those that the main thread's stack may grow to; the longest range of what it has taken.
-fn fill(home: &Range<u64>) -> Range<u64> {
-    let mut longest = 0..0;
+/// Takes all free addresses from [`FILL_FROM`] upwards except `home`, and those that the main thread's stack may grow to.
+fn fill(home: &Range<u64>) -> Taken {
+    let mut filled = Taken::default();
     let mut taken: Vec<Range<u64>> = Vec::new();
     for mapping in mappings() {
         let room = if mapping.path == "[stack]" { STACK_ROOM } else { 0 };
@@ -256,14 +323,18 @@ fn fill(home: &Range<u64>) -> Range<u64> {
         // SAFETY: NOREPLACE: no existing mapping is changed.
         let mapped = unsafe { mmap_anonymous(address, len as usize, ProtFlags::empty(), flags) };
         match mapped {
-            Ok(_) if len > longest.end - longest.start => longest = hole,
-            Ok(_) => {}
+            Ok(_) => {
+                if len > filled.spare.end - filled.spare.start {
+                    filled.spare = hole.clone();
+                }
+                filled.holes.push(hole);
+            }
             Err(error) => {
                 tracing::warn!(%error, start = %format_args!("{:#x}", hole.start), len, "addresses stay free; the driver may take them");
             }
         }
     }
-    longest
+    filled
 }
 
 #[cfg(test)]
@@ -297,20 +368,33 @@ junk
 
     #[test]
     fn addresses_are_set_aside_once() {
-        let space = Space {
-            before: Vec::new(),
-            home: Some(0..100),
-            outside: RwLock::default(),
-            graphs: RwLock::default(),
-            spare: Mutex::new(1100..5000),
-        };
-        assert_eq!(space.set_aside(10, 1024), Some(2048));
-        assert_eq!(space.set_aside(1024, 1024), Some(3072));
+        let mut taken = Taken { holes: vec![100..900, 1100..5000], spare: 1100..5000, claimed: Vec::new() };
+        assert_eq!(taken.set_aside(10, 1024), Some(2048));
+        assert_eq!(taken.set_aside(1024, 1024), Some(3072));
         for len in [905, u64::MAX] {
-            assert_eq!(space.set_aside(len, 1024), None);
+            assert_eq!(taken.set_aside(len, 1024), None);
         }
-        assert_eq!(space.set_aside(904, 1024), Some(4096));
-        assert_eq!(space.set_aside(1, 1024), None);
+        assert_eq!(taken.set_aside(904, 1024), Some(4096));
+        assert_eq!(taken.set_aside(1, 1024), None);
+    }
+
+    #[test]
+    fn addresses_are_claimed_where_nothing_is() {
+        let mut taken = Taken { holes: vec![100..900, 1100..5000], spare: 1100..5000, claimed: Vec::new() };
+        assert_eq!(taken.set_aside(100, 100), Some(1100));
+        let not_taken = [0..50, 50..150, 850..950, 900..1100, 1000..6000, 200..200];
+        let set_aside = [1100..1101, 1150..1300, 1199..1200];
+        for wrong in not_taken.into_iter().chain(set_aside) {
+            assert!(!taken.claim(wrong.clone()), "{wrong:?}");
+        }
+        for right in [100..900, 1200..1300, 4000..5000] {
+            assert!(taken.claim(right.clone()) && !taken.claim(right.clone()), "{right:?}");
+        }
+        assert!(!taken.claim(1299..1301) && taken.claim(1300..1400));
+        // What is set aside goes around it.
+        assert_eq!(taken.set_aside(300, 100), Some(1400));
+        assert_eq!(taken.set_aside(2300, 100), Some(1700));
+        assert_eq!(taken.set_aside(100, 100), None);
     }
 
     #[test]
