@@ -13,8 +13,8 @@ use protocol::status::{CuResult, Status};
 
 use crate::chunks::{BoxChunk, Chunk, box_chunks};
 use crate::copy::{AHEAD, STAGE_FIRST, Side, settled};
-use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
+use crate::graph_copy_node;
 use crate::session::Slot;
 use crate::thread;
 
@@ -48,11 +48,11 @@ pub struct Extent {
 }
 
 /// Pageable memory of the program: where the box begins, and the distances in it.
-#[derive(Clone, Copy)]
-struct Pageable {
-    start: usize,
-    pitch: u64,
-    slice: u64,
+#[derive(Clone, Copy, Debug)]
+pub struct Pageable {
+    pub start: usize,
+    pub pitch: u64,
+    pub slice: u64,
 }
 
 impl End {
@@ -98,7 +98,7 @@ impl Pageable {
     }
 
     /// The pieces of a chunk that lie in one stretch of memory, in their order in a slot: offset in the slot, address, length.
-    fn stretches(self, chunk: BoxChunk) -> impl Iterator<Item = (u64, usize, usize)> {
+    pub fn stretches(self, chunk: BoxChunk) -> impl Iterator<Item = (u64, usize, usize)> {
         let Chunk { width, rows, .. } = chunk.slice;
         // Rows without gaps are one stretch.
         let (lines, len) = if self.pitch == width { (1, width * rows) } else { (rows, width) };
@@ -123,13 +123,14 @@ pub unsafe fn run(dst: &End, src: &End, extent: Extent, stream: u64, wait: bool)
             let flags = if wait { WAIT } else { 0 };
             wire::copy_box(Some(&dst.encode()), Some(&src.encode()), width, height, depth, stream, flags)
         }
+        (Ok(_), Err(_)) | (Err(_), Ok(_)) if graph_copy_node::capture(dst, src, extent, stream, wait)? => {
+            Ok(())
+        }
         (Ok(dst), Err(src)) => {
-            refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
             settled(unsafe { stage_in(&dst, src, extent, stream) })
         }
         (Err(dst), Ok(src)) => {
-            refuse_staged(stream)?;
             // SAFETY: by the caller's promise.
             settled(unsafe { stage_out(dst, &src, extent, stream) })
         }

@@ -1,17 +1,19 @@
 #![allow(unsafe_code)]
-//! Functions of the program that run in stream order: host functions and stream callbacks, those of graphs, destructors of user objects.
+//! Functions of the program that run in stream order: host functions and stream callbacks, those of graphs, destructors of user objects; and the
+//! library's own part of copies of pageable memory in graphs.
 //!
 //! The host holds the stream while the function runs. A thread of the program, started with the first such function, asks the host over a lane
 //! of its own which one is due, calls it, and reports that it has returned. Unsafe because the functions are C functions of the program.
 
 use core::ffi::c_void;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::status::{CuResult, Status};
 
 use crate::background;
 use crate::generated::wire;
+use crate::graph_copy::GraphCopy;
 use crate::process::process;
 use crate::thread;
 use crate::types::{CUstream, CUstreamCallback};
@@ -23,13 +25,17 @@ type StreamCallback = unsafe extern "C" fn(CUstream, u32, *mut c_void);
 const STREAM_CALLBACK: u32 = 0;
 const HOST_FUNCTION: u32 = 1;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Function {
     Host(HostFunction),
     Stream(StreamCallback, u64),
+    /// The library's part of a copy in a graph.
+    Copy(Arc<GraphCopy>),
+    /// No graph has the copy with this number any more.
+    CopyEnded(u64),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Entry {
     function: Function,
     /// The program's pointer, as a number: it is only handed back.
@@ -40,11 +46,19 @@ struct Entry {
 type Key = (usize, u64, usize);
 
 impl Entry {
-    fn key(&self) -> Key {
+    /// None for what is not the program's: it is never the same.
+    fn key(&self) -> Option<Key> {
         match self.function {
-            Function::Host(function) => ((function as *const c_void).addr(), 0, self.data),
-            Function::Stream(function, stream) => ((function as *const c_void).addr(), stream, self.data),
+            Function::Host(function) => Some(((function as *const c_void).addr(), 0, self.data)),
+            Function::Stream(function, stream) => {
+                Some(((function as *const c_void).addr(), stream, self.data))
+            }
+            Function::Copy(_) | Function::CopyEnded(_) => None,
         }
+    }
+
+    fn own(function: Function) -> Entry {
+        Entry { function, data: 0 }
     }
 
     fn host(function: HostFunction, data: *mut c_void) -> Entry {
@@ -62,8 +76,8 @@ pub struct Callbacks {
 struct State {
     /// Functions that are called once.
     entries: HashMap<u64, Entry>,
-    /// Functions of graphs, which are called at every launch, and their numbers. A number stays for the life of the process: graphs are copied and
-    /// updated, so that nobody knows when the last use of one is over.
+    /// Functions of graphs, which are called at every launch, and their numbers. A number of the program's stays for the life of the process: graphs are
+    /// copied and updated, so that nobody knows when the last use of one is over. A copy's ends with the user object that its graphs hold.
     kept: HashMap<u64, Entry>,
     kept_ids: HashMap<Key, u64>,
     last_id: u64,
@@ -101,7 +115,36 @@ pub fn kept_host_function(id: u64) -> Option<(HostFunction, *mut c_void)> {
         Entry { function: Function::Host(function), data } => {
             Some((*function, core::ptr::with_exposed_provenance_mut(*data)))
         }
-        Entry { function: Function::Stream(..), .. } => None,
+        _ => None,
+    }
+}
+
+/// The number of a copy in a graph, which may be carried out any number of times.
+pub fn keep_copy(copy: Arc<GraphCopy>) -> Result<u64, Status> {
+    with_state(thread::current_context(), |state| state.keep(Entry::own(Function::Copy(copy))))
+}
+
+/// The copy behind a number of [`keep_copy`].
+pub fn kept_copy(id: u64) -> Option<Arc<GraphCopy>> {
+    let state = process().callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+    match &state.kept.get(&id)?.function {
+        Function::Copy(copy) => Some(Arc::clone(copy)),
+        _ => None,
+    }
+}
+
+/// Enters the end of a copy, of which the host tells when no graph has it any more.
+pub fn enter_copy_end(copy: u64) -> Result<u64, Status> {
+    with_state(thread::current_context(), |state| state.enter(Entry::own(Function::CopyEnded(copy))))
+}
+
+/// No graph has the copy with this number any more, or none has come to have it.
+pub fn copy_ended(id: u64) {
+    let mut state = process().callbacks.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let ended = state.end_copy(id);
+    drop(state);
+    if let Some(copy) = ended {
+        process().graph_buffers.give_back(copy.buffer());
     }
 }
 
@@ -113,18 +156,33 @@ impl State {
     }
 
     fn keep(&mut self, entry: Entry) -> u64 {
-        if let Some(id) = self.kept_ids.get(&entry.key()) {
+        let key = entry.key();
+        if let Some(id) = key.and_then(|key| self.kept_ids.get(&key)) {
             return *id;
         }
         self.last_id += 1;
         self.kept.insert(self.last_id, entry);
-        self.kept_ids.insert(entry.key(), self.last_id);
+        if let Some(key) = key {
+            self.kept_ids.insert(key, self.last_id);
+        }
         self.last_id
+    }
+
+    /// Forgets a copy.
+    fn end_copy(&mut self, id: u64) -> Option<Arc<GraphCopy>> {
+        match self.kept.remove(&id)? {
+            Entry { function: Function::Copy(copy), .. } => Some(copy),
+            other => {
+                // A number of the program's, of which nobody says this.
+                self.kept.insert(id, other);
+                None
+            }
+        }
     }
 
     /// What is to be called.
     fn take(&mut self, id: u64) -> Option<Entry> {
-        self.entries.remove(&id).or_else(|| self.kept.get(&id).copied())
+        self.entries.remove(&id).or_else(|| self.kept.get(&id).cloned())
     }
 }
 
@@ -186,6 +244,9 @@ fn serve(context: u64) {
                     // SAFETY: as above.
                     unsafe { function(stream as CUstream, status, data) }
                 }
+                // SAFETY: the program launched a graph with this copy of its memory; the buffer is the copy's until its end, which is not yet.
+                Function::Copy(copy) => unsafe { copy.carry_out() },
+                Function::CopyEnded(copy) => copy_ended(copy),
             }
         }
         in_host_function(false);
@@ -198,6 +259,11 @@ fn serve(context: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph_buffers::Buffers;
+    use crate::graph_copy::Plan;
+    use crate::types::CUDA_MEMCPY3D;
+    use core::mem::offset_of;
+    use protocol::graph::{NodeParams, NodeType, at};
 
     unsafe extern "C" fn one(_: *mut c_void) {}
     unsafe extern "C" fn with_stream(_: CUstream, _: u32, _: *mut c_void) {}
@@ -214,5 +280,39 @@ mod tests {
         assert!(state.take(once).is_some() && state.take(once).is_none());
         let entry = |stream| Entry { function: Function::Stream(with_stream, stream), data: 8 };
         assert_ne!(state.keep(entry(3)), state.keep(entry(4)), "a callback is told its stream");
+    }
+
+    #[test]
+    fn copies_are_kept_until_their_end() {
+        let mut params = NodeParams::new(NodeType::MEMCPY);
+        let host = at::MEMCPY_COPY + offset_of!(CUDA_MEMCPY3D, srcHost);
+        for (field, value) in
+            [(offset_of!(CUDA_MEMCPY3D, srcMemoryType), 1), (offset_of!(CUDA_MEMCPY3D, dstMemoryType), 2)]
+        {
+            params.set_u32(at::MEMCPY_COPY + field, value);
+        }
+        params.set_u64(host, 0x1000);
+        for field in [
+            offset_of!(CUDA_MEMCPY3D, WidthInBytes),
+            offset_of!(CUDA_MEMCPY3D, Height),
+            offset_of!(CUDA_MEMCPY3D, Depth),
+        ] {
+            params.set_u64(at::MEMCPY_COPY + field, 1);
+        }
+        let copy = || {
+            let plan = Plan::of(&params).unwrap().unwrap();
+            let buffer = Buffers::default().take(1, plan.len(), Ok).unwrap();
+            Arc::new(GraphCopy::new(plan, buffer))
+        };
+        let mut state = State::default();
+        let program = state.keep(Entry::host(one, core::ptr::without_provenance_mut(8)));
+        let first = state.keep(Entry::own(Function::Copy(copy())));
+        let second = state.keep(Entry::own(Function::Copy(copy())));
+        assert_ne!(first, second, "each copy has a number of its own");
+        assert!(state.take(first).is_some() && state.take(first).is_some());
+        assert!(state.end_copy(first).is_some() && state.end_copy(first).is_none());
+        assert!(state.take(first).is_none() && state.take(second).is_some());
+        assert!(state.end_copy(program).is_none() && state.take(program).is_some());
+        assert_eq!((state.kept.len(), state.kept_ids.len()), (2, 1));
     }
 }

@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 
 use protocol::status::{CuResult, Status};
 
+use crate::box_copy::{End, Extent, In};
 use crate::chunks::{Chunk, chunks};
-use crate::custom::capture::refuse_staged;
 use crate::generated::wire;
+use crate::graph_copy_node;
 use crate::idle;
 use crate::lent;
 use crate::long_copy::LongCopy;
@@ -131,6 +132,22 @@ impl Rows {
     }
 }
 
+/// Makes the copy a part of the graph that the stream is capturing, if it is.
+fn captured(rows: &Rows, stream: u64, wait: bool) -> Result<bool, Status> {
+    if !process().captures.active() {
+        return Ok(false);
+    }
+    let end = |side, pitch| End { memory: In::Linear { side, pitch, height: rows.height }, x: 0, y: 0, z: 0 };
+    let (dst, src) = (end(rows.dst, rows.dst_pitch), end(rows.src, rows.src_pitch));
+    graph_copy_node::capture(
+        &dst,
+        &src,
+        Extent { width: rows.width, height: rows.height, depth: 1 },
+        stream,
+        wait,
+    )
+}
+
 /// Carries a copy out.
 ///
 /// `wait`: return only when the bytes have arrived (the synchronous calls); otherwise only what is pageable is waited for, as CUDA allows.
@@ -154,7 +171,9 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             if wait { wire::cuStreamSynchronize(stream) } else { Ok(()) }
         }
         (Side::Region(dst), Side::Host(_)) => {
-            refuse_staged(stream)?;
+            if captured(&rows, stream, wait)? {
+                return Ok(());
+            }
             let certain = rows.height == 1 && rows.width <= SHORT && is_known(dst, rows.width);
             let quiet = if wait && certain { idle::quiet(stream)? } else { None };
             if let Some(quiet) = quiet {
@@ -171,7 +190,9 @@ pub unsafe fn run(rows: Rows, stream: u64, wait: bool) -> CuResult {
             if wait { idle::synchronised(stream, before) } else { Ok(()) }
         }
         (Side::Host(_), Side::Region(_)) => {
-            refuse_staged(stream)?;
+            if captured(&rows, stream, wait)? {
+                return Ok(());
+            }
             let before = thread::with(|thread| Ok(thread.stamp()))?;
             if let Some(watched) = Watched::of(&rows)? {
                 // SAFETY: by the caller's promise.

@@ -11,7 +11,7 @@
 //! | `log`, `profile` | what the library says, and where time goes, on request |
 //! | `shared_handle` | descriptors by which programs share memory |
 //! | `copy`, `long_copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
-//! | `capture`, `graph` | which streams are capturing, parameters of graph nodes |
+//! | `capture`, `graph`, `graph_copy`, `graph_copy_node`, `graph_buffers` | which streams are capturing, parameters of graph nodes, copies of pageable memory in graphs |
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
@@ -29,6 +29,9 @@ mod freeze;
 mod function;
 mod generated;
 mod graph;
+mod graph_buffers;
+mod graph_copy;
+mod graph_copy_node;
 mod guest_window;
 mod idle;
 mod image;

@@ -27,6 +27,7 @@ use crate::custom::memory::PoolMemory;
 use crate::device_memory::DeviceMemory;
 use crate::function::{Functions, Limits};
 use crate::graph::{Execs, Given};
+use crate::graph_buffers::Buffers;
 use crate::legacy::{Attached, Launches, Registrations};
 use crate::local_storage::LocalStorage;
 use crate::module::Libraries;
@@ -58,6 +59,8 @@ pub struct Process {
     /// Parameters of graph nodes that the program has been given pointers to.
     pub given: Given,
     pub execs: Execs,
+    /// Of copies of pageable memory in graphs.
+    pub graph_buffers: Buffers,
     pub registered: Registered,
     pub launches: Launches,
     pub attached: Attached,

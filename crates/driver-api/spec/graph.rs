@@ -39,6 +39,7 @@ fn cuGraphDestroyNode(#[dies] hNode: CUgraphNode);
 /// Type of a node.
 #[op(0x0604, since = 10000)]
 #[sync]
+#[custom]
 fn cuGraphNodeGetType(hNode: CUgraphNode, #[out] type_: *mut CUgraphNodeType);
 
 /// Id of a graph, for debuggers.

@@ -28,18 +28,40 @@ const WANT_EDGES: u32 = 2;
 /// More dependencies than any request has room for.
 const MAX_DEPENDENCIES: usize = 1 << 20;
 
-/// Refuses what cannot be captured: a copy that goes by way of the staging area.
-pub fn refuse_staged(stream: u64) -> CuResult {
-    if !process().captures.active() {
-        return Ok(());
-    }
+/// What a stream captures.
+pub struct Captured {
+    /// The graph.
+    pub graph: u64,
+    /// What the next node depends on.
+    pub dependencies: Vec<u8>,
+    /// Data of the edges to it, if there is any that is not 0.
+    pub edges: Option<Vec<u8>>,
+}
+
+/// What a stream captures; none if it does not capture.
+///
+/// # Errors
+/// STREAM_CAPTURE_INVALIDATED, those of the driver.
+pub fn captured(stream: u64) -> Result<Option<Captured>, Status> {
     let mut status = NOT_CAPTURING;
     wire::cuStreamIsCapturing(stream, Some(&mut status))?;
-    if status == NOT_CAPTURING {
-        return Ok(());
+    match status {
+        NOT_CAPTURING => return Ok(None),
+        CAPTURING => {}
+        _ => return Err(Status::STREAM_CAPTURE_INVALIDATED),
     }
-    crate::log!(Warn, "a copy of pageable memory cannot be captured: use page-locked memory");
-    Err(Status::STREAM_CAPTURE_UNSUPPORTED)
+    let (mut graph, mut dependencies, mut edges) = (0, Vec::new(), Vec::new());
+    let mut ask = |api, flags| {
+        let (status, graph) = (Some(&mut status), Some(&mut graph));
+        wire::capture_info(api, stream, flags, status, None, graph, Some(&mut dependencies), Some(&mut edges))
+    };
+    match ask(3, WANT_DEPENDENCIES | WANT_EDGES) {
+        // A driver before 12.3 knows no data of edges.
+        Err(Status::NOT_SUPPORTED) => ask(2, WANT_DEPENDENCIES)?,
+        result => result?,
+    }
+    let edges = edges.iter().any(|byte| *byte != 0).then_some(edges);
+    Ok(Some(Captured { graph, dependencies, edges }))
 }
 
 /// What a call returns that has failed with `status`. A fill in the legacy stream is refused while a stream is capturing that would have to wait for it,

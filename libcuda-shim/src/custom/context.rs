@@ -235,6 +235,7 @@ pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
     wire::cuCtxDestroy_v2(handle)?;
     process().contexts.destroyed(handle);
     process().owners.context_ended(handle);
+    process().graph_buffers.context_ended(handle);
     thread::with(|thread| {
         if thread.current() == handle {
             thread.pop()?;
@@ -267,6 +268,7 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CuResult {
     {
         drop_local_storage(handle);
         process().owners.context_ended(handle);
+        process().graph_buffers.context_ended(handle);
     }
     Ok(())
 }
@@ -281,6 +283,7 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CuResult {
     wire::cuDevicePrimaryCtxReset_v2(device)?;
     if let Some(handle) = handle {
         process().owners.context_ended(handle);
+        process().graph_buffers.context_ended(handle);
     }
     process().contexts.primary_reset(device);
     // An error of what was posted before belongs to the context that is gone.

@@ -6,11 +6,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use protocol::graph::list;
+use protocol::graph::{NodeType, list};
 use protocol::status::{CuResult, Status};
 
 use crate::custom::context::require_init;
 use crate::generated::wire;
+use crate::graph_copy_node;
 use crate::marshal::{data_in, put};
 use crate::pointer::{out, text};
 use crate::process::process;
@@ -38,6 +39,18 @@ pub unsafe fn cuGraphDestroyNode(node: CUgraphNode) -> CuResult {
     require_init()?;
     wire::cuGraphDestroyNode(node as u64)?;
     process().given.forget([node as u64].into_iter());
+    Ok(())
+}
+
+/// A copy of pageable memory is a copy, whatever the host has made of it.
+pub unsafe fn cuGraphNodeGetType(node: CUgraphNode, node_type: *mut CUgraphNodeType) -> CuResult {
+    let mut found = (!node_type.is_null()).then_some(0);
+    wire::cuGraphNodeGetType(node as u64, found.as_mut())?;
+    if found == Some(NodeType::GRAPH.0) && graph_copy_node::params(node as u64)?.is_some() {
+        found = Some(NodeType::MEMCPY.0);
+    }
+    // SAFETY: NULL, or the caller's own variable.
+    unsafe { put(node_type, found) };
     Ok(())
 }
 

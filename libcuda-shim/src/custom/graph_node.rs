@@ -10,31 +10,24 @@ use protocol::graph::{ACCESS_LEN, HANDLE_LEN, MEM_OP_LEN, NodeParams, NodeType, 
 use protocol::status::{CuResult, Status};
 
 use crate::callback;
-use crate::copy::Side;
 use crate::custom::context::require_init;
 use crate::custom::{function, init, launch};
 use crate::function::Parent;
 use crate::generated::wire;
+use crate::graph_copy::Plan;
+use crate::graph_copy_node;
 use crate::marshal::{data_in, length, put};
 use crate::pointer::{input, out};
 use crate::process::process;
 use crate::types::*;
 
 /// `graph_add_node`, `graph_set_node`: which of the calls.
-const OF_TYPE: u32 = 0;
+pub const OF_TYPE: u32 = 0;
 const GENERIC: u32 = 1;
-const GENERIC_V2: u32 = 2;
+pub const GENERIC_V2: u32 = 2;
 
 /// Most elements of a list in the parameters of a node; the driver takes 256 operations in a batch.
 const MAX_LIST: u64 = 256;
-
-/// `CU_MEMORYTYPE_HOST`, `CU_MEMORYTYPE_UNIFIED`.
-const MEMORYTYPE_HOST: u32 = 1;
-const MEMORYTYPE_UNIFIED: u32 = 4;
-
-/// Offsets in a `CUDA_MEMCPY3D`: source and destination each have their memory type, then a host pointer, then a device pointer.
-const COPY_SRC: usize = 32;
-const COPY_DST: usize = 120;
 
 /// Lists of a node that are given out.
 const LIST_ARGUMENTS: u32 = 0;
@@ -94,27 +87,6 @@ unsafe fn take_list(params: &mut NodeParams, at: usize, count: u64, element: usi
     Ok(())
 }
 
-/// One side of a copy in a graph: memory that only the program sees cannot take part, because the host carries the copy out when the graph runs.
-fn check_side(params: &NodeParams, side: usize) -> CuResult {
-    let at = at::MEMCPY_COPY + side;
-    let pointer = match params.u32(at) {
-        MEMORYTYPE_HOST => params.u64(at + 8),
-        MEMORYTYPE_UNIFIED => params.u64(at + 16),
-        _ => return Ok(()),
-    };
-    match Side::host(pointer as usize) {
-        // The host finds what is wrong with NULL.
-        Side::Region(_) | Side::Host(0) => Ok(()),
-        Side::Host(address) => {
-            crate::log!(
-                Warn,
-                "a copy of pageable memory ({address:#x}) as a graph node is not supported: use page-locked memory"
-            );
-            Err(Status::NOT_SUPPORTED)
-        }
-    }
-}
-
 /// The kernel arguments as one block, in place of the pointers to them.
 ///
 /// # Safety
@@ -144,10 +116,6 @@ unsafe fn collect(mut params: NodeParams) -> Result<NodeParams, Status> {
     match params.node_type() {
         // SAFETY: by the caller's promise, here and below.
         NodeType::KERNEL => unsafe { take_arguments(&mut params) }?,
-        NodeType::MEMCPY => {
-            check_side(&params, COPY_SRC)?;
-            check_side(&params, COPY_DST)?;
-        }
         NodeType::HOST => {
             let (function, data) = (params.u64(at::HOST_FN), params.u64(at::HOST_DATA));
             let pointer = core::ptr::with_exposed_provenance::<c_void>(function as usize);
@@ -179,7 +147,8 @@ unsafe fn collect(mut params: NodeParams) -> Result<NodeParams, Status> {
             }
         }
         NodeType::CONDITIONAL => params.set_u64(at::CONDITIONAL_GRAPHS, 0),
-        NodeType::MEMSET
+        NodeType::MEMCPY
+        | NodeType::MEMSET
         | NodeType::GRAPH
         | NodeType::EMPTY
         | NodeType::WAIT_EVENT
@@ -272,6 +241,10 @@ unsafe fn add(api: u32, place: &Place, params: NodeParams) -> Result<Option<Node
     if dependencies.is_none() && len > 0 {
         return Err(Status::INVALID_VALUE);
     }
+    if let Some(plan) = Plan::of(&params)? {
+        *node = graph_copy_node::add(api, place.graph as u64, dependencies, edges, plan)? as CUgraphNode;
+        return Ok(None);
+    }
     let (mut id, mut completed) = (0, Vec::new());
     let block = params.encode();
     wire::graph_add_node(
@@ -305,11 +278,20 @@ unsafe fn set(api: u32, exec: Option<CUgraphExec>, node: CUgraphNode, params: No
     }
     // SAFETY: by the caller's promise.
     let params = unsafe { collect(params) }?;
-    wire::graph_set_node(api, exec.map_or(0, |exec| exec as u64), node as u64, Some(&params.encode()))
+    let exec = exec.map_or(0, |exec| exec as u64);
+    if graph_copy_node::set(api, exec, node as u64, &params)? {
+        return Ok(());
+    }
+    wire::graph_set_node(api, exec, node as u64, Some(&params.encode()))
 }
 
 fn get(node: CUgraphNode, node_type: Option<NodeType>) -> Result<NodeParams, Status> {
     require_init()?;
+    if node_type.is_none_or(|wanted| wanted == NodeType::MEMCPY)
+        && let Some(params) = graph_copy_node::params(node as u64)?
+    {
+        return Ok(params);
+    }
     let mut block = Vec::new();
     let wanted = node_type.map_or(-1, |node_type| node_type.0 as i32);
     wire::graph_get_node(node as u64, wanted, Some(&mut block))?;

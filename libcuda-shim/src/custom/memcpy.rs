@@ -8,6 +8,7 @@ use protocol::status::{CuResult, Status};
 use crate::box_copy::{self, End, Extent, In};
 use crate::copy::{self, Rows, Side};
 use crate::custom::context::require_init;
+use crate::graph_copy_node;
 use crate::pointer::input;
 use crate::types::*;
 
@@ -275,6 +276,21 @@ unsafe fn cuboid(copy: *const CUDA_MEMCPY3D, stream: CUstream, wait: bool) -> Cu
     }
     if copy.Depth > 1 && (dst_height < copy.Height || src_height < copy.Height) {
         return Err(Status::INVALID_VALUE);
+    }
+    let one_pageable =
+        matches!((dst, src), (Side::Region(_), Side::Host(_)) | (Side::Host(_), Side::Region(_)));
+    if copy.Depth > 1 && one_pageable {
+        // In a graph it is one copy.
+        let end = |side, pitch: usize, height: usize, [x, y, z]: [usize; 3]| {
+            let memory = In::Linear { side, pitch: pitch as u64, height: height as u64 };
+            End { memory, x: x as u64, y: y as u64, z: z as u64 }
+        };
+        let to = end(dst, dst_pitch, dst_height, [copy.dstXInBytes, copy.dstY, copy.dstZ]);
+        let from = end(src, src_pitch, src_height, [copy.srcXInBytes, copy.srcY, copy.srcZ]);
+        let [width, height, depth] = [copy.WidthInBytes, copy.Height, copy.Depth].map(|len| len as u64);
+        if graph_copy_node::capture(&to, &from, Extent { width, height, depth }, stream as u64, wait)? {
+            return Ok(());
+        }
     }
     for z in 0..copy.Depth {
         let depth = |start: usize| start.checked_add(z).ok_or(Status::INVALID_VALUE);

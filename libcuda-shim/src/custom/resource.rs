@@ -74,6 +74,7 @@ pub unsafe fn cuGreenCtxDestroy(green: CUgreenCtx) -> CuResult {
     if let Some(context) = process().contexts.green_destroyed(green as u64) {
         drop_local_storage(context);
         process().owners.context_ended(context);
+        process().graph_buffers.context_ended(context);
     }
     Ok(())
 }

@@ -2392,11 +2392,8 @@ pub unsafe extern "C" fn cuGraphNodeGetType(hNode: CUgraphNode, type_: *mut CUgr
             t.arg("type_", type_);
         },
         || {
-            let mut type__value = (!type_.is_null()).then_some(0u32);
-            wire::cuGraphNodeGetType(hNode as u64, type__value.as_mut())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(type_.cast(), type__value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph::cuGraphNodeGetType(hNode, type_) }
         },
     )
 }
