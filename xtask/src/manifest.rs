@@ -172,6 +172,10 @@ pub const SAMPLES: &[Sample] = &[
         with_options(runtime("graph_explicit", &["graph_explicit.cu"]), &["-rdc=true"]),
         "no graphs on the CPU",
     ),
+    sharing(
+        gpu_only(runtime("graph_pageable", &["graph_pageable.cu"]), "no stream capture on the CPU"),
+        "copies of the program's memory in graphs",
+    ),
     gpu_only(runtime("textures", &["textures.cu"]), "no textures on the CPU"),
     gpu_only(runtime("copies_3d", &["copies_3d.cu"]), "no arrays on the CPU"),
     gpu_only(runtime("vmm", &["vmm.cu"]), "no memory without addresses on the CPU"),
