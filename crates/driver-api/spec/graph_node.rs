@@ -17,6 +17,7 @@ fn cuGraphAddChildGraphNode(#[out] #[parent(hGraph)] phGraphNode: *mut CUgraphNo
 /// The graph in a node.
 #[op(0x0622, since = 10000)]
 #[sync]
+#[custom]
 fn cuGraphChildGraphNodeGetGraph(hNode: CUgraphNode, #[out] #[parent(hNode)] phGraph: *mut CUgraph);
 
 /// Replaces the graph in a node of an executable graph.

@@ -688,6 +688,19 @@ pub unsafe fn cuGraphMemAllocNodeGetParams(
     Ok(())
 }
 
+/// A copy of pageable memory has no graph that the program knows of.
+pub unsafe fn cuGraphChildGraphNodeGetGraph(node: CUgraphNode, graph: *mut CUgraph) -> CuResult {
+    require_init()?;
+    if graph_copy_node::params(node as u64)?.is_some() {
+        return Err(Status::INVALID_VALUE);
+    }
+    let mut found = (!graph.is_null()).then_some(0);
+    wire::cuGraphChildGraphNodeGetGraph(node as u64, found.as_mut())?;
+    // SAFETY: NULL, or the caller's own variable.
+    unsafe { put(graph.cast(), found) };
+    Ok(())
+}
+
 /// # Safety
 /// As [`add`], with a structure of any node type.
 unsafe fn add_any(api: u32, place: &Place, params: *mut CUgraphNodeParams) -> CuResult {

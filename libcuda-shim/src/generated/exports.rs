@@ -3292,11 +3292,8 @@ pub unsafe extern "C" fn cuGraphChildGraphNodeGetGraph(
             t.arg("phGraph", phGraph);
         },
         || {
-            let mut phGraph_value = (!phGraph.is_null()).then_some(0u64);
-            wire::cuGraphChildGraphNodeGetGraph(hNode as u64, phGraph_value.as_mut())?;
-            // SAFETY: not NULL, so by the call's contract it points to room for the value.
-            unsafe { marshal::put(phGraph.cast(), phGraph_value) };
-            Ok(())
+            // SAFETY: the arguments are the caller's, unchanged.
+            unsafe { custom::graph_node::cuGraphChildGraphNodeGetGraph(hNode, phGraph) }
         },
     )
 }
