@@ -222,6 +222,8 @@ fn in_host_function(running: bool) {
 fn serve(context: u64) {
     let set = thread::with(|thread| {
         thread.set_current(context);
+        // A launch that another thread has posted may wait in the driver for room in its stream, and that for the function whose return is told here.
+        thread.alone = true;
         Ok(())
     });
     if set.is_err() {

@@ -44,6 +44,15 @@ pub struct Place {
     seen: u64,
     /// For each lane the posted request up to which this one is known to come after it.
     followed: Vec<u64>,
+    /// Nothing on this lane depends on what others have posted.
+    alone: bool,
+}
+
+impl Place {
+    /// From now on this lane waits for no other.
+    pub fn stay_alone(&mut self) {
+        self.alone = true;
+    }
 }
 
 /// Looks at another lane's progress between two naps.
@@ -67,7 +76,7 @@ impl Order {
     pub fn enter(&self, progress: Progress) -> Place {
         let mark = Arc::new(Mark { posted: AtomicU64::new(0), progress });
         self.marks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&mark));
-        Place { mark, seen: 0, followed: Vec::new() }
+        Place { mark, seen: 0, followed: Vec::new(), alone: false }
     }
 
     /// To be called before a request is sent on `place`'s lane, which is `lane`.
@@ -84,6 +93,9 @@ impl Order {
 
     #[cold]
     fn wait(&self, place: &mut Place, lane: &mut GuestLane) -> CuResult {
+        if place.alone {
+            return Ok(());
+        }
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
         place.followed.resize(marks.len(), 0);
         for (mark, followed) in marks.iter().zip(&mut place.followed) {

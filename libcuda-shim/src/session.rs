@@ -469,6 +469,11 @@ impl Lane {
         profile::waiting(|| order.follow(&mut self.place, &mut self.guest))
     }
 
+    /// From now on waits for nothing that other threads have posted.
+    pub fn stay_alone(&mut self) {
+        self.place.stay_alone();
+    }
+
     /// Tells other threads of the request that was posted last, as its call returns.
     #[inline]
     pub fn posted(&mut self, order: &Order) {

@@ -29,6 +29,8 @@ pub struct Thread {
     pub idle: Idle,
     /// A host function of the program is running: it must not call the driver.
     pub in_host_function: bool,
+    /// The thread's lane, when it is opened, is to wait for nothing that other threads have posted.
+    pub alone: bool,
     /// `cuThreadExchangeStreamCaptureMode`; starts as CU_STREAM_CAPTURE_MODE_GLOBAL.
     pub capture_mode: u32,
 }
@@ -81,6 +83,7 @@ fn state() -> &'static RefCell<Thread> {
         remembered: Remembered::default(),
         idle: Idle::default(),
         in_host_function: false,
+        alone: false,
         capture_mode: 0,
     };
     let state = Box::into_raw(Box::new(RefCell::new(fresh)));
@@ -190,7 +193,13 @@ impl Thread {
         }
         let lane = match &mut self.lane {
             Some(lane) => lane,
-            none => none.insert(session.lane()?),
+            none => {
+                let mut lane = session.lane()?;
+                if self.alone {
+                    lane.stay_alone();
+                }
+                none.insert(lane)
+            }
         };
         lane.follow(&session.order)?;
         lane.set_context(current)?;
