@@ -86,6 +86,20 @@ fn pageable(params: &NodeParams, side: usize) -> Option<usize> {
     }
 }
 
+/// Names registered memory that the device reaches by its place in the window, which the host knows.
+pub fn name_shared_places(params: &mut NodeParams) {
+    for side in [SRC, DST] {
+        let at = match params.u32(side + field::MEMORY_TYPE) {
+            HOST => side + field::HOST,
+            UNIFIED => side + field::DEVICE,
+            _ => continue,
+        };
+        if let Side::Region(address) = Side::host(params.u64(at) as usize) {
+            params.set_u64(at, address);
+        }
+    }
+}
+
 /// The box in the program's memory.
 fn memory_of(params: &NodeParams, side: usize, base: usize) -> Option<Pageable> {
     let or = |value: u64, default: u64| if value == 0 { default } else { value };

@@ -14,7 +14,7 @@ use crate::custom::context::require_init;
 use crate::custom::{function, init, launch};
 use crate::function::Parent;
 use crate::generated::wire;
-use crate::graph_copy::Plan;
+use crate::graph_copy::{self, Plan};
 use crate::graph_copy_node;
 use crate::marshal::{data_in, length, put};
 use crate::pointer::{input, out};
@@ -147,8 +147,8 @@ unsafe fn collect(mut params: NodeParams) -> Result<NodeParams, Status> {
             }
         }
         NodeType::CONDITIONAL => params.set_u64(at::CONDITIONAL_GRAPHS, 0),
-        NodeType::MEMCPY
-        | NodeType::MEMSET
+        NodeType::MEMCPY => graph_copy::name_shared_places(&mut params),
+        NodeType::MEMSET
         | NodeType::GRAPH
         | NodeType::EMPTY
         | NodeType::WAIT_EVENT
