@@ -205,7 +205,9 @@ SECTION(stale_context) {
     TRY(cuMemFree, memory);
     TRY(cuCtxPushCurrent, context);
     TRY(cuCtxSetCurrent, context);
-    TRY(cuCtxDestroy, context);
+    // A driver gives either, from run to run.
+    CUresult again = DRIVER(cuCtxDestroy)(context);
+    HOLDS(again == CUDA_ERROR_CONTEXT_IS_DESTROYED || again == CUDA_ERROR_INVALID_CONTEXT);
     TRY(cuStreamQuery, stream);
 }
 

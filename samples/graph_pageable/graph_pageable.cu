@@ -254,15 +254,16 @@ static void boxes(cudaStream_t stream) {
     cudaArray_t array;
     cudaChannelFormatDesc format = cudaCreateChannelDesc<float>();
     CHECK(cudaMalloc3DArray(&array, &format, make_cudaExtent(width, height, depth)));
+    // Offsets count elements where an array takes part.
     cudaMemcpy3DParms to = {}, from = {};
     to.srcPtr = make_cudaPitchedPtr(in.data(), wide * sizeof(float), wide, high);
-    to.srcPos = make_cudaPos(3 * sizeof(float), 2, 1);
+    to.srcPos = make_cudaPos(3, 2, 1);
     to.dstArray = array;
     to.extent = make_cudaExtent(width, height, depth);
     to.kind = cudaMemcpyHostToDevice;
     from.srcArray = array;
     from.dstPtr = make_cudaPitchedPtr(out.data(), wide * sizeof(float), wide, high);
-    from.dstPos = make_cudaPos(7 * sizeof(float), 4, 2);
+    from.dstPos = make_cudaPos(7, 4, 2);
     from.extent = to.extent;
     from.kind = cudaMemcpyDeviceToHost;
     for (bool captured : {true, false}) {
