@@ -15,9 +15,9 @@ use crate::box_copy::{End, Extent};
 use crate::callback;
 use crate::custom::capture::captured;
 use crate::custom::graph::ids;
-use crate::custom::graph_node::{GENERIC_V2, OF_TYPE};
 use crate::generated::wire;
 use crate::graph_copy::{Direction, GraphCopy, Plan, params_of};
+use crate::node_params::{GENERIC_V2, OF_TYPE};
 use crate::process::process;
 use crate::thread;
 

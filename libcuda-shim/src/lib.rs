@@ -43,6 +43,7 @@ mod long_copy;
 mod marker;
 mod marshal;
 mod module;
+mod node_params;
 mod order;
 mod output;
 mod owners;
