@@ -243,6 +243,15 @@ fn registered_memory_is_the_programs_own(setting: &mut Setting, aliases: bool) {
         .post(ops::copy, |w| [window + PAGE, device, LEN - PAGE, 0].into_iter().for_each(|word| w.u64(word)));
     setting.client.synchronize().unwrap();
     assert!(setting.read(&region)[PAGE as usize..LEN as usize] == pattern(1)[..(LEN - PAGE) as usize]);
+    // At the program's address, where the device has it.
+    let beyond = region.len - 1;
+    for (at, len, right) in [(0, 1000, true), (777, 5000, true), (beyond, 1, true), (beyond, 2, false)] {
+        let copied = setting.client.copy_out(ADDRESS + at, len);
+        assert_eq!(copied.is_ok(), aliases && right, "{len} bytes at {at}");
+        if let Ok(bytes) = copied {
+            assert!(bytes == setting.read(&region)[at as usize..][..len as usize]);
+        }
+    }
     // In use: neither again, nor lent, and not at an address that is taken.
     assert_eq!(register(setting, ADDRESS + (1 << 30), &region), Err(Status::INVALID_VALUE));
     assert_eq!(setting.lend(ops::lent_in, 0, &region, 0, LEN), Err(Status::INVALID_VALUE));
@@ -254,6 +263,7 @@ fn registered_memory_is_the_programs_own(setting: &mut Setting, aliases: bool) {
     }
     unregister(setting, window).unwrap();
     assert_eq!(unregister(setting, window), Err(Status::INVALID_VALUE));
+    assert!(setting.client.copy_out(ADDRESS, 8).is_err());
     if !aliases {
         // A driver finds out by itself; the stand-in does not.
         assert!(setting.client.copy_out(window, 8).is_err());

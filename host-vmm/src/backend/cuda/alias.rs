@@ -77,6 +77,16 @@ impl Mapping {
 #[derive(Default)]
 pub struct Aliases(Mutex<HashMap<u64, Mapping>>);
 
+impl Aliases {
+    /// Whether `len` bytes at an address are one of them.
+    pub fn contain(&self, address: u64, len: u64) -> bool {
+        let mappings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        mappings.values().any(|Mapping { range, .. }| {
+            range.contains(&address) && address.checked_add(len).is_some_and(|end| end <= range.end)
+        })
+    }
+}
+
 fn check(address: u64, len: u64) -> CuResult {
     let whole = address != 0 && len != 0 && (address | len).is_multiple_of(PAGE);
     if whole { Ok(()) } else { Err(Status::INVALID_VALUE) }

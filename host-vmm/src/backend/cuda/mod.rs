@@ -245,7 +245,7 @@ impl CudaBackend {
         if address == 0 { Ok(0) } else { self.range(address, 1) }
     }
 
-    /// The address of `len` bytes that all lie in the session's memory: device memory or window.
+    /// The address of `len` bytes that all lie in the session's memory: device memory, window, or registered memory at the program's address.
     ///
     /// # Errors
     /// INVALID_VALUE.
@@ -257,6 +257,9 @@ impl CudaBackend {
         }
         if self.memory.find(address).is_some() || self.graph_memory.contains(address, len) {
             // Beyond its end is device memory, or nothing that the device can reach.
+            return Ok(address);
+        }
+        if self.aliases.contain(address, len) {
             return Ok(address);
         }
         // A variable of a module, mapped or imported memory, or the worker's own.
