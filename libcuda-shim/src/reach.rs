@@ -1,12 +1,13 @@
 #![allow(unsafe_code)]
 //! Registered memory that the device reaches.
 //!
-//! `cuMemHostRegister` promises that kernels may use memory which the program has already. The worker cannot see it by itself.
+//! `cuMemHostRegister` promises that kernels may use memory which the program has already. The worker cannot see it by itself; so it is made reachable for those who ask for that: by the flag
+//! DEVICEMAP, `cuMemHostGetDevicePointer`, or the attribute of the pointer.
 //!
 //! * In a virtual machine with a memory broker the pages are pinned where they are, and the worker maps them: any memory that the program may write to.
 //! * Otherwise pages of the window, which both see, take the place of the program's: they get the same bytes, at the same address, while nobody writes there ([`crate::freeze`]). When the registration
-//!   ends, private pages take their place again. That is done for those who ask for it (the flag DEVICEMAP, `cuMemHostGetDevicePointer`, the attribute of the pointer), and for memory whose pages
-//!   are the range's alone: whole pages, private and anonymous. What else may lie in a page that is in it in part, the heap's own words say, would be shared with children of a fork.
+//!   ends, private pages take their place again. Only memory whose pages are the range's alone: whole pages, private and anonymous. What else may lie in a page that is in it in part, the
+//!   heap's own words say, would be shared with children of a fork.
 //!
 //! Other registered memory is known, and copies of it are right.
 //!

@@ -49,7 +49,9 @@ pub struct Lent {
 pub struct Adopted {
     /// Their address.
     pub base: u64,
-    /// Where they are in the machine's files.
+    /// The machine's files.
+    pub files: Arc<[OwnedFd]>,
+    /// Where they are in those.
     pub runs: Vec<Run>,
 }
 
@@ -187,15 +189,7 @@ impl Window {
     pub fn adopt(&self, region: u64, len: u64) -> CuResult<Adopted> {
         let Sharing::Parts(parts) = &self.sharing else { return Err(Status::INVALID_VALUE) };
         let (offset, runs) = parts.adopt(region, len)?;
-        Ok(Adopted { base: self.base + offset, runs })
-    }
-
-    /// Files that the window's memory lies in, if it is that of a machine.
-    pub fn machine_files(&self) -> Option<Arc<[OwnedFd]>> {
-        match &self.sharing {
-            Sharing::Parts(parts) => Some(parts.source().files()),
-            Sharing::File { .. } => None,
-        }
+        Ok(Adopted { base: self.base + offset, files: parts.source().files(), runs })
     }
 
     /// Gives a range back and its pages to the system; `false` if none starts there.

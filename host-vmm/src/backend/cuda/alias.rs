@@ -19,7 +19,7 @@ use super::memory::{Allocation, Hints, Kind};
 use super::space::Space;
 use super::staging::REGISTER;
 use crate::worker::guest_memory::{Ground, Run};
-use crate::worker::window::PAGE;
+use crate::worker::window::{Adopted, PAGE};
 
 /// Each piece is a mapping, of which a process has 65530 by default, and the window has its own of the same pages.
 const MAX_PIECES: usize = 8 << 10;
@@ -119,16 +119,14 @@ impl CudaBackend {
         check(address, len)?;
         let device = self.current_device()?;
         let window = &self.session.window;
-        let adopted = window.adopt(region, len)?;
-        let base = adopted.base;
+        let Adopted { base, files, runs } = window.adopt(region, len)?;
         if let Err(status) = self.window_register(base, len) {
             window.free(base);
             return Err(status);
         }
         let (kind, hints) = (Kind::Registered, Hints::default());
         self.memory.insert(Allocation { base, len, kind, flags, context: 0, device, number: 0, hints });
-        let files = window.machine_files().unwrap_or_default();
-        Ok((base, self.alias(base, address, len, &files, &adopted.runs)))
+        Ok((base, self.alias(base, address, len, &files, &runs)))
     }
 
     /// Lets kernels reach what is in the window at `base` at another address, too; whether they do.
