@@ -84,6 +84,39 @@ static void in_place() {
     printf("registered: kernels and program use the same pages\n");
 }
 
+// Fills and copies that name it as memory of the device.
+static void filled_in_place() {
+    const size_t bytes = 2 * MIB;
+    unsigned *host = pages(bytes), *device, *view;
+    CHECK(cudaHostRegister(host, bytes, cudaHostRegisterMapped));
+    view = on_device(host);
+    CHECK(cudaMemset(view, 0x11, bytes));
+    CHECK(cudaMemset2DAsync(view + 1024, 4096, 0x22, 8, 100, 0));
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(host[0] == 0x11111111 && host[1023] == 0x11111111, "filled: %x %x", host[0], host[1023]);
+    EXPECT(host[1024] == 0x22222222 && host[1026] == 0x11111111, "rows filled: %x %x", host[1024], host[1026]);
+    EXPECT(host[1024 * 100 + 1] == 0x22222222 && host[1024 * 101] == 0x11111111, "rows filled: %x %x", host[1024 * 100 + 1],
+           host[1024 * 101]);
+    CHECK(cudaMalloc(&device, bytes));
+    CHECK(cudaMemset(device, 0x33, bytes));
+    CHECK(cudaMemcpy(view + 5, device, 4001, cudaMemcpyDeviceToDevice));
+    EXPECT(host[4] == 0x11111111 && host[5] == 0x33333333 && host[1005] == 0x11111133, "copied: %x %x %x", host[4], host[5],
+           host[1005]);
+    for (unsigned i = 0; i < bytes / sizeof(unsigned); i++)
+        host[i] = i;
+    CHECK(cudaMemcpyAsync(device, view, bytes, cudaMemcpyDefault));
+    bump<<<64, 256>>>(device, bytes / sizeof(unsigned), 1);
+    CHECK(cudaMemcpyAsync(view, device, bytes, cudaMemcpyDefault));
+    CHECK(cudaMemcpyAsync(view, view + 1024, 4096, cudaMemcpyDeviceToDevice));
+    CHECK(cudaDeviceSynchronize());
+    for (unsigned i = 0; i < bytes / sizeof(unsigned); i++)
+        EXPECT(host[i] == i + 1 + (i < 1024 ? 1024 : 0), "there and back, element %u: %u", i, host[i]);
+    CHECK(cudaFree(device));
+    CHECK(cudaHostUnregister(host));
+    munmap(host, bytes);
+    printf("registered: fills and copies in place\n");
+}
+
 static void pointers_within() {
     unsigned *in = pages(MIB), *out = pages(MIB);
     Job *job = reinterpret_cast<Job *>(pages(4096));
@@ -165,6 +198,7 @@ static void odd_places() {
 int main() {
     CHECK(cudaSetDeviceFlags(cudaDeviceMapHost));
     in_place();
+    filled_in_place();
     pointers_within();
     odd_places();
     written_meanwhile();
