@@ -81,7 +81,7 @@ pub fn in_window(address: u64) -> bool {
 
 /// Whether `len` bytes are device memory of the current context for certain.
 fn is_known(address: u64, len: u64) -> bool {
-    process().device_memory.contains(address, len, thread::current_context())
+    process().allocations.contains(address, len, thread::current_context())
 }
 
 /// Whether an address is one of page-locked memory that the host does not see.

@@ -7,7 +7,7 @@
 //! | `private/` | `cuGetExportTable`'s tables and the validity handshake |
 //! | `call`, `marshal`, `pointer`, `types` | the C boundary: guard, tracing, pointers, C types |
 //! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
-//! | `context`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
+//! | `context`, `owners`, `allocations`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
 //! | `log`, `profile` | what the library says, and where time goes, on request |
 //! | `shared_handle` | descriptors by which programs share memory |
 //! | `copy`, `long_copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
@@ -15,6 +15,7 @@
 //!
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
+mod allocations;
 mod background;
 mod box_copy;
 mod call;
@@ -24,7 +25,6 @@ mod chunks;
 mod context;
 mod copy;
 mod custom;
-mod device_memory;
 mod freeze;
 mod function;
 mod generated;

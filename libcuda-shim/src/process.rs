@@ -18,13 +18,13 @@ use std::sync::{Mutex, OnceLock, RwLock};
 
 use protocol::status::CuResult;
 
+use crate::allocations::Allocations;
 use crate::callback::Callbacks;
 use crate::capture::Captures;
 use crate::context::Contexts;
 use crate::custom::launch::Accepted;
 use crate::custom::link::Links;
 use crate::custom::memory::PoolMemory;
-use crate::device_memory::DeviceMemory;
 use crate::function::{Functions, Limits};
 use crate::graph::{Execs, Given};
 use crate::graph_buffers::Buffers;
@@ -70,7 +70,7 @@ pub struct Process {
     /// Code is loaded that can print.
     pub prints: AtomicBool,
     pub pool_memory: PoolMemory,
-    pub device_memory: DeviceMemory,
+    pub allocations: Allocations,
     pub accepted: Accepted,
     pub cache: RwLock<ReplyCache>,
     /// What `CUDA_SHIM_PROFILE` asks for.

@@ -1,6 +1,8 @@
 // Device, host, managed, pool and virtual memory; what is known about pointers; copies that cannot be.
 #include "transcript.h"
 
+#include <set>
+
 #include <sys/mman.h>
 
 namespace {
@@ -109,6 +111,57 @@ SECTION(pointers_device) {
     attributes("the middle of device memory", memory + 500);
     TRY(cuMemFree, memory);
     attributes("freed memory", memory);
+}
+
+// What is said of an address is said of what is there now.
+SECTION(pointers_again) {
+    begin();
+    std::set<unsigned long long> ids;
+    int wrong = 0;
+    for (int round = 0; round < 20; round++) {
+        const size_t size = size_t(3 + round % 2) << 20;
+        CUdeviceptr pointer = allocate(size);
+        for (size_t offset : {size_t(0), size / 2, size - 1}) {
+            unsigned long long id = 0;
+            CUdeviceptr start = 0;
+            size_t extent = 0;
+            unsigned type = 0;
+            wrong += DRIVER(cuPointerGetAttribute)(&id, CU_POINTER_ATTRIBUTE_BUFFER_ID, pointer + offset) != CUDA_SUCCESS;
+            wrong += DRIVER(cuPointerGetAttribute)(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, pointer + offset) != CUDA_SUCCESS;
+            wrong += DRIVER(cuPointerGetAttribute)(&extent, CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer + offset) != CUDA_SUCCESS;
+            wrong += DRIVER(cuPointerGetAttribute)(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer + offset) != CUDA_SUCCESS;
+            wrong += start != pointer || extent < size || type != CU_MEMORYTYPE_DEVICE;
+            ids.insert(id);
+        }
+        MUST(cuMemFree, pointer);
+        unsigned type = 0;
+        wrong += DRIVER(cuPointerGetAttribute)(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer) != CUDA_ERROR_INVALID_VALUE;
+    }
+    VALUE(wrong);
+    HOLDS(ids.size() == 20);
+    void *host;
+    MUST(cuMemAllocHost, &host, 4096);
+    unsigned type = unset<unsigned>();
+    for (int round = 0; round < 2; round++)
+        TRY(cuPointerGetAttribute, &type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, reinterpret_cast<CUdeviceptr>(host) + 100);
+    VALUE(type);
+    TRY(cuMemFreeHost, host);
+    TRY(cuPointerGetAttribute, &type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, reinterpret_cast<CUdeviceptr>(host) + 100);
+    CUdeviceptr managed;
+    MUST(cuMemAllocManaged, &managed, 4096, CU_MEM_ATTACH_GLOBAL);
+    unsigned is_managed = unset<unsigned>();
+    for (int round = 0; round < 2; round++)
+        TRY(cuPointerGetAttribute, &is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, managed + 4095);
+    VALUE(is_managed);
+    TRY(cuMemFree, managed);
+    TRY(cuPointerGetAttribute, &is_managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, managed + 4095);
+    // A context takes its memory along.
+    CUcontext context;
+    MUST(cuCtxCreate, &context, nullptr, 0, 0);
+    CUdeviceptr gone = allocate(1 << 20);
+    TRY(cuPointerGetAttribute, &type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, gone);
+    TRY(cuCtxDestroy, context);
+    TRY(cuPointerGetAttribute, &type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, gone);
 }
 
 SECTION(pointers_host) {

@@ -231,7 +231,7 @@ pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CuResult {
         return Err(Status::INVALID_CONTEXT);
     }
     drop_local_storage(handle);
-    process().device_memory.forget();
+    process().allocations.forget();
     wire::cuCtxDestroy_v2(handle)?;
     process().contexts.destroyed(handle);
     process().owners.context_ended(handle);
@@ -261,7 +261,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice
 pub unsafe fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CuResult {
     require_init()?;
     let handle = process().contexts.primary(device);
-    process().device_memory.forget();
+    process().allocations.forget();
     wire::cuDevicePrimaryCtxRelease_v2(device)?;
     if process().contexts.primary_released(device)
         && let Some(handle) = handle
@@ -279,7 +279,7 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CuResult {
     if let Some(handle) = handle {
         drop_local_storage(handle);
     }
-    process().device_memory.forget();
+    process().allocations.forget();
     wire::cuDevicePrimaryCtxReset_v2(device)?;
     if let Some(handle) = handle {
         process().owners.context_ended(handle);

@@ -42,6 +42,7 @@ pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, len: usize, flags: c_uin
     }
     let mut address = 0;
     wire::cuMemHostAlloc(Some(&mut address), len as u64, flags)?;
+    process().allocations.other(address, len as u64);
     *pointer = address as *mut c_void;
     Ok(())
 }
@@ -60,6 +61,7 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CuResult {
         thread::require_context()?;
         return pinned.free(pointer.addr() as u64);
     }
+    process().allocations.freed(pointer.addr() as u64);
     wire::cuMemFreeHost(pointer.addr() as u64)
 }
 

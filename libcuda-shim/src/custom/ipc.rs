@@ -9,7 +9,7 @@ use crate::process::process;
 use crate::types::*;
 
 pub unsafe fn cuIpcGetMemHandle(handle: *mut CUipcMemHandle, pointer: CUdeviceptr) -> CuResult {
-    process().device_memory.shared(pointer);
+    process().allocations.shared(pointer);
     let mut bytes = (!handle.is_null()).then_some([0; 64]);
     wire::cuIpcGetMemHandle(bytes.as_mut(), pointer)?;
     // SAFETY: not NULL: the caller's own variable.

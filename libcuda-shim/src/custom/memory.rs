@@ -52,7 +52,7 @@ pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, len: usize) -> CuResult {
     let wanted = !pointer.is_null();
     let allocated = allocate(wanted, |address| wire::cuMemAlloc_v2(address, len as u64));
     if let Ok(address) = allocated {
-        process().device_memory.allocated(address, len as u64, thread::current_context());
+        process().allocations.device(address, len as u64, thread::current_context());
     }
     // SAFETY: not NULL: the caller's own variable.
     unsafe { put(pointer, wanted.then_some(allocated.unwrap_or(0))) };
@@ -71,6 +71,7 @@ pub unsafe fn cuMemAllocPitch_v2(
     let allocated = allocate(wanted, |address| {
         wire::cuMemAllocPitch_v2(address, found.as_mut(), width as u64, height as u64, element)
     })?;
+    process().allocations.other(allocated, found.unwrap_or(0).saturating_mul(height as u64));
     // SAFETY: not NULL: the caller's own variables.
     unsafe {
         put(pointer, wanted.then_some(allocated));
@@ -80,7 +81,7 @@ pub unsafe fn cuMemAllocPitch_v2(
 }
 
 pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CuResult {
-    process().device_memory.freed(pointer);
+    process().allocations.freed(pointer);
     wire::cuMemFree_v2(pointer)
 }
 
@@ -146,7 +147,7 @@ pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CuResult
     if pointer == 0 {
         return thread::require_context().map(|_| ());
     }
-    process().device_memory.freed(pointer);
+    process().allocations.freed(pointer);
     if process().pool_memory.freed(pointer) {
         return wire::cuMemFreeAsync(pointer, stream as u64);
     }
@@ -169,6 +170,7 @@ pub unsafe fn cuMemAllocManaged(pointer: *mut CUdeviceptr, len: usize, flags: c_
     }
     let wanted = !pointer.is_null();
     let address = allocate(wanted, |address| wire::cuMemAllocManaged(address, len as u64, flags))?;
+    process().allocations.other(address, len as u64);
     // SAFETY: not NULL: the caller's own variable.
     unsafe { put(pointer, wanted.then_some(address)) };
     Ok(())

@@ -5,16 +5,17 @@ use core::ffi::{c_uint, c_void};
 
 use protocol::status::{CuResult, Status};
 
+use crate::allocations::Answer;
 use crate::copy::in_region;
 use crate::custom::context::require_init;
 use crate::custom::device;
 use crate::generated::wire;
 use crate::process::process;
-use crate::thread;
 use crate::types::*;
+use crate::{sticky, thread};
 
 /// What the host knows of an address.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Info {
     pub kind: u32,
     pub base: u64,
@@ -62,12 +63,26 @@ fn registered(address: u64) -> Option<Info> {
     })
 }
 
-/// Asks the host; INVALID_VALUE for an address that CUDA does not know.
+/// What an address is: the host is asked once for each allocation. INVALID_VALUE for an address that CUDA does not know.
 pub fn info(address: u64) -> Result<Info, Status> {
-    let mut info = Info::default();
     if !in_region(address) {
         return registered(address).or_else(|| own(address)).ok_or(Status::INVALID_VALUE);
     }
+    // After a fault every call is to say so.
+    let answer = if sticky::any() { Answer::Unknown } else { process().allocations.answer(address) };
+    match answer {
+        Answer::Known(info) => Ok(info),
+        Answer::Ask(ticket) => {
+            let info = ask(address)?;
+            process().allocations.answered(ticket, info);
+            Ok(info)
+        }
+        Answer::Unknown => ask(address),
+    }
+}
+
+fn ask(address: u64) -> Result<Info, Status> {
+    let mut info = Info::default();
     wire::pointer_info(
         address,
         Some(&mut info.kind),
@@ -208,6 +223,6 @@ pub unsafe fn cuPointerSetAttribute(
         return Err(Status::INVALID_VALUE);
     }
     // Whoever asks for that has another device look at the memory: its copies are over when they return.
-    process().device_memory.shared(pointer);
+    process().allocations.shared(pointer);
     info(pointer).map(|_| ())
 }

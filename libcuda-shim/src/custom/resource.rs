@@ -70,6 +70,7 @@ pub unsafe fn cuGreenCtxCreate(
 
 pub unsafe fn cuGreenCtxDestroy(green: CUgreenCtx) -> CuResult {
     require_init()?;
+    process().allocations.forget();
     wire::cuGreenCtxDestroy(green as u64)?;
     if let Some(context) = process().contexts.green_destroyed(green as u64) {
         drop_local_storage(context);
