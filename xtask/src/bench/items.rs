@@ -54,7 +54,8 @@ pub const ITEMS: &[Item] = &[
     micro("malloc", &["malloc"]),
     micro("module", &["module"]),
     Item { start: Start::Program("bench/nbody"), ..micro("nbody", &[]) },
-    script("torch", "torch_bench.py", &[]),
+    script("torch-model", "torch_bench.py", &["train", "decode"]),
+    script("torch-other", "torch_bench.py", &["infer", "resnet", "small"]),
     script("cupy", "cupy_bench.py", &[]),
 ];
 
