@@ -87,6 +87,14 @@ impl Contexts {
         self.read(|t| t.contexts.contains_key(&handle))
     }
 
+    /// Whether things can be made in a context: a primary one has to be retained.
+    pub fn is_active(&self, handle: u64) -> bool {
+        self.read(|t| {
+            let Some(context) = t.contexts.get(&handle) else { return false };
+            !context.primary || t.primaries.get(&context.device).is_some_and(|primary| primary.retained > 0)
+        })
+    }
+
     /// Enters a context made by `cuCtxCreate`.
     pub fn created(&self, handle: u64, device: i32, flags: u32) {
         let context = Context { device, flags, primary: false, cache_config: 0, api_version: API_VERSION };
@@ -210,11 +218,14 @@ mod tests {
         contexts.primary_known(0, 77);
         assert_eq!(contexts.primary(0), Some(77));
         assert_eq!(contexts.primary_state(0), (0, false));
+        assert!(!contexts.is_active(77));
         contexts.primary_retained(0, 77);
         contexts.primary_retained(0, 77);
         assert_eq!(contexts.primary_state(0), (0, true));
         assert!(!contexts.primary_released(0));
+        assert!(contexts.is_active(77));
         assert!(contexts.primary_released(0));
+        assert!(!contexts.is_active(77));
         assert!(contexts.exists(77), "the handle stays the same for the next retain");
     }
 
@@ -253,7 +264,9 @@ mod tests {
         let contexts = Contexts::default();
         contexts.created(5, 0, 8);
         assert_eq!(contexts.get(5).unwrap().flags, 8);
+        assert!(contexts.is_active(5) && !contexts.is_active(6));
         contexts.destroyed(5);
+        assert!(!contexts.is_active(5));
         assert_eq!(contexts.get(5), Err(Status::INVALID_CONTEXT));
     }
 }

@@ -4,17 +4,27 @@
 //! context only. A driver says so at once, while the operation itself is posted.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+
+use protocol::named;
 
 /// Contexts by the handles of what belongs to them. What came by other ways than the calls that make such objects is not known.
 #[derive(Default)]
 pub struct Owners {
     known: RwLock<HashMap<u64, u64>>,
+    /// Handles given so far.
+    named: AtomicU64,
 }
 
 impl Owners {
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, u64>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle for an object that the host is about to make; none when there are no more.
+    pub fn name(&self) -> Option<u64> {
+        named::nth(self.named.fetch_add(1, Ordering::Relaxed))
     }
 
     /// An object has been made in a context.

@@ -2,6 +2,8 @@
 #include "transcript.h"
 
 #include <atomic>
+#include <set>
+#include <vector>
 #include <unistd.h>
 
 SECTION(streams) {
@@ -131,6 +133,62 @@ SECTION(events) {
     TRY(cuEventElapsedTime, &ms, timed, there);
     TRY(cuEventDestroy, timed);
     TRY(cuCtxDestroy, context);
+}
+
+// Made, recorded, waited for and destroyed by a thread each, many times; some are destroyed before their work is done.
+SECTION(events_of_threads) {
+    begin();
+    CUcontext context = nullptr;
+    MUST(cuCtxGetCurrent, &context);
+    CUstream stream = new_stream(), other = new_stream();
+    CUdeviceptr memory = allocate(4);
+    MUST(cuMemsetD32, memory, 0, 1);
+    CUfunction add_one = kernel("add_one");
+    unsigned count = 1;
+    void *parameters[] = {&memory, &count};
+    const int rounds = 300;
+    std::vector<CUevent> events(rounds);
+    int wrong = 0;
+    auto in_thread = [&](auto step) {
+        std::thread([&] {
+            MUST(cuCtxSetCurrent, context);
+            for (int round = 0; round < rounds; round++)
+                step(round);
+        }).join();
+    };
+    const unsigned flags[] = {CU_EVENT_DEFAULT, CU_EVENT_DISABLE_TIMING, CU_EVENT_BLOCKING_SYNC};
+    in_thread([&](int round) {
+        MUST(cuEventCreate, &events[round], flags[round % 3]);
+        wrong += DRIVER(cuEventQuery)(events[round]) != CUDA_SUCCESS;
+    });
+    HOLDS(std::set<CUevent>(events.begin(), events.end()).size() == size_t(rounds));
+    in_thread([&](int round) {
+        MUST(cuLaunchKernel, add_one, 1, 1, 1, 1, 1, 1, 0, round % 2 ? stream : other, parameters, nullptr);
+        MUST(cuEventRecord, events[round], round % 2 ? stream : other);
+        MUST(cuStreamWaitEvent, round % 2 ? other : stream, events[round], 0);
+        if (round % 4 == 0)
+            MUST(cuEventDestroy, events[round]);
+    });
+    in_thread([&](int round) {
+        if (round % 4 == 0)
+            return;
+        wrong += DRIVER(cuEventSynchronize)(events[round]) != CUDA_SUCCESS;
+        wrong += DRIVER(cuEventQuery)(events[round]) != CUDA_SUCCESS;
+        MUST(cuEventDestroy, events[round]);
+    });
+    VALUE(wrong);
+    TRY(cuCtxSynchronize);
+    unsigned sum = unset<unsigned>();
+    TRY(cuMemcpyDtoH, &sum, memory, 4);
+    VALUE(sum);
+    // One that another context's thread destroys, and one that nobody's does.
+    CUevent event = unset<CUevent>();
+    MUST(cuEventCreate, &event, 0);
+    CUcontext second;
+    MUST(cuCtxCreate, &second, nullptr, 0, 0);
+    TRY(cuEventDestroy, event);
+    TRY(cuCtxDestroy, second);
+    TRY(cuCtxSynchronize);
 }
 
 namespace {

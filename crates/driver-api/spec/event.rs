@@ -6,6 +6,12 @@
 #[custom]
 fn cuEventCreate(#[out] phEvent: *mut CUevent, Flags: c_uint);
 
+/// Creates an event whose handle the program has given it (`protocol::named`), so that nobody has to wait for it.
+#[op(0x0447)]
+#[posted]
+#[internal]
+fn event_create(event: u64, flags: u32);
+
 /// First version of cuEventDestroy_v2.
 #[op(since = 2000)]
 #[like(cuEventDestroy_v2)]
@@ -14,7 +20,7 @@ fn cuEventDestroy(hEvent: CUevent);
 
 /// Destroys an event.
 #[op(0x0441, since = 4000)]
-#[sync]
+#[posted]
 #[custom]
 fn cuEventDestroy_v2(#[dies] hEvent: CUevent);
 

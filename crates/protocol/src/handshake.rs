@@ -59,8 +59,10 @@ impl Capabilities {
     /// The operation `stage_out_watched` exists: copies that the program itself sees arrive, in whole words of 4 bytes; and replies flag code that prints
     /// ([`crate::Flags::MAY_PRINT`]). Since version 2.
     pub const WATCHED_COPIES: Capabilities = Capabilities(1 << 9);
+    /// The operation `event_create` exists: events whose handles the program gives ([`crate::named`]); and `cuEventDestroy_v2` may be posted. Since version 2.
+    pub const NAMED_EVENTS: Capabilities = Capabilities(1 << 10);
     /// Every bit that this version defines.
-    pub const ALL: Capabilities = Capabilities(0x3ff);
+    pub const ALL: Capabilities = Capabilities(0x7ff);
     /// What a session with a window in a memfd needs.
     pub const SHARED_MEMORY: Capabilities = Capabilities(Self::WINDOW_FD.0 | Self::RINGS.0);
     /// What a session with a window in the guest's memory needs.
@@ -89,7 +91,9 @@ impl Capabilities {
     /// The bits that exist in a protocol version.
     pub const fn of_version(version: u32) -> Capabilities {
         match version {
-            ..=1 => Self::ALL.without(Self::GUEST_MEMORY.union(Self::WATCHED_COPIES)),
+            ..=1 => {
+                Self::ALL.without(Self::GUEST_MEMORY.union(Self::WATCHED_COPIES).union(Self::NAMED_EVENTS))
+            }
             _ => Self::ALL,
         }
     }

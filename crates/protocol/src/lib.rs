@@ -21,6 +21,7 @@ pub mod fuzz;
 pub mod graph;
 pub mod handshake;
 pub mod lane;
+pub mod named;
 pub mod region;
 pub mod status;
 pub mod stream;

@@ -43,7 +43,8 @@ const CAPABILITIES: Capabilities = Capabilities::WINDOW_FD
     .union(Capabilities::GUEST_MEMORY)
     .union(Capabilities::DEVICE_OUTPUT)
     .union(Capabilities::PTX)
-    .union(Capabilities::WATCHED_COPIES);
+    .union(Capabilities::WATCHED_COPIES)
+    .union(Capabilities::NAMED_EVENTS);
 
 fn capabilities(config: &Config) -> Capabilities {
     match &config.backend {

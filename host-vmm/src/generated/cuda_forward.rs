@@ -568,6 +568,10 @@ impl EventCalls for CudaBackend {
         Ok(())
     }
 
+    fn event_create(&self, call: &mut Call<'_>, event: u64, flags: u32) -> CuResult {
+        custom::event::event_create(self, call, event, flags)
+    }
+
     fn cuEventDestroy_v2(&self, call: &mut Call<'_>, hEvent: u64) -> CuResult {
         let (hEvent, hEvent_dying) = self.dying(Kind::CUevent, hEvent)?;
         let result = {

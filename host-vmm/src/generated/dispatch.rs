@@ -649,6 +649,14 @@ pub fn dispatch(
                 reply.u64(value);
             }
         }
+        ops::event_create => {
+            let event = body.u64()?;
+            let flags = body.u32()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.event_create(call, event, flags) {
+                return Ok(status);
+            }
+        }
         ops::cuEventDestroy_v2 => {
             let hEvent = body.u64()?;
             body.clone().finish()?;

@@ -439,6 +439,11 @@ pub trait EventCalls {
         unsupported()
     }
 
+    /// Creates an event whose handle the program has given it (`protocol::named`), so that nobody has to wait for it.
+    fn event_create(&self, call: &mut Call<'_>, event: u64, flags: u32) -> CuResult {
+        unsupported()
+    }
+
     /// Destroys an event.
     fn cuEventDestroy_v2(&self, call: &mut Call<'_>, hEvent: u64) -> CuResult {
         unsupported()

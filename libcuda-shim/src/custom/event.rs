@@ -5,10 +5,13 @@
 use core::ffi::c_uint;
 
 use protocol::status::{CuResult, Status};
+use protocol::{Capabilities, named, ops};
 
+use crate::call::sync;
 use crate::custom::context::{make, require_init};
 use crate::generated::wire;
 use crate::process::{Process, process};
+use crate::session::Session;
 use crate::thread;
 use crate::types::*;
 
@@ -47,14 +50,47 @@ fn check_owner(event: CUevent, stream: CUstream) -> CuResult {
     }
 }
 
-pub unsafe fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CuResult {
-    // SAFETY: the caller passes a pointer to its own variable, or NULL.
-    unsafe { make(event, |handle| wire::cuEventCreate(handle, flags)) }
+/// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_DISABLE_TIMING`: with no other flags there is nothing in a creation that the driver could refuse.
+const PLAIN: c_uint = 3;
+
+/// Gives an event a handle and asks the host to make it; none if the host has to be waited for.
+fn create_named(flags: c_uint) -> Result<Option<u64>, Status> {
+    let process = process();
+    let able = |session: &Session| session.capabilities().contains(Capabilities::NAMED_EVENTS);
+    let here = process.contexts.is_active(thread::current_context());
+    if flags & !PLAIN != 0 || !here || !process.session.get().is_some_and(able) {
+        return Ok(None);
+    }
+    let Some(handle) = process.owners.name() else { return Ok(None) };
+    wire::event_create(handle, flags)?;
+    Ok(Some(handle))
 }
 
+pub unsafe fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CuResult {
+    let ask = |handle: Option<&mut u64>| match handle {
+        Some(handle) => match create_named(flags)? {
+            Some(named) => {
+                *handle = named;
+                Ok(())
+            }
+            None => wire::cuEventCreate(Some(handle), flags),
+        },
+        None => wire::cuEventCreate(None, flags),
+    };
+    // SAFETY: the caller passes a pointer to its own variable, or NULL.
+    unsafe { make(event, ask) }
+}
+
+/// Posted for an event of the current context that is known to be there; what else it may be, the driver judges at once.
 pub unsafe fn cuEventDestroy_v2(event: CUevent) -> CuResult {
-    wire::cuEventDestroy_v2(event as u64)?;
-    process().owners.ended(event as u64);
+    let (handle, context) = (event as u64, thread::current_context());
+    let Process { owners, contexts, .. } = process();
+    if contexts.is_active(context) && named::is_named(handle) && owners.of(handle) == context {
+        owners.ended(handle);
+        return wire::cuEventDestroy_v2(handle);
+    }
+    sync(ops::cuEventDestroy_v2, |w| w.u64(handle), |_| Ok(()))?;
+    owners.ended(handle);
     Ok(())
 }
 

@@ -913,15 +913,19 @@ pub fn cuEventCreate(phEvent: Option<&mut u64>, Flags: u32) -> CuResult {
     )
 }
 
+/// Creates an event whose handle the program has given it (`protocol::named`), so that nobody has to wait for it.
+pub fn event_create(event: u64, flags: u32) -> CuResult {
+    posted(ops::event_create, |w| {
+        w.u64(event);
+        w.u32(flags);
+    })
+}
+
 /// Destroys an event.
 pub fn cuEventDestroy_v2(hEvent: u64) -> CuResult {
-    sync(
-        ops::cuEventDestroy_v2,
-        |w| {
-            w.u64(hEvent);
-        },
-        |_| Ok(()),
-    )
+    posted(ops::cuEventDestroy_v2, |w| {
+        w.u64(hEvent);
+    })
 }
 
 /// Records an event in a stream.

@@ -258,7 +258,7 @@ pub const cuStreamGetAttribute: u16 = 0x040e;
 pub const cuStreamSetAttribute: u16 = 0x040f;
 /// `cuEventCreate`, sync.
 pub const cuEventCreate: u16 = 0x0440;
-/// `cuEventDestroy_v2`, sync.
+/// `cuEventDestroy_v2`, posted.
 pub const cuEventDestroy_v2: u16 = 0x0441;
 /// `cuEventRecord`, posted.
 pub const cuEventRecord: u16 = 0x0442;
@@ -270,6 +270,8 @@ pub const cuEventQuery: u16 = 0x0444;
 pub const cuEventSynchronize: u16 = 0x0445;
 /// `cuEventElapsedTime`, sync.
 pub const cuEventElapsedTime: u16 = 0x0446;
+/// `event_create`, posted.
+pub const event_create: u16 = 0x0447;
 /// `cuModuleUnload`, sync.
 pub const cuModuleUnload: u16 = 0x0480;
 /// `cuModuleGetFunction`, sync.
@@ -825,6 +827,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::cuEventQuery,
     &info::cuEventSynchronize,
     &info::cuEventElapsedTime,
+    &info::event_create,
     &info::cuModuleUnload,
     &info::cuModuleGetFunction,
     &info::cuModuleGetGlobal_v2,
@@ -1546,12 +1549,15 @@ pub mod info {
     /// `cuEventCreate`
     pub static cuEventCreate: OpInfo =
         OpInfo { op: 0x0440, name: "cuEventCreate", class: Class::Sync, args: &["phEvent", "Flags"] };
+    /// `event_create`
+    pub static event_create: OpInfo =
+        OpInfo { op: 0x0447, name: "event_create", class: Class::Posted, args: &["event", "flags"] };
     /// `cuEventDestroy`
     pub static cuEventDestroy: OpInfo =
         OpInfo { op: 0x0000, name: "cuEventDestroy", class: Class::Via, args: &["hEvent"] };
     /// `cuEventDestroy_v2`
     pub static cuEventDestroy_v2: OpInfo =
-        OpInfo { op: 0x0441, name: "cuEventDestroy_v2", class: Class::Sync, args: &["hEvent"] };
+        OpInfo { op: 0x0441, name: "cuEventDestroy_v2", class: Class::Posted, args: &["hEvent"] };
     /// `cuEventRecord`
     pub static cuEventRecord: OpInfo =
         OpInfo { op: 0x0442, name: "cuEventRecord", class: Class::Posted, args: &["hEvent", "hStream"] };

@@ -10,6 +10,7 @@ use super::CpuBackend;
 use super::context::Live;
 use super::sched::{StreamKey, Ticket, Work};
 use crate::session::Call;
+use crate::worker::handles::NotNamed;
 
 /// `CU_STREAM_LEGACY`
 const LEGACY: u64 = 1;
@@ -56,6 +57,13 @@ pub struct Target {
     pub live: Arc<Live>,
     /// Handle and properties of a created stream.
     pub stream: Option<Arc<Stream>>,
+}
+
+fn new_event(live: Arc<Live>, flags: u32) -> CuResult<Arc<Event>> {
+    if flags & !EVENT_FLAGS != 0 || (flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0) {
+        return Err(Status::INVALID_VALUE);
+    }
+    Ok(Arc::new(Event { live, flags, record: Mutex::default() }))
 }
 
 impl CpuBackend {
@@ -181,12 +189,16 @@ impl CpuBackend {
     pub(super) fn event_create(&self, call: &Call<'_>, out: Option<&mut u64>, flags: u32) -> CuResult {
         let live = self.live(call)?;
         let out = out.ok_or(Status::INVALID_VALUE)?;
-        if flags & !EVENT_FLAGS != 0 || (flags & INTERPROCESS != 0 && flags & DISABLE_TIMING == 0) {
-            return Err(Status::INVALID_VALUE);
-        }
-        let event = Arc::new(Event { live, flags, record: Mutex::default() });
-        *out = self.handles.insert(event).ok_or(Status::OUT_OF_MEMORY)?;
+        *out = self.handles.insert(new_event(live, flags)?).ok_or(Status::OUT_OF_MEMORY)?;
         Ok(())
+    }
+
+    pub(super) fn event_create_named(&self, call: &Call<'_>, handle: u64, flags: u32) -> CuResult {
+        let event = new_event(self.live(call)?, flags)?;
+        self.handles.insert_named(handle, event).map_err(|error| match error {
+            NotNamed::Handle => Status::INVALID_VALUE,
+            NotNamed::Limit => Status::OUT_OF_MEMORY,
+        })
     }
 
     pub(super) fn event_record(&self, call: &Call<'_>, event: u64, stream: u64) -> CuResult {

@@ -2,10 +2,12 @@
 //!
 //! An id is a slot and a generation, so a stale one is recognised even when its slot has been used again; one table holds all kinds, so an id of the
 //! wrong kind is recognised too. The same object of the driver always has the same id. An object may belong to another one: the end of a
-//! context ends its streams, that of a graph its nodes. Ids are never 0, 1 or 2.
+//! context ends its streams, that of a graph its nodes. Ids are never 0, 1 or 2. Some objects have handles that the program has given them ([`protocol::named`]), and no slot.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use protocol::named;
 
 use crate::generated::cuda_raw::Kind;
 
@@ -16,6 +18,10 @@ pub struct InvalidHandle;
 /// There are as many handles as the session may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
+
+/// The program may not give an object this handle: it is in use, or not one that a program may give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotNamed;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -39,23 +45,54 @@ struct Slot {
 struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Objects with handles of the program's.
+    named: HashMap<u64, Slot>,
     ids: HashMap<(Kind, u64), u64>,
     len: usize,
 }
 
 impl Table {
     fn slot(&self, id: u64) -> Option<&Slot> {
+        if named::is_named(id) {
+            return self.named.get(&id);
+        }
         let (generation, index) = split(id);
         self.slots.get(index).filter(|slot| slot.generation == generation)
     }
 
     fn slot_mut(&mut self, id: u64) -> Option<&mut Slot> {
+        if named::is_named(id) {
+            return self.named.get_mut(&id);
+        }
         let (generation, index) = split(id);
         self.slots.get_mut(index).filter(|slot| slot.generation == generation)
     }
 
     fn entry(&self, kinds: &[Kind], id: u64) -> Option<&Entry> {
         self.slot(id)?.entry.as_ref().filter(|entry| kinds.contains(&entry.kind) && !entry.dying)
+    }
+
+    /// Ids and entries.
+    fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let slots = self.slots.iter().enumerate().map(|(index, slot)| (join(slot.generation, index), slot));
+        let all = slots.chain(self.named.iter().map(|(id, slot)| (*id, slot)));
+        all.filter_map(|(id, slot)| Some((id, slot.entry.as_ref()?)))
+    }
+
+    /// Ids of what belongs to an id.
+    fn children(&self, id: u64) -> Vec<u64> {
+        self.entries().filter(|(_, entry)| entry.parent == id).map(|(id, _)| id).collect()
+    }
+
+    fn put(&mut self, id: u64, entry: Entry) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.entry = Some(entry);
+        }
+        self.ids.insert((entry.kind, entry.raw), id);
+        self.len += 1;
+        if let Some(parent) = self.slot_mut(entry.parent) {
+            parent.has_children = true;
+        }
     }
 
     /// Takes an entry out, and everything that belongs to it.
@@ -65,11 +102,12 @@ impl Table {
             let Some(slot) = self.slot_mut(id) else { continue };
             let Some(entry) = slot.entry.take() else { continue };
             let children = std::mem::take(&mut slot.has_children);
-            let index = split(id).1;
             // A slot whose generations are used up is never used again.
-            if let Some(next) = slot.generation.checked_add(1) {
-                slot.generation = next;
-                self.free.push(index as u32);
+            if named::is_named(id) {
+                self.named.remove(&id);
+            } else if slot.generation + 1 < named::GENERATIONS {
+                slot.generation += 1;
+                self.free.push(split(id).1 as u32);
             }
             self.len -= 1;
             // While it was dying, a new object may have got the same address, and an id of its own.
@@ -77,9 +115,7 @@ impl Table {
                 self.ids.remove(&(entry.kind, entry.raw));
             }
             if children {
-                let belongs = |slot: &Slot| slot.entry.is_some_and(|entry| entry.parent == id);
-                let of = |(index, slot): (usize, &Slot)| join(slot.generation, index);
-                doomed.extend(self.slots.iter().enumerate().filter(|(_, slot)| belongs(slot)).map(of));
+                doomed.append(&mut self.children(id));
             }
         }
     }
@@ -145,13 +181,31 @@ impl Handles {
             }
         };
         let id = join(table.slots[index].generation, index);
-        table.slots[index].entry = Some(Entry { kind, raw, parent, dying: false });
-        table.ids.insert((kind, raw), id);
-        table.len += 1;
-        if let Some(parent) = table.slot_mut(parent) {
-            parent.has_children = true;
-        }
+        table.put(id, Entry { kind, raw, parent, dying: false });
         Ok(id)
+    }
+
+    /// Whether the program may give an object this handle.
+    ///
+    /// # Errors
+    /// [`NotNamed`].
+    pub fn may_name(&self, id: u64) -> Result<(), NotNamed> {
+        let free = named::is_named(id) && !self.read().named.contains_key(&id);
+        if free { Ok(()) } else { Err(NotNamed) }
+    }
+
+    /// Enters a new object under the handle that the program has given it; see [`Handles::room`] for the limit.
+    ///
+    /// # Errors
+    /// [`NotNamed`].
+    pub fn enter_named(&self, id: u64, kind: Kind, raw: u64, parent: u64) -> Result<(), NotNamed> {
+        let mut table = self.write();
+        if !named::is_named(id) || table.named.contains_key(&id) {
+            return Err(NotNamed);
+        }
+        table.named.insert(id, Slot::default());
+        table.put(id, Entry { kind, raw, parent, dying: false });
+        Ok(())
     }
 
     /// The driver's object of an id of one of these kinds.
@@ -232,12 +286,7 @@ impl Handles {
     /// Takes out all that belongs to an id, which itself stays.
     pub fn remove_children(&self, id: u64) {
         let mut table = self.write();
-        let slots = table.slots.iter().enumerate();
-        let children: Vec<u64> = slots
-            .filter(|(_, slot)| slot.entry.is_some_and(|entry| entry.parent == id))
-            .map(|(index, slot)| join(slot.generation, index))
-            .collect();
-        for child in children {
+        for child in table.children(id) {
             table.remove(child);
         }
     }
@@ -251,11 +300,9 @@ impl Handles {
             if !table.slot(parent).is_some_and(|slot| slot.has_children) {
                 continue;
             }
-            let slots = table.slots.iter().enumerate();
-            let children = slots.filter(|(_, slot)| slot.entry.is_some_and(|entry| entry.parent == parent));
-            let before = found.len();
-            found.extend(children.map(|(index, slot)| join(slot.generation, index)));
-            parents.extend_from_slice(&found[before..]);
+            let children = table.children(parent);
+            parents.extend_from_slice(&children);
+            found.extend(children);
         }
         found
     }
@@ -263,11 +310,7 @@ impl Handles {
     /// Ids and objects of a kind.
     pub fn all(&self, kind: Kind) -> Vec<(u64, u64)> {
         let table = self.read();
-        let entries = table.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let entry = slot.entry.filter(|entry| entry.kind == kind)?;
-            Some((join(slot.generation, index), entry.raw))
-        });
-        entries.collect()
+        table.entries().filter(|(_, entry)| entry.kind == kind).map(|(id, entry)| (id, entry.raw)).collect()
     }
 
     /// Number of handles.
@@ -373,5 +416,27 @@ mod tests {
         assert_eq!(handles.enter(Kind::CUevent, 1, 0), Ok(first), "it is there already");
         handles.remove(first);
         assert!(handles.enter(Kind::CUevent, 3, 0).is_ok());
+    }
+
+    #[test]
+    fn objects_that_the_program_has_named_are_like_others() {
+        let handles = Handles::new(10);
+        let context = handles.enter(Kind::CUcontext, 1, 0).unwrap();
+        let (a, b) = (named::nth(5).unwrap(), named::nth(6).unwrap());
+        assert_eq!(handles.enter_named(context, Kind::CUevent, 2, context), Err(NotNamed));
+        assert_eq!(handles.enter_named(a, Kind::CUevent, 2, context), Ok(()));
+        assert_eq!(handles.enter_named(a, Kind::CUevent, 3, context), Err(NotNamed), "in use");
+        assert_eq!((handles.may_name(a), handles.may_name(b)), (Err(NotNamed), Ok(())));
+        assert_eq!(handles.raw(&[Kind::CUevent], a), Ok(2));
+        assert_eq!(handles.raw(&[Kind::CUstream], a), Err(InvalidHandle));
+        assert_eq!(handles.enter(Kind::CUevent, 2, context), Ok(a), "the driver's object has one handle");
+        assert_eq!((handles.below(context), handles.len()), (vec![a], 2));
+        assert_eq!(handles.dying(Kind::CUevent, a), Ok(2));
+        handles.enter_named(b, Kind::CUevent, 2, context).unwrap();
+        handles.settle(a, true);
+        assert_eq!((handles.raw(&[Kind::CUevent], b), handles.id(Kind::CUevent, 2)), (Ok(2), Some(b)));
+        assert_eq!(handles.raw(&[Kind::CUevent], a), Err(InvalidHandle));
+        handles.remove(context);
+        assert!(handles.raw(&[Kind::CUevent], b).is_err() && handles.is_empty());
     }
 }

@@ -146,6 +146,10 @@ impl EventCalls for CpuBackend {
         self.event_create(call, phEvent, Flags)
     }
 
+    fn event_create(&self, call: &mut Call<'_>, event: u64, flags: u32) -> CuResult {
+        self.event_create_named(call, event, flags)
+    }
+
     fn cuEventDestroy_v2(&self, _: &mut Call<'_>, hEvent: u64) -> CuResult {
         self.handles.remove::<Event>(hEvent).map(drop).map_err(|_| Status::INVALID_HANDLE)
     }
