@@ -48,12 +48,38 @@ const fn request<T>(number: u64) -> u64 {
     READ_WRITE << 30 | (size_of::<T>() as u64) << 16 | API << 8 | number
 }
 
+/// No signal reaches this thread while this lives.
+#[derive(Debug)]
+pub struct SignalsHeld {
+    before: libc::sigset_t,
+}
+
+impl SignalsHeld {
+    pub fn new() -> SignalsHeld {
+        // SAFETY: sets of signals are plain data, filled by the calls.
+        unsafe {
+            let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            SignalsHeld { before }
+        }
+    }
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        // SAFETY: the set is what the thread had before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, core::ptr::null_mut()) };
+    }
+}
+
 /// Pages that the program does not write to while this lives, and signals that wait meanwhile.
 #[derive(Debug)]
 pub struct Frozen {
+    // In this order: a signal handler may wait for the writers.
     /// Writers wait until this is closed; none where there are no others.
-    writers: Option<OwnedFd>,
-    signals: libc::sigset_t,
+    _writers: Option<OwnedFd>,
+    _signals: SignalsHeld,
 }
 
 impl Frozen {
@@ -62,28 +88,9 @@ impl Frozen {
     /// # Errors
     /// Why it cannot be done, to be read by people.
     pub fn new(start: usize, len: usize) -> Result<Frozen, String> {
-        // SAFETY: sets of signals are plain data, filled by the calls.
-        let signals = unsafe {
-            let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            before
-        };
-        // From here on the signals come back when it is dropped.
-        let mut frozen = Frozen { writers: None, signals };
-        if !is_alone() {
-            frozen.writers = Some(hold_writers(start, len)?);
-        }
-        Ok(frozen)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // First of all the writers: a signal handler may wait for them.
-        self.writers = None;
-        // SAFETY: the set is what the thread had before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.signals, core::ptr::null_mut()) };
+        let signals = SignalsHeld::new();
+        let writers = if is_alone() { None } else { Some(hold_writers(start, len)?) };
+        Ok(Frozen { _writers: writers, _signals: signals })
     }
 }
 

@@ -102,7 +102,7 @@ unsafe fn take_arguments(params: &mut NodeParams) -> CuResult {
     params.data.resize(function.params_len, 0);
     // SAFETY: by the caller's promise.
     unsafe { launch::gather(&function, arguments, extra, &mut params.data) }?;
-    launch::check_reach(&params.data)?;
+    launch::reach(&mut params.data)?;
     params.set_u64(at::KERNEL_PARAMS, 0);
     params.set_u64(at::KERNEL_EXTRA, 0);
     Ok(())

@@ -1,13 +1,13 @@
 #![allow(unsafe_code)]
 //! Registered memory that the device reaches.
 //!
-//! `cuMemHostRegister` promises that kernels may use memory which the program has already. The worker cannot see it by itself; so it is made reachable for those who ask for that: by the flag
-//! DEVICEMAP, `cuMemHostGetDevicePointer`, or the attribute of the pointer.
+//! `cuMemHostRegister` promises that kernels may use memory which the program has already. The worker cannot see it by itself; so it is made reachable for those who use that: by the flag
+//! DEVICEMAP, `cuMemHostGetDevicePointer`, the attribute of the pointer, or a launch that is given an address of it.
 //!
 //! * In a virtual machine with a memory broker the pages are pinned where they are, and the worker maps them: any memory that the program may write to.
 //! * Otherwise pages of the window, which both see, take the place of the program's: they get the same bytes, at the same address, while nobody writes there ([`crate::freeze`]). When the registration
-//!   ends, private pages take their place again. Only memory whose pages are the range's alone: whole pages, private and anonymous. What else may lie in a page that is in it in part, the
-//!   heap's own words say, would be shared with children of a fork.
+//!   ends, private pages take their place again. Only private, anonymous memory. A child of a fork gets pages of its own ([`crate::fork`]), since what else lies in them, the heap's own words say,
+//!   must not be shared with it.
 //!
 //! Other registered memory is known, and copies of it are right.
 //!
@@ -28,6 +28,10 @@ use crate::process::process;
 
 const PAGE: usize = 4096;
 
+/// What of its stack a thread may write to while it replaces pages: more than the frames of the functions here, and of those that they call.
+const STACK_BELOW: usize = 256 << 10;
+const STACK_ABOVE: usize = 64 << 10;
+
 /// Where the device reaches a registered range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
@@ -35,6 +39,16 @@ pub struct Reached {
     pub window: u64,
     /// Whether that is so at the program's own address, too.
     pub aliased: bool,
+    /// The first page that was replaced, and how many bytes were; none where pages are pinned.
+    pub replaced: Option<(usize, usize)>,
+}
+
+impl Reached {
+    /// Pages of the program that were replaced, and where they are in the window.
+    pub fn replacement(&self, start: usize) -> Option<(Range<usize>, u64)> {
+        let (page, len) = self.replaced?;
+        Some((page..page + len, self.window - (start - page) as u64))
+    }
 }
 
 /// Lets the device reach a range that is registered. What is pinned for that is to be kept as long as it does.
@@ -65,25 +79,34 @@ fn by_pinning(broker: &Device, range: &Range<usize>, flags: u32) -> Result<(Reac
     let (mut place, mut aliased) = (0, 0);
     wire::registered_lend(page, region, len, flags, Some(&mut place), Some(&mut aliased))
         .map_err(|status| format!("the host cannot map it ({status:?})"))?;
-    Ok((Reached { window: place + offset, aliased: aliased != 0 }, pinned))
+    Ok((Reached { window: place + offset, aliased: aliased != 0, replaced: None }, pinned))
 }
 
 fn by_replacing(window: &Window, range: &Range<usize>, flags: u32) -> Result<Reached, String> {
-    if !(range.start | range.len()).is_multiple_of(PAGE) {
-        return Err("it is not of whole pages".into());
-    }
+    let end = range.end.checked_next_multiple_of(PAGE).ok_or("it is at the end of the address space")?;
+    let pages = range.start / PAGE * PAGE..end;
     let maps = read_to_string("/proc/self/maps").map_err(|error| format!("/proc/self/maps: {error}"))?;
-    if !cover(&maps, range, |mapping| mapping.is_private_memory()) {
-        return Err("it is not private, anonymous, writable memory".into());
+    if !cover(&maps, &pages, |mapping| mapping.is_private_memory()) {
+        return Err(
+            "its pages are not private, anonymous, writable memory, or are those of another registration"
+                .into(),
+        );
+    }
+    // This thread writes there all the while.
+    let here = (&raw const pages).addr();
+    if overlap(&pages, &(here.saturating_sub(STACK_BELOW)..here.saturating_add(STACK_ABOVE))) {
+        return Err("it is on the stack of the thread that uses it".into());
     }
     let (mut place, mut aliased) = (0, 0);
-    wire::registered_map(range.start as u64, range.len() as u64, flags, Some(&mut place), Some(&mut aliased))
+    wire::registered_map(pages.start as u64, pages.len() as u64, flags, Some(&mut place), Some(&mut aliased))
         .map_err(|status| format!("the host has no memory for it ({status:?})"))?;
-    // SAFETY: the range is what was looked at above, which the program has given for the registration; the place is its own from now on.
-    unsafe { replace(window, place, range) }.inspect_err(|_| {
+    crate::fork::watch();
+    // SAFETY: the pages are what was looked at above, of which the program has given a part for the registration; the place is theirs from now on.
+    unsafe { replace(window, place, &pages) }.inspect_err(|_| {
         let _ = wire::registered_unmap(place);
     })?;
-    Ok(Reached { window: place, aliased: aliased != 0 })
+    let window = place + (range.start - pages.start) as u64;
+    Ok(Reached { window, aliased: aliased != 0, replaced: Some((pages.start, pages.len())) })
 }
 
 /// Puts pages of the window in a range's place, with what is in it.
@@ -105,23 +128,24 @@ unsafe fn replace(window: &Window, place: u64, range: &Range<usize>) -> Result<(
     mapped.map(drop).map_err(|errno| format!("mmap: {errno}"))
 }
 
-/// Ends the reach of a range whose registration has ended: it becomes private memory again. Where that cannot be, it stays the program's and shared.
+/// Ends the reach of a range whose registration has ended, and which began at `start`: it becomes private memory again. Where that cannot be, it stays the program's and shared.
 ///
 /// # Errors
 /// Those of the host.
-pub fn part(range: Range<usize>, reached: Reached, pinned: Option<Pinned>) -> CuResult {
-    let Some(pinned) = pinned else {
-        // SAFETY: the program holds the range, or has unmapped it, which `restore` looks at.
-        if let Err(why) = unsafe { restore(&range, reached) } {
-            crate::log!(Info, "memory at {:#x} stays shared with the host: {why}", range.start);
+pub fn part(start: usize, reached: Reached, pinned: Option<Pinned>) -> CuResult {
+    if let Some((pages, place)) = reached.replacement(start) {
+        // SAFETY: the program holds the pages, or has unmapped them, which `restore` looks at.
+        if let Err(why) = unsafe { restore(&pages, place) } {
+            crate::log!(Info, "memory at {start:#x} stays shared with the host: {why}");
             return Ok(());
         }
-        return wire::registered_unmap(reached.window);
-    };
+        return wire::registered_unmap(place);
+    }
+    let Some(pinned) = pinned else { return Ok(()) };
     let result = wire::registered_unmap(reached.window - pinned.offset_bytes());
     // The pages stay pinned until the host has confirmed that it does not use them, whether this waits for it or not.
     if let Err(error) = pinned.release() {
-        crate::log!(Info, "memory at {:#x} stays pinned for now: {error}", range.start);
+        crate::log!(Info, "memory at {start:#x} stays pinned for now: {error}");
     }
     result
 }
@@ -130,31 +154,62 @@ pub fn part(range: Range<usize>, reached: Reached, pinned: Option<Pinned>) -> Cu
 ///
 /// # Safety
 /// What is mapped in the range is the program's.
-unsafe fn restore(range: &Range<usize>, reached: Reached) -> Result<(), String> {
-    let window = process().session.get().and_then(|session| session.window()).ok_or("no session")?;
-    let offset = reached.window.wrapping_sub(window.address()) as usize;
+unsafe fn restore(range: &Range<usize>, place: u64) -> Result<(), String> {
     let maps = read_to_string("/proc/self/maps").map_err(|error| error.to_string())?;
-    let Some(file) = identity(&maps, window.address() as usize) else { return Err("no window".into()) };
+    match state(&maps, range, place)? {
+        // SAFETY: mapped, readable and writable, as was seen.
+        State::Ours => unsafe { make_private(range, || Frozen::new(range.start, range.len())) },
+        State::Gone => Ok(()),
+        State::Touched => Err("the program has mapped something else over a part of it".into()),
+    }
+}
+
+/// What has become of pages that were replaced.
+enum State {
+    Ours,
+    /// The program has unmapped them, and other memory may be there.
+    Gone,
+    /// That goes for a part of them.
+    Touched,
+}
+
+fn state(maps: &str, pages: &Range<usize>, place: u64) -> Result<State, &'static str> {
+    let window = process().session.get().and_then(|session| session.window()).ok_or("no session")?;
+    let offset = place.wrapping_sub(window.address()) as usize;
+    let file = identity(maps, window.address() as usize).ok_or("no window")?;
     let ours = |mapping: &Mapping<'_>| {
         mapping.file == file
-            && mapping.offset.wrapping_sub(mapping.range.start) == offset.wrapping_sub(range.start)
+            && mapping.offset.wrapping_sub(mapping.range.start) == offset.wrapping_sub(pages.start)
     };
-    if !cover(&maps, range, ours) {
-        // The program has unmapped it, or part of it, and other memory may be there.
-        let touched = parse(&maps).any(|mapping| ours(&mapping) && overlap(&mapping.range, range));
-        return if touched {
-            Err("the program has mapped something else over a part of it".into())
-        } else {
-            Ok(())
-        };
+    if cover(maps, pages, ours) {
+        return Ok(State::Ours);
     }
+    let touched = parse(maps).any(|mapping| ours(&mapping) && overlap(&mapping.range, pages));
+    Ok(if touched { State::Touched } else { State::Gone })
+}
+
+/// Of ranges of pages with their places in the window, those that are still there.
+pub fn still_replaced(mut all: Vec<(Range<usize>, u64)>) -> Vec<(Range<usize>, u64)> {
+    let maps = read_to_string("/proc/self/maps").unwrap_or_default();
+    all.retain(|(pages, place)| matches!(state(&maps, pages, *place), Ok(State::Ours)));
+    all
+}
+
+/// Puts private pages with the same contents in the place of others, while nobody writes there.
+///
+/// # Safety
+/// The range is mapped, readable and writable, and what is mapped there may go.
+pub unsafe fn make_private<F>(
+    range: &Range<usize>,
+    freeze: impl FnOnce() -> Result<F, String>,
+) -> Result<(), String> {
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping.
     let fresh = unsafe { mmap_anonymous(core::ptr::null_mut(), range.len(), prot, MapFlags::PRIVATE) };
     let fresh = fresh.map_err(|errno| format!("mmap: {errno}"))?;
-    let moved = Frozen::new(range.start, range.len()).and_then(|frozen| {
+    let moved = freeze().and_then(|frozen| {
         let at = core::ptr::with_exposed_provenance_mut::<c_void>(range.start);
-        // SAFETY: mapped, as was seen, and not the new mapping.
+        // SAFETY: mapped, by the caller's promise, and not the new mapping.
         unsafe { fresh.cast::<u8>().copy_from_nonoverlapping(at.cast(), range.len()) };
         let flags = MremapFlags::MAYMOVE;
         // SAFETY: moves the new mapping over pages with the same contents, while nobody writes there.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use guest_device::Pinned;
@@ -26,8 +26,12 @@ struct Entry {
 #[derive(Default)]
 pub struct Registered {
     ranges: RwLock<BTreeMap<usize, Entry>>,
+    /// Programs without any pay a load per launch.
+    count: AtomicUsize,
     /// Ranges that the device reaches: programs without any pay a load per copy.
     reached: AtomicUsize,
+    /// A launch was given an address of one.
+    used: AtomicBool,
     /// What is pinned for ranges, by their starts. Held while one is made reachable or ceases to be; before `ranges`.
     pinned: Mutex<HashMap<usize, Pinned>>,
 }
@@ -41,6 +45,7 @@ impl Registered {
             return Err(Status::HOST_MEMORY_ALREADY_REGISTERED);
         }
         ranges.insert(start, Entry { len, flags, reached: None, refused: false });
+        self.count.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -52,9 +57,66 @@ impl Registered {
             let inside = self.find(start).is_some();
             return Err(if inside { Status::INVALID_VALUE } else { Status::HOST_MEMORY_NOT_REGISTERED });
         };
+        self.count.fetch_sub(1, Ordering::Release);
         let Some(reached) = entry.reached else { return Ok(()) };
         self.reached.fetch_sub(1, Ordering::Release);
-        reach::part(start..start + entry.len, reached, pinned.remove(&start))
+        reach::part(start, reached, pinned.remove(&start))
+    }
+
+    /// Pages of the program that those of the window have replaced, with their places there.
+    pub fn replaced(&self) -> Vec<(Range<usize>, u64)> {
+        if self.reached.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        ranges.iter().filter_map(|(start, entry)| entry.reached?.replacement(*start)).collect()
+    }
+
+    /// Whether kernels have been given registered memory of this program, so that they are likely to be given more of it, or to find its address in what they read.
+    pub fn used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Lets the kernel that gets these parameters reach the registered memory that they point to, and all that is registered beside it, since addresses may be in memory, too. Where the device has
+    /// it at another address than the program, that takes the place of the program's.
+    #[inline]
+    pub fn show(&self, params: &mut [u8]) {
+        if self.count.load(Ordering::Acquire) != 0 && self.translate(params) {
+            self.reach_all();
+            self.translate(params);
+        }
+    }
+
+    /// Returns whether there is an address of a range that the device does not reach, and has not been asked to.
+    fn translate(&self, params: &mut [u8]) -> bool {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let mut open = false;
+        for word in params.as_chunks_mut::<8>().0 {
+            let address = u64::from_ne_bytes(*word) as usize;
+            let Some((start, entry)) = ranges.range(..=address).next_back() else { continue };
+            // The end is an address of the range, too: loops compare with it.
+            if address - start > entry.len {
+                continue;
+            }
+            match entry.reached {
+                Some(reached) if reached.aliased => {}
+                Some(reached) => *word = (reached.window + (address - start) as u64).to_ne_bytes(),
+                None => open |= !entry.refused,
+            }
+        }
+        open
+    }
+
+    #[cold]
+    fn reach_all(&self) {
+        self.used.store(true, Ordering::Relaxed);
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        let starts: Vec<usize> = ranges.keys().copied().collect();
+        drop(ranges);
+        for start in starts {
+            // What cannot be reached is said in the log; the kernel may not want it.
+            let _ = self.device_address(start);
+        }
     }
 
     /// The range that an address lies in.
@@ -133,5 +195,49 @@ mod tests {
         assert_eq!(registered.range(1099), Some(1000..1100));
         registered.remove(1000).unwrap();
         assert_eq!(registered.flags(1000), None);
+    }
+
+    fn with(reached: Option<Reached>, refused: bool) -> Registered {
+        let registered = Registered::default();
+        registered.insert(0x10_0010, 0x100, 0).unwrap();
+        let mut ranges = registered.ranges.write().unwrap();
+        let entry = ranges.get_mut(&0x10_0010).unwrap();
+        (entry.reached, entry.refused) = (reached, refused);
+        drop(ranges);
+        registered
+    }
+
+    /// What becomes of parameters, and whether something in them is still to be reached.
+    fn translated(registered: &Registered, params: &[u64]) -> (Vec<u64>, bool) {
+        let mut bytes: Vec<u8> = params.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        // A shorter parameter at the end.
+        bytes.extend([1, 2, 3, 4]);
+        let open = registered.translate(&mut bytes);
+        assert_eq!(bytes[params.len() * 8..], [1, 2, 3, 4]);
+        (bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect(), open)
+    }
+
+    #[test]
+    fn kernels_get_addresses_that_the_device_has() {
+        let params = [0, 0x10_000f, 0x10_0010, 0x10_0050, 0x10_0110, 0x10_0111, u64::MAX];
+        let (unchanged, elsewhere) =
+            (params.to_vec(), vec![0, 0x10_000f, 0x7010, 0x7050, 0x7110, 0x10_0111, u64::MAX]);
+        let reached = |aliased| Some(Reached { window: 0x7010, aliased, replaced: Some((0x10_0000, 4096)) });
+        for (reached, refused, expected) in [
+            (None, false, (&unchanged, true)),
+            (None, true, (&unchanged, false)),
+            (reached(true), false, (&unchanged, false)),
+            (reached(false), false, (&elsewhere, false)),
+        ] {
+            let (found, open) = translated(&with(reached, refused), &params);
+            assert_eq!((&found, open), expected);
+        }
+        assert_eq!(translated(&Registered::default(), &params), (unchanged.clone(), false));
+        assert!(!translated(&with(None, false), &[0x10_0111]).1);
+        assert_eq!(
+            reached(true).unwrap().replacement(0x10_0010),
+            Some((0x10_0000..0x10_1000, 0x7000)),
+            "the whole page"
+        );
     }
 }

@@ -4,6 +4,8 @@
 #include <vector>
 
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -139,6 +141,88 @@ static void pointers_within() {
     printf("registered: structures with pointers\n");
 }
 
+// Kernels may be given the program's own pointers, whatever the flags were and whoever made the memory. Addresses in memory are the device's where that says so.
+static void never_asked() {
+    int same_address;
+    CHECK(cudaDeviceGetAttribute(&same_address, cudaDevAttrCanUseHostPointerForRegisteredMem, 0));
+    const unsigned count = 300000;
+    unsigned *block = static_cast<unsigned *>(malloc(count * sizeof(unsigned)));
+    std::vector<unsigned> little(1000), neighbour(1000, 5);
+    for (unsigned i = 0; i < count; i++)
+        block[i] = i;
+    CHECK(cudaHostRegister(block, count * sizeof(unsigned), cudaHostRegisterDefault));
+    CHECK(cudaHostRegister(little.data(), little.size() * sizeof(unsigned), cudaHostRegisterDefault));
+    bump<<<64, 256>>>(block, count, 3);
+    bump<<<1, 256>>>(little.data(), little.size(), 4);
+    CHECK_KERNEL();
+    for (unsigned i = 0; i < count; i++)
+        EXPECT(block[i] == i + 3, "element %u: %u", i, block[i]);
+    for (unsigned i = 0; i < little.size(); i++)
+        EXPECT(little[i] == 4 && neighbour[i] == 5, "element %u: %u %u", i, little[i], neighbour[i]);
+
+    // Registered after a kernel has used such memory, and found by the kernel in it.
+    std::vector<unsigned> out(100000);
+    Job *job = new Job;
+    CHECK(cudaHostRegister(out.data(), out.size() * sizeof(unsigned), cudaHostRegisterDefault));
+    *job = same_address ? Job{block, out.data(), 1000} : Job{on_device(block), on_device(out.data()), 1000};
+    CHECK(cudaHostRegister(job, sizeof(Job), cudaHostRegisterDefault));
+    follow<<<1, 128>>>(job);
+    CHECK_KERNEL();
+    for (unsigned i = 0; i < 1000; i++)
+        EXPECT(out[i] == 2 * (i + 3) + 1, "followed, element %u: %u", i, out[i]);
+    EXPECT(job->count == 1000 && out[1000] == 0, "%u %u", job->count, out[1000]);
+    CHECK(cudaHostUnregister(little.data()));
+    little.resize(100000, 9);
+    EXPECT(little[999] == 4 && little[1000] == 9, "moved: %u %u", little[999], little[1000]);
+    CHECK(cudaHostUnregister(job));
+    CHECK(cudaHostUnregister(out.data()));
+    CHECK(cudaHostUnregister(block));
+    EXPECT(block[7] == 10, "%u", block[7]);
+    free(block);
+    delete job;
+    printf("registered: kernels get the program's pointers\n");
+}
+
+// A child of a fork has the memory as it was, and writes to its own.
+static void forked() {
+    const unsigned count = MIB / sizeof(unsigned);
+    unsigned *block = static_cast<unsigned *>(malloc(MIB));
+    for (unsigned i = 0; i < count; i++)
+        block[i] = i;
+    CHECK(cudaHostRegister(block, MIB, cudaHostRegisterMapped));
+    bump<<<64, 256>>>(on_device(block), count, 1);
+    CHECK_KERNEL();
+    fflush(stdout);
+    int go[2];
+    EXPECT(pipe(go) == 0, "no pipe");
+    const pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        int bad = read(go[0], &byte, 1) != 1;
+        for (unsigned i = 0; i < count; i++)
+            bad |= block[i] != i + 1;
+        memset(block, 0xee, MIB);
+        _exit(bad);
+    }
+    EXPECT(child > 0, "no child");
+    // Later writes of the parent and its kernels are not the child's.
+    block[3] = 77;
+    bump<<<64, 256>>>(on_device(block), count, 1);
+    CHECK_KERNEL();
+    EXPECT(write(go[1], "x", 1) == 1, "no child");
+    int status = -1;
+    EXPECT(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %#x", status);
+    bump<<<64, 256>>>(on_device(block), count, 1);
+    CHECK_KERNEL();
+    for (unsigned i = 0; i < count; i++)
+        EXPECT(block[i] == (i == 3 ? 79 : i + 3), "after the fork, element %u: %u", i, block[i]);
+    CHECK(cudaHostUnregister(block));
+    free(block);
+    close(go[0]);
+    close(go[1]);
+    printf("registered: a forked child has its own\n");
+}
+
 // Threads that write all the while lose nothing, whatever happens to the pages.
 static void written_meanwhile() {
     const int writers = 3, slots = 1024;
@@ -201,6 +285,8 @@ int main() {
     filled_in_place();
     pointers_within();
     odd_places();
+    never_asked();
+    forked();
     written_meanwhile();
     return pass();
 }

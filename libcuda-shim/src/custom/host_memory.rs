@@ -133,9 +133,10 @@ pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, len: usize, flags: c_ui
         return Err(Status::INVALID_VALUE);
     }
     process().registered.insert(pointer.addr(), len, flags)?;
-    if flags & REGISTER_DEVICEMAP != 0 && own_pinned().is_none() {
+    let registered = &process().registered;
+    if (flags & REGISTER_DEVICEMAP != 0 || registered.used()) && own_pinned().is_none() {
         // What cannot be reached is registered all the same: copies are right.
-        let _ = process().registered.device_address(pointer.addr());
+        let _ = registered.device_address(pointer.addr());
     }
     Ok(())
 }

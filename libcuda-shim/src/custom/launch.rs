@@ -126,7 +126,7 @@ unsafe fn launch(
     };
     // SAFETY: by the caller's promise.
     unsafe { gather(&function, params, extra, buffer) }?;
-    check_reach(buffer)?;
+    reach(buffer)?;
 
     let Launch { shape, stream, flags, cluster, attributes } = launch;
     let judged = *flags != 0 || *cluster != [0; 3];
@@ -175,8 +175,9 @@ unsafe fn launch(
     if launch_blocking() { wire::cuStreamSynchronize(*stream) } else { Ok(()) }
 }
 
-/// Refuses parameters that point to page-locked memory which the device cannot reach: a fault in the kernel would say less.
-pub fn check_reach(params: &[u8]) -> CuResult {
+/// Lets the device reach what parameters point to in registered memory. Refuses those that point to page-locked memory which it cannot reach: a fault in the kernel would say less.
+pub fn reach(params: &mut [u8]) -> CuResult {
+    process().registered.show(params);
     let Some(pinned) = process().session.get().and_then(|session| session.pinned()) else { return Ok(()) };
     for word in params.chunks_exact(8) {
         let address = word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
@@ -423,6 +424,7 @@ pub unsafe fn cuLaunchCooperativeKernelMultiDevice(
         let mut buffer = vec![0; function.params_len];
         // SAFETY: the array has a pointer for each parameter of the kernel, by the caller's promise.
         unsafe { gather(&function, one.kernelParams, core::ptr::null_mut(), &mut buffer) }?;
+        reach(&mut buffer)?;
         launches.extend_from_slice(&function.handle.to_le_bytes());
         for word in [
             one.gridDimX,
