@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use guest_device::{Device, Pinned};
 use protocol::status::{CuResult, Status};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap_fixed, munmap};
 use transport::Window;
 
@@ -27,6 +28,9 @@ use crate::generated::wire;
 use crate::process::process;
 
 const PAGE: usize = 4096;
+
+/// Bytes that are copied at a time: so many are there twice.
+const PIECE: usize = 64 << 20;
 
 /// What of its stack a thread may write to while it replaces pages: more than the frames of the functions here, and of those that they call.
 const STACK_BELOW: usize = 256 << 10;
@@ -102,30 +106,67 @@ fn by_replacing(window: &Window, range: &Range<usize>, flags: u32) -> Result<Rea
         .map_err(|status| format!("the host has no memory for it ({status:?})"))?;
     crate::fork::watch();
     // SAFETY: the pages are what was looked at above, of which the program has given a part for the registration; the place is theirs from now on.
-    unsafe { replace(window, place, &pages) }.inspect_err(|_| {
-        let _ = wire::registered_unmap(place);
-    })?;
+    unsafe { replace(window, place, &pages) }?;
     let window = place + (range.start - pages.start) as u64;
     Ok(Reached { window, aliased: aliased != 0, replaced: Some((pages.start, pages.len())) })
 }
 
-/// Puts pages of the window in a range's place, with what is in it.
+/// Parts of pages that are replaced one after the other.
+fn pieces(pages: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = pages.end;
+    pages.clone().step_by(PIECE).map(move |start| start..end.min(start + PIECE))
+}
+
+/// Puts pages of the window in the place of others, with what is in them; or leaves all as it was, and gives the place back.
 ///
 /// # Safety
-/// The range is mapped, readable and writable; `place` has as many bytes in the window, which nothing uses.
-unsafe fn replace(window: &Window, place: u64, range: &Range<usize>) -> Result<(), String> {
+/// The pages are mapped, readable and writable; `place` has as many bytes in the window, which nothing uses.
+unsafe fn replace(window: &Window, place: u64, pages: &Range<usize>) -> Result<(), String> {
+    for piece in pieces(pages) {
+        let at = place + (piece.start - pages.start) as u64;
+        // SAFETY: by the caller's promise, for a part of them.
+        if let Err(why) = unsafe { replace_piece(window, at, &piece) } {
+            // SAFETY: what has been replaced so far.
+            if unsafe { take_back(window, &(pages.start..piece.start), place) }.is_ok() {
+                let _ = wire::registered_unmap(place);
+            }
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`replace`].
+unsafe fn replace_piece(window: &Window, place: u64, piece: &Range<usize>) -> Result<(), String> {
     let offset = place.wrapping_sub(window.address());
-    let to = window.pointer(offset, range.len() as u64).map_err(|error| error.to_string())?;
+    let to = window.pointer(offset, piece.len() as u64).map_err(|error| error.to_string())?;
     let file = window.file().ok_or("the window is memory of the machine")?;
-    let at = core::ptr::with_exposed_provenance_mut::<c_void>(range.start);
+    let at = core::ptr::with_exposed_provenance_mut::<c_void>(piece.start);
     let flags = MapFlags::SHARED | MapFlags::FIXED;
-    let frozen = Frozen::new(range.start, range.len())?;
-    // SAFETY: by the caller's promise; they do not overlap, since the range is none of the window.
-    unsafe { to.as_ptr().copy_from_nonoverlapping(at.cast::<u8>(), range.len()) };
+    let frozen = Frozen::new(piece.start, piece.len())?;
+    // SAFETY: by the caller's promise; they do not overlap, since the pages are none of the window.
+    unsafe { to.as_ptr().copy_from_nonoverlapping(at.cast::<u8>(), piece.len()) };
     // SAFETY: replaces pages of the program by others with the same contents, while nobody writes there.
-    let mapped = unsafe { mmap(at, range.len(), ProtFlags::READ | ProtFlags::WRITE, flags, file, offset) };
+    let mapped = unsafe { mmap(at, piece.len(), ProtFlags::READ | ProtFlags::WRITE, flags, file, offset) };
     drop(frozen);
     mapped.map(drop).map_err(|errno| format!("mmap: {errno}"))
+}
+
+/// Puts private pages in the place of the window's, whose memory goes back at once: nobody but the program uses it any more.
+///
+/// # Safety
+/// The pages are those at `place` in the window, readable and writable.
+unsafe fn take_back(window: &Window, pages: &Range<usize>, place: u64) -> Result<(), String> {
+    for piece in pieces(pages) {
+        // SAFETY: by the caller's promise, for a part of them.
+        unsafe { make_private(&piece, || Frozen::new(piece.start, piece.len())) }?;
+        let offset = place.wrapping_sub(window.address()) + (piece.start - pages.start) as u64;
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // What stays allocated goes with the rest.
+        let _ = window.file().map(|file| fallocate(file, hole, offset, piece.len() as u64));
+    }
+    Ok(())
 }
 
 /// Ends the reach of a range whose registration has ended, and which began at `start`: it becomes private memory again. Where that cannot be, it stays the program's and shared.
@@ -134,6 +175,8 @@ unsafe fn replace(window: &Window, place: u64, range: &Range<usize>) -> Result<(
 /// Those of the host.
 pub fn part(start: usize, reached: Reached, pinned: Option<Pinned>) -> CuResult {
     if let Some((pages, place)) = reached.replacement(start) {
+        // Now at the latest work that was queued before has reached the pages. After a fault the device does nothing more.
+        let _ = wire::registered_release(place);
         // SAFETY: the program holds the pages, or has unmapped them, which `restore` looks at.
         if let Err(why) = unsafe { restore(&pages, place) } {
             crate::log!(Info, "memory at {start:#x} stays shared with the host: {why}");
@@ -156,9 +199,10 @@ pub fn part(start: usize, reached: Reached, pinned: Option<Pinned>) -> CuResult 
 /// What is mapped in the range is the program's.
 unsafe fn restore(range: &Range<usize>, place: u64) -> Result<(), String> {
     let maps = read_to_string("/proc/self/maps").map_err(|error| error.to_string())?;
-    match state(&maps, range, place)? {
+    let window = process().session.get().and_then(|session| session.window()).ok_or("no session")?;
+    match state(window, &maps, range, place)? {
         // SAFETY: mapped, readable and writable, as was seen.
-        State::Ours => unsafe { make_private(range, || Frozen::new(range.start, range.len())) },
+        State::Ours => unsafe { take_back(window, range, place) },
         State::Gone => Ok(()),
         State::Touched => Err("the program has mapped something else over a part of it".into()),
     }
@@ -173,8 +217,7 @@ enum State {
     Touched,
 }
 
-fn state(maps: &str, pages: &Range<usize>, place: u64) -> Result<State, &'static str> {
-    let window = process().session.get().and_then(|session| session.window()).ok_or("no session")?;
+fn state(window: &Window, maps: &str, pages: &Range<usize>, place: u64) -> Result<State, &'static str> {
     let offset = place.wrapping_sub(window.address()) as usize;
     let file = identity(maps, window.address() as usize).ok_or("no window")?;
     let ours = |mapping: &Mapping<'_>| {
@@ -190,8 +233,11 @@ fn state(maps: &str, pages: &Range<usize>, place: u64) -> Result<State, &'static
 
 /// Of ranges of pages with their places in the window, those that are still there.
 pub fn still_replaced(mut all: Vec<(Range<usize>, u64)>) -> Vec<(Range<usize>, u64)> {
+    let Some(window) = process().session.get().and_then(|session| session.window()) else {
+        return Vec::new();
+    };
     let maps = read_to_string("/proc/self/maps").unwrap_or_default();
-    all.retain(|(pages, place)| matches!(state(&maps, pages, *place), Ok(State::Ours)));
+    all.retain(|(pages, place)| matches!(state(window, &maps, pages, *place), Ok(State::Ours)));
     all
 }
 
@@ -310,5 +356,14 @@ mod tests {
         assert_eq!(identity(MAPS, 0x130_0800), Some(("00:01", "77")));
         assert_eq!(identity(MAPS, 0x150_0000), None);
         assert_eq!(parse("nonsense\n12-zz rw-p 0 00:00 0\n").count(), 0);
+    }
+
+    #[test]
+    fn pieces_are_all_of_it_once() {
+        assert_eq!(pieces(&(PAGE..3 * PAGE)).collect::<Vec<_>>(), vec![PAGE..3 * PAGE]);
+        let all: Vec<_> = pieces(&(PAGE..2 * PIECE + 2 * PAGE)).collect();
+        let (first, second) = (PAGE + PIECE, PAGE + 2 * PIECE);
+        assert_eq!(all, [PAGE..first, first..second, second..second + PAGE]);
+        assert_eq!(pieces(&(PAGE..PAGE)).count(), 0);
     }
 }

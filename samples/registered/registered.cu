@@ -145,7 +145,8 @@ static void pointers_within() {
 static void never_asked() {
     int same_address;
     CHECK(cudaDeviceGetAttribute(&same_address, cudaDevAttrCanUseHostPointerForRegisteredMem, 0));
-    const unsigned count = 300000;
+    // More than is replaced at a time where pages are replaced.
+    const unsigned count = 20000000;
     unsigned *block = static_cast<unsigned *>(malloc(count * sizeof(unsigned)));
     std::vector<unsigned> little(1000), neighbour(1000, 5);
     for (unsigned i = 0; i < count; i++)

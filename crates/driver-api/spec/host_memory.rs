@@ -48,7 +48,7 @@ fn cuMemHostRegister_v2(p: *mut c_void, bytesize: usize, Flags: c_uint);
 
 /// Ends a registration.
 #[op(since = 4000)]
-#[via(registered_unmap)]
+#[via(registered_release, registered_unmap)]
 fn cuMemHostUnregister(p: *mut c_void);
 
 /// Gives whole pages of the window to memory that the program has registered, which lies at `address` there and whose pages the program replaces by these: `len` bytes. `window`
@@ -71,6 +71,12 @@ fn registered_lend(
     #[out] window: *mut u64,
     #[out] aliased: *mut u32,
 );
+
+/// Ends the device's reach of what `registered_map` has given, when the work that may use it is done. It stays in the window until `registered_unmap`, while the program takes its bytes back.
+#[op(0x0365)]
+#[sync]
+#[internal]
+fn registered_release(window: u64);
 
 /// Takes back what `registered_map` or `registered_lend` has given, which the program does not use any more.
 #[op(0x0363)]

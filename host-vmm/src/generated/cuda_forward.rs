@@ -1496,6 +1496,10 @@ impl HostMemoryCalls for CudaBackend {
         custom::host_memory::registered_lend(self, call, address, region, region_len, flags, window, aliased)
     }
 
+    fn registered_release(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        custom::host_memory::registered_release(self, call, window)
+    }
+
     fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
         custom::host_memory::registered_unmap(self, call, window)
     }

@@ -1538,6 +1538,13 @@ pub fn dispatch(
                 reply.u32(value);
             }
         }
+        ops::registered_release => {
+            let window = body.u64()?;
+            body.clone().finish()?;
+            if let Err(status) = driver.registered_release(call, window) {
+                return Ok(status);
+            }
+        }
         ops::registered_unmap => {
             let window = body.u64()?;
             body.clone().finish()?;

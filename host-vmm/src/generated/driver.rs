@@ -1077,6 +1077,11 @@ pub trait HostMemoryCalls {
         unsupported()
     }
 
+    /// Ends the device's reach of what `registered_map` has given, when the work that may use it is done. It stays in the window until `registered_unmap`, while the program takes its bytes back.
+    fn registered_release(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        unsupported()
+    }
+
     /// Takes back what `registered_map` or `registered_lend` has given, which the program does not use any more.
     fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
         unsupported()

@@ -2166,6 +2166,17 @@ pub fn registered_lend(
     )
 }
 
+/// Ends the device's reach of what `registered_map` has given, when the work that may use it is done. It stays in the window until `registered_unmap`, while the program takes its bytes back.
+pub fn registered_release(window: u64) -> CuResult {
+    sync(
+        ops::registered_release,
+        |w| {
+            w.u64(window);
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Takes back what `registered_map` or `registered_lend` has given, which the program does not use any more.
 pub fn registered_unmap(window: u64) -> CuResult {
     sync(

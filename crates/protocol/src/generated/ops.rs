@@ -200,6 +200,8 @@ pub const registered_map: u16 = 0x0362;
 pub const registered_unmap: u16 = 0x0363;
 /// `registered_lend`, sync.
 pub const registered_lend: u16 = 0x0364;
+/// `registered_release`, sync.
+pub const registered_release: u16 = 0x0365;
 /// `cuMemsetD8_v2`, sync.
 pub const cuMemsetD8_v2: u16 = 0x03a0;
 /// `cuMemsetD16_v2`, sync.
@@ -792,6 +794,7 @@ pub static ALL: &[&OpInfo] = &[
     &info::registered_map,
     &info::registered_unmap,
     &info::registered_lend,
+    &info::registered_release,
     &info::cuMemsetD8_v2,
     &info::cuMemsetD16_v2,
     &info::cuMemsetD32_v2,
@@ -2429,6 +2432,9 @@ pub mod info {
         class: Class::Sync,
         args: &["address", "region", "region_len", "flags", "window", "aliased"],
     };
+    /// `registered_release`
+    pub static registered_release: OpInfo =
+        OpInfo { op: 0x0365, name: "registered_release", class: Class::Sync, args: &["window"] };
     /// `registered_unmap`
     pub static registered_unmap: OpInfo =
         OpInfo { op: 0x0363, name: "registered_unmap", class: Class::Sync, args: &["window"] };

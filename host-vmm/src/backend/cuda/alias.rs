@@ -150,18 +150,42 @@ impl CudaBackend {
         true
     }
 
+    /// Ends the device's reach of what [`CudaBackend::registered_map`] has given, after the work that may use it.
+    ///
+    /// # Errors
+    /// INVALID_VALUE if nothing of the kind begins there; those of the driver.
+    pub fn registered_release(&self, base: u64) -> CuResult {
+        let is_it = |found: Allocation| found.base == base && found.kind == Kind::Registered;
+        if !self.memory.find(base).is_some_and(is_it) {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: takes nothing.
+        unsafe { self.raw().cuCtxSynchronize() }?;
+        self.end_alias(base);
+        // SAFETY: registered when it was allocated in the window, which is mapped for the life of the process.
+        unsafe { self.raw().cuMemHostUnregister(pointer(base)) }
+    }
+
     /// Takes back what [`CudaBackend::registered_map`] or [`CudaBackend::registered_lend`] has given.
     ///
     /// # Errors
     /// As [`CudaBackend::window_free`].
     pub fn registered_unmap(&self, base: u64) -> CuResult {
+        self.end_alias(base);
+        match self.window_free(base, Kind::Registered) {
+            // It has been released.
+            Err(Status::HOST_MEMORY_NOT_REGISTERED) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn end_alias(&self, base: u64) {
         let mapping = self.aliases.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&base);
         if let Some(mapping) = mapping {
             // SAFETY: registered in `alias`, and taken out of the table by this call alone. What its context took along is refused.
             let _ = unsafe { self.raw().cuMemHostUnregister(pointer(mapping.range.start)) };
             mapping.end(&self.space);
         }
-        self.window_free(base, Kind::Registered)
     }
 }
 

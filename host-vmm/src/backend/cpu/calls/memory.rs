@@ -256,6 +256,15 @@ impl HostMemoryCalls for CpuBackend {
         put(aliased, 0)
     }
 
+    fn registered_release(&self, call: &mut Call<'_>, window: u64) -> CuResult {
+        let live = self.live(call)?;
+        self.scheduler.wait_context(live.key);
+        match self.memory.find(window) {
+            Some(found) if found.base == window && found.kind == Kind::Registered => Ok(()),
+            _ => Err(Status::INVALID_VALUE),
+        }
+    }
+
     fn registered_unmap(&self, call: &mut Call<'_>, window: u64) -> CuResult {
         let live = self.live(call)?;
         self.scheduler.wait_context(live.key);

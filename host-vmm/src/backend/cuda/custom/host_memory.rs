@@ -58,6 +58,12 @@ pub fn registered_lend(
     put(aliased, u32::from(is_aliased))
 }
 
+pub fn registered_release(cuda: &CudaBackend, call: &mut Call<'_>, window: u64) -> CuResult {
+    let result = cuda.registered_release(window);
+    cuda.flushed(call);
+    result
+}
+
 pub fn registered_unmap(cuda: &CudaBackend, call: &mut Call<'_>, window: u64) -> CuResult {
     let result = cuda.registered_unmap(window);
     cuda.flushed(call);
