@@ -313,8 +313,8 @@ fn other_words_on_the_control_connection_end_the_session() {
         frame(Kind::WINDOW_GROWN.0, 8),
         frame(Kind::WINDOW_GROWN.0, 24),
         FrameHeader::new(Kind::WINDOW_GROWN, 0, 0, u32::MAX - 7).encode().to_vec(),
-        // The right answer, once too often.
-        [grown(0, 1), grown(0, 1)].concat(),
+        // The right answer, once too often: what is refused is asked for once more, with a smaller length, and the second may come in time for that.
+        grown(0, 1).repeat(3),
     ];
     cases
         .extend((0..=22).filter(|kind| *kind != Kind::WINDOW_GROWN.0).step_by(2).map(|kind| frame(kind, 16)));
