@@ -60,7 +60,7 @@ extern "C" fn before() {
         if replaced.is_empty() {
             return;
         }
-        let replaced = still_replaced(replaced).into_iter().map(|(pages, _)| pages).collect();
+        let replaced = still_replaced(&replaced);
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping.
         let page = unsafe { mmap_anonymous(core::ptr::null_mut(), PAGE, prot, MapFlags::SHARED) };

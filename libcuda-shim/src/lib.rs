@@ -9,7 +9,7 @@
 //! | `process`, `thread`, `session`, `order` | who owns what: per process, per thread, the connection; order between threads |
 //! | `context`, `owners`, `allocations`, `function`, `module`, `image`, `local_storage`, `legacy` | what the guest knows without asking |
 //! | `log`, `profile` | what the library says, and where time goes, on request |
-//! | `pinned`, `registered`, `reach`, `freeze`, `fork` | host memory that kernels use, the library's and the program's own |
+//! | `pinned`, `registered`, `reach`, `areas`, `freeze`, `fork` | host memory that kernels use, the library's and the program's own |
 //! | `shared_handle` | descriptors by which programs share memory |
 //! | `copy`, `long_copy`, `box_copy`, `chunks`, `callback`, `output` | copies, functions that run in stream order, device printf |
 //! | `capture`, `graph`, `graph_copy`, `graph_copy_node`, `graph_buffers` | which streams are capturing, parameters of graph nodes, copies of pageable memory in graphs |
@@ -17,6 +17,7 @@
 //! Nothing runs when the library is loaded; the first call that needs the host is `cuInit`.
 
 mod allocations;
+mod areas;
 mod background;
 mod box_copy;
 mod call;

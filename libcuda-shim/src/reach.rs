@@ -6,8 +6,8 @@
 //!
 //! * In a virtual machine with a memory broker the pages are pinned where they are, and the worker maps them: any memory that the program may write to.
 //! * Otherwise pages of the window, which both see, take the place of the program's: they get the same bytes, at the same address, while nobody writes there ([`crate::freeze`]). When the registration
-//!   ends, private pages take their place again. Only private, anonymous memory. A child of a fork gets pages of its own ([`crate::fork`]), since what else lies in them, the heap's own words say,
-//!   must not be shared with it.
+//!   ends, private pages take their place again. Only private, anonymous memory whose pages are the range's alone: a child of a fork copies them ([`crate::fork`]), but what else may lie in a
+//!   page, the heap's own words say, changes before it can.
 //!
 //! Other registered memory is known, and copies of it are right.
 //!
@@ -23,6 +23,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mremap_fixed, munmap};
 use transport::Window;
 
+use crate::areas::{Area, Areas, Covered};
 use crate::freeze::Frozen;
 use crate::generated::wire;
 use crate::process::process;
@@ -39,30 +40,26 @@ const STACK_ABOVE: usize = 64 << 10;
 /// Where the device reaches a registered range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// Its place in the window.
-    pub window: u64,
-    /// Whether that is so at the program's own address, too.
+    /// Its place in the window, if it is in one piece there.
+    pub window: Option<u64>,
+    /// Whether that is so at the program's own address, too. One of the two is.
     pub aliased: bool,
-    /// The first page that was replaced, and how many bytes were; none where pages are pinned.
+    /// From where to where it needs pages of areas; none where pages are pinned.
     pub replaced: Option<(usize, usize)>,
-}
-
-impl Reached {
-    /// Pages of the program that were replaced, and where they are in the window.
-    pub fn replacement(&self, start: usize) -> Option<(Range<usize>, u64)> {
-        let (page, len) = self.replaced?;
-        Some((page..page + len, self.window - (start - page) as u64))
-    }
 }
 
 /// Lets the device reach a range that is registered. What is pinned for that is to be kept as long as it does.
 ///
 /// # Errors
 /// NOT_SUPPORTED for a range that cannot be; those of the host.
-pub fn reach(range: Range<usize>, flags: u32) -> Result<(Reached, Option<Pinned>), Status> {
+pub fn reach(
+    range: Range<usize>,
+    flags: u32,
+    areas: &mut Areas,
+) -> Result<(Reached, Option<Pinned>), Status> {
     let session = process().session.get().ok_or(Status::NOT_INITIALIZED)?;
     let reached = match (session.window(), session.broker()) {
-        (Some(window), _) => by_replacing(window, &range, flags).map(|reached| (reached, None)),
+        (Some(window), _) => by_replacing(window, &range, flags, areas).map(|reached| (reached, None)),
         (None, Some(broker)) => {
             by_pinning(broker, &range, flags).map(|(reached, pinned)| (reached, Some(pinned)))
         }
@@ -83,32 +80,102 @@ fn by_pinning(broker: &Device, range: &Range<usize>, flags: u32) -> Result<(Reac
     let (mut place, mut aliased) = (0, 0);
     wire::registered_lend(page, region, len, flags, Some(&mut place), Some(&mut aliased))
         .map_err(|status| format!("the host cannot map it ({status:?})"))?;
-    Ok((Reached { window: place + offset, aliased: aliased != 0, replaced: None }, pinned))
+    Ok((Reached { window: Some(place + offset), aliased: aliased != 0, replaced: None }, pinned))
 }
 
-fn by_replacing(window: &Window, range: &Range<usize>, flags: u32) -> Result<Reached, String> {
-    let end = range.end.checked_next_multiple_of(PAGE).ok_or("it is at the end of the address space")?;
-    let pages = range.start / PAGE * PAGE..end;
+/// The pages that a range is in.
+fn pages_of(range: &Range<usize>) -> Option<Range<usize>> {
+    Some(range.start / PAGE * PAGE..range.end.checked_next_multiple_of(PAGE)?)
+}
+
+/// The bytes before a block of glibc's `malloc`: how far the block's mapping began before them, if it has one of its own, and the length of the rest with this bit set (`malloc/malloc.c`: `prev_size`,
+/// `size`, `IS_MMAPPED`).
+const HEADER: usize = 16;
+const IS_MMAPPED: usize = 2;
+const FLAGS: usize = 7;
+
+/// Pages with a range in them that nothing else is in: whole ones, or those of a block for which `malloc` has made a mapping.
+fn own_pages(maps: &str, range: &Range<usize>) -> Option<Range<usize>> {
+    let pages = pages_of(range)?;
+    if pages == *range {
+        return Some(pages);
+    }
+    let header = range.start.checked_sub(HEADER).filter(|header| header.is_multiple_of(HEADER))?;
+    let mapped = cover(maps, &(header..range.end), |mapping| mapping.is_private_memory())?;
+    // SAFETY: mapped and readable, as was just seen; the words before a block are written by nobody but the allocator, when the block comes and goes.
+    let [before, rest] = unsafe { core::ptr::with_exposed_provenance::<[usize; 2]>(header).read_volatile() };
+    let block = header.checked_sub(before)?..header.checked_add(rest & !FLAGS)?;
+    let whole = block.start.is_multiple_of(PAGE) && block.end.is_multiple_of(PAGE);
+    let inside = mapped.start <= block.start && block.end <= mapped.end && range.end <= block.end;
+    (rest & IS_MMAPPED != 0 && whole && inside).then_some(block)
+}
+
+fn by_replacing(
+    window: &Window,
+    range: &Range<usize>,
+    flags: u32,
+    areas: &mut Areas,
+) -> Result<Reached, String> {
     let maps = read_to_string("/proc/self/maps").map_err(|error| format!("/proc/self/maps: {error}"))?;
-    if !cover(&maps, &pages, |mapping| mapping.is_private_memory()) {
-        return Err(
-            "its pages are not private, anonymous, writable memory, or are those of another registration"
-                .into(),
-        );
+    let there = pages_of(range).filter(|pages| areas.gaps(pages).is_empty());
+    let pages = there
+        .or_else(|| own_pages(&maps, range))
+        .ok_or("it is not of whole pages, nor a block that malloc has mapped by itself")?;
+    let mut added = Vec::new();
+    let mut outcome = Ok(());
+    for gap in areas.gaps(&pages) {
+        match check(&maps, &gap).and_then(|()| add(window, gap, flags)) {
+            Ok(area) => {
+                added.push(area.pages.start);
+                areas.insert(area);
+            }
+            Err(why) => {
+                outcome = Err(why);
+                break;
+            }
+        }
+    }
+    let Covered { place, aliased } = areas.covered(&pages);
+    if outcome.is_ok() && place.is_none() && !aliased {
+        outcome =
+            Err("it shares pages with other registrations, and has another address on the device".into());
+    }
+    if let Err(why) = outcome {
+        areas.unused(&added).into_iter().for_each(|area| {
+            let _ = give_back(&area);
+        });
+        return Err(why);
+    }
+    areas.enter(&pages);
+    let window = place.map(|place| place + (range.start - pages.start) as u64);
+    Ok(Reached { window, aliased, replaced: Some((pages.start, pages.end)) })
+}
+
+/// Whether pages can be replaced.
+///
+/// # Errors
+/// Why not, to be read by people.
+fn check(maps: &str, pages: &Range<usize>) -> Result<(), String> {
+    if cover(maps, pages, |mapping| mapping.is_private_memory()).is_none() {
+        return Err("it is not private, anonymous, writable memory".into());
     }
     // This thread writes there all the while.
     let here = (&raw const pages).addr();
-    if overlap(&pages, &(here.saturating_sub(STACK_BELOW)..here.saturating_add(STACK_ABOVE))) {
+    if overlap(pages, &(here.saturating_sub(STACK_BELOW)..here.saturating_add(STACK_ABOVE))) {
         return Err("it is on the stack of the thread that uses it".into());
     }
+    Ok(())
+}
+
+/// Replaces pages.
+fn add(window: &Window, pages: Range<usize>, flags: u32) -> Result<Area, String> {
     let (mut place, mut aliased) = (0, 0);
     wire::registered_map(pages.start as u64, pages.len() as u64, flags, Some(&mut place), Some(&mut aliased))
         .map_err(|status| format!("the host has no memory for it ({status:?})"))?;
     crate::fork::watch();
-    // SAFETY: the pages are what was looked at above, of which the program has given a part for the registration; the place is theirs from now on.
+    // SAFETY: private memory of the program, a part of which it has given for the registration; the place is theirs from now on.
     unsafe { replace(window, place, &pages) }?;
-    let window = place + (range.start - pages.start) as u64;
-    Ok(Reached { window, aliased: aliased != 0, replaced: Some((pages.start, pages.len())) })
+    Ok(Area::new(pages, place, aliased != 0))
 }
 
 /// Parts of pages that are replaced one after the other.
@@ -169,28 +236,33 @@ unsafe fn take_back(window: &Window, pages: &Range<usize>, place: u64) -> Result
     Ok(())
 }
 
-/// Ends the reach of a range whose registration has ended, and which began at `start`: it becomes private memory again. Where that cannot be, it stays the program's and shared.
+/// Ends the reach of a range whose registration has ended: it becomes private memory again, but for pages that other registrations need. Where that cannot be, it stays the program's and shared.
 ///
 /// # Errors
 /// Those of the host.
-pub fn part(start: usize, reached: Reached, pinned: Option<Pinned>) -> CuResult {
-    if let Some((pages, place)) = reached.replacement(start) {
-        // Now at the latest work that was queued before has reached the pages. After a fault the device does nothing more.
-        let _ = wire::registered_release(place);
-        // SAFETY: the program holds the pages, or has unmapped them, which `restore` looks at.
-        if let Err(why) = unsafe { restore(&pages, place) } {
-            crate::log!(Info, "memory at {start:#x} stays shared with the host: {why}");
-            return Ok(());
-        }
-        return wire::registered_unmap(place);
+pub fn part(range: &Range<usize>, reached: Reached, pinned: Option<Pinned>, areas: &mut Areas) -> CuResult {
+    if let Some((start, end)) = reached.replaced {
+        return areas.leave(&(start..end)).iter().map(give_back).fold(Ok(()), CuResult::and);
     }
-    let Some(pinned) = pinned else { return Ok(()) };
-    let result = wire::registered_unmap(reached.window - pinned.offset_bytes());
+    let (Some(pinned), Some(window)) = (pinned, reached.window) else { return Ok(()) };
+    let result = wire::registered_unmap(window - pinned.offset_bytes());
     // The pages stay pinned until the host has confirmed that it does not use them, whether this waits for it or not.
     if let Err(error) = pinned.release() {
-        crate::log!(Info, "memory at {start:#x} stays pinned for now: {error}");
+        crate::log!(Info, "memory at {:#x} stays pinned for now: {error}", range.start);
     }
     result
+}
+
+/// Takes an area's pages back.
+fn give_back(area: &Area) -> CuResult {
+    // Now at the latest work that was queued before has reached the pages. After a fault the device does nothing more.
+    let _ = wire::registered_release(area.place);
+    // SAFETY: the program holds the pages, or has unmapped them, which `restore` looks at.
+    if let Err(why) = unsafe { restore(&area.pages, area.place) } {
+        crate::log!(Info, "memory at {:#x} stays shared with the host: {why}", area.pages.start);
+        return Ok(());
+    }
+    wire::registered_unmap(area.place)
 }
 
 /// Puts private pages in the place of the window's.
@@ -224,21 +296,21 @@ fn state(window: &Window, maps: &str, pages: &Range<usize>, place: u64) -> Resul
         mapping.file == file
             && mapping.offset.wrapping_sub(mapping.range.start) == offset.wrapping_sub(pages.start)
     };
-    if cover(maps, pages, ours) {
+    if cover(maps, pages, ours).is_some() {
         return Ok(State::Ours);
     }
     let touched = parse(maps).any(|mapping| ours(&mapping) && overlap(&mapping.range, pages));
     Ok(if touched { State::Touched } else { State::Gone })
 }
 
-/// Of ranges of pages with their places in the window, those that are still there.
-pub fn still_replaced(mut all: Vec<(Range<usize>, u64)>) -> Vec<(Range<usize>, u64)> {
+/// Of areas, the pages that are still the window's.
+pub fn still_replaced(areas: &[Area]) -> Vec<Range<usize>> {
     let Some(window) = process().session.get().and_then(|session| session.window()) else {
         return Vec::new();
     };
     let maps = read_to_string("/proc/self/maps").unwrap_or_default();
-    all.retain(|(pages, place)| matches!(state(window, &maps, pages, *place), Ok(State::Ours)));
-    all
+    let ours = |area: &&Area| matches!(state(window, &maps, &area.pages, area.place), Ok(State::Ours));
+    areas.iter().filter(ours).map(|area| area.pages.clone()).collect()
 }
 
 /// Puts private pages with the same contents in the place of others, while nobody writes there.
@@ -307,16 +379,20 @@ fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
     one.start < other.end && other.start < one.end
 }
 
-/// Whether mappings that are as wanted cover all of a range.
-fn cover(maps: &str, range: &Range<usize>, wanted: impl Fn(&Mapping<'_>) -> bool) -> bool {
-    let mut at = range.start;
-    for mapping in parse(maps).filter(|mapping| overlap(&mapping.range, range)) {
-        if mapping.range.start > at || !wanted(&mapping) {
-            return false;
+/// If mappings that are as wanted cover all of a range: how far they go without a gap, both ways.
+fn cover(maps: &str, range: &Range<usize>, wanted: impl Fn(&Mapping<'_>) -> bool) -> Option<Range<usize>> {
+    let mut whole: Range<usize> = 0..0;
+    for mapping in parse(maps) {
+        if !wanted(&mapping) {
+            continue;
         }
-        at = mapping.range.end;
+        let follows = mapping.range.start == whole.end;
+        if !follows && whole.end >= range.end {
+            break;
+        }
+        whole = if follows { whole.start..mapping.range.end } else { mapping.range };
     }
-    at >= range.end
+    (whole.start <= range.start && range.end <= whole.end).then_some(whole)
 }
 
 /// Device and inode of the file that is mapped at an address.
@@ -341,11 +417,13 @@ mod tests {
     #[test]
     fn only_private_anonymous_memory_is_taken() {
         let private = |range: Range<usize>| cover(MAPS, &range, |mapping| mapping.is_private_memory());
-        assert!(private(0x100_0000..0x120_0000), "two mappings in a row");
-        assert!(!private(0x100_0000..0x120_1000), "a guard page");
-        assert!(!private(0x110_0000..0x130_1000), "a gap");
-        for start in [0x40_0000, 0x130_0000, 0x140_0000, 0x7ffc_0000, 0x9000_0000] {
-            assert!(!private(start..start + 0x1000), "{start:#x}");
+        let both = Some(0x100_0000..0x120_0000);
+        assert_eq!(private(0x100_0000..0x120_0000), both, "two mappings in a row");
+        assert_eq!(private(0x110_1000..0x110_2000), both, "more is there");
+        assert_eq!(private(0x110_0000..0x120_1000), None, "a guard page");
+        assert_eq!(private(0x110_0000..0x130_1000), None, "a gap");
+        for start in [0, 0x40_0000, 0x130_0000, 0x140_0000, 0x7ffc_0000, 0x9000_0000] {
+            assert_eq!(private(start..start + 0x1000), None, "{start:#x}");
         }
     }
 
@@ -365,5 +443,30 @@ mod tests {
         let (first, second) = (PAGE + PIECE, PAGE + 2 * PIECE);
         assert_eq!(all, [PAGE..first, first..second, second..second + PAGE]);
         assert_eq!(pieces(&(PAGE..PAGE)).count(), 0);
+    }
+
+    /// The allocator's own words: those of this very process.
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn blocks_with_a_mapping_of_their_own_are_whole_pages() {
+        // More than any threshold below which blocks come from the heap.
+        const LEN: usize = 40 << 20;
+        let large: Vec<u8> = Vec::with_capacity(LEN);
+        let small: Vec<u8> = Vec::with_capacity(100);
+        let maps = read_to_string("/proc/self/maps").unwrap();
+        let start = large.as_ptr().addr();
+        let block = own_pages(&maps, &(start..start + LEN)).expect("mapped by itself");
+        assert!((block.start | block.end).is_multiple_of(PAGE));
+        assert!(block.start < start && start - block.start < PAGE && start + LEN <= block.end, "{block:x?}");
+        assert_eq!(own_pages(&maps, &(start..start + 5)), Some(block.clone()), "the beginning of it");
+        let end = start + LEN + PAGE;
+        assert_eq!(own_pages(&maps, &(start..end)), None, "more than it");
+        for offset in [1, 16, 32] {
+            assert_eq!(own_pages(&maps, &(start + offset..start + LEN)), None, "not its start");
+        }
+        let start = small.as_ptr().addr();
+        assert_eq!(own_pages(&maps, &(start..start + 100)), None, "of the heap");
+        let page = block.start + PAGE;
+        assert_eq!(own_pages(&maps, &(page..page + PAGE)), Some(page..page + PAGE), "whole pages");
     }
 }

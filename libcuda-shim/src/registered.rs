@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use guest_device::Pinned;
 use protocol::status::{CuResult, Status};
 
+use crate::areas::{Area, Areas};
 use crate::reach::{self, Reached};
 
 /// What is known of a range.
@@ -32,8 +33,17 @@ pub struct Registered {
     reached: AtomicUsize,
     /// A launch was given an address of one.
     used: AtomicBool,
-    /// What is pinned for ranges, by their starts. Held while one is made reachable or ceases to be; before `ranges`.
-    pinned: Mutex<HashMap<usize, Pinned>>,
+    /// Held while a range is made reachable or ceases to be; before `ranges`.
+    kept: Mutex<Kept>,
+}
+
+/// What is kept for ranges that the device reaches.
+#[derive(Default)]
+struct Kept {
+    /// Pages that are pinned, by the ranges' starts.
+    pinned: HashMap<usize, Pinned>,
+    /// Pages that are replaced.
+    areas: Areas,
 }
 
 impl Registered {
@@ -51,7 +61,7 @@ impl Registered {
 
     /// INVALID_VALUE for an address inside a range, HOST_MEMORY_NOT_REGISTERED for one outside of all.
     pub fn remove(&self, start: usize) -> CuResult {
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         let removed = self.ranges.write().unwrap_or_else(PoisonError::into_inner).remove(&start);
         let Some(entry) = removed else {
             let inside = self.find(start).is_some();
@@ -60,16 +70,17 @@ impl Registered {
         self.count.fetch_sub(1, Ordering::Release);
         let Some(reached) = entry.reached else { return Ok(()) };
         self.reached.fetch_sub(1, Ordering::Release);
-        reach::part(start, reached, pinned.remove(&start))
+        let Kept { pinned, areas } = &mut *kept;
+        reach::part(&(start..start + entry.len), reached, pinned.remove(&start), areas)
     }
 
-    /// Pages of the program that those of the window have replaced, with their places there.
-    pub fn replaced(&self) -> Vec<(Range<usize>, u64)> {
-        if self.reached.load(Ordering::Acquire) == 0 {
-            return Vec::new();
-        }
-        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
-        ranges.iter().filter_map(|(start, entry)| entry.reached?.replacement(*start)).collect()
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pages of the program that those of the window have replaced.
+    pub fn replaced(&self) -> Vec<Area> {
+        if self.reached.load(Ordering::Acquire) == 0 { Vec::new() } else { self.kept().areas.all() }
     }
 
     /// Whether kernels have been given registered memory of this program, so that they are likely to be given more of it, or to find its address in what they read.
@@ -99,8 +110,10 @@ impl Registered {
                 continue;
             }
             match entry.reached {
-                Some(reached) if reached.aliased => {}
-                Some(reached) => *word = (reached.window + (address - start) as u64).to_ne_bytes(),
+                Some(Reached { aliased: false, window: Some(window), .. }) => {
+                    *word = (window + (address - start) as u64).to_ne_bytes();
+                }
+                Some(_) => {}
                 None => open |= !entry.refused,
             }
         }
@@ -141,35 +154,38 @@ impl Registered {
     /// # Errors
     /// INVALID_VALUE for an address that is not registered; those of [`reach::reach`].
     pub fn device_address(&self, address: usize) -> Result<u64, Status> {
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         let (start, entry) = self.find(address).ok_or(Status::INVALID_VALUE)?;
         let reached = match entry.reached {
             Some(reached) => reached,
             None if entry.refused => return Err(Status::NOT_SUPPORTED),
             None => {
-                let reached = reach::reach(start..start + entry.len, entry.flags);
+                let reached = reach::reach(start..start + entry.len, entry.flags, &mut kept.areas);
                 let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
                 if let Some(entry) = ranges.get_mut(&start) {
                     entry.reached = reached.as_ref().ok().map(|(reached, _)| *reached);
                     entry.refused = reached.is_err();
                 }
-                let (reached, kept) = reached?;
-                pinned.extend(kept.map(|kept| (start, kept)));
+                let (reached, pinned) = reached?;
+                kept.pinned.extend(pinned.map(|pinned| (start, pinned)));
                 self.reached.fetch_add(1, Ordering::Release);
                 reached
             }
         };
-        Ok(if reached.aliased { address as u64 } else { reached.window + (address - start) as u64 })
+        match reached.window {
+            Some(window) if !reached.aliased => Ok(window + (address - start) as u64),
+            _ => Ok(address as u64),
+        }
     }
 
-    /// Where in the window a registered address is, if the device reaches it.
+    /// Where in the window a registered address is, if the device reaches it and all of its range is there in one piece.
     #[inline]
     pub fn place(&self, address: usize) -> Option<u64> {
         if self.reached.load(Ordering::Acquire) == 0 {
             return None;
         }
         let (start, entry) = self.find(address)?;
-        Some(entry.reached?.window + (address - start) as u64)
+        Some(entry.reached?.window? + (address - start) as u64)
     }
 }
 
@@ -222,11 +238,14 @@ mod tests {
         let params = [0, 0x10_000f, 0x10_0010, 0x10_0050, 0x10_0110, 0x10_0111, u64::MAX];
         let (unchanged, elsewhere) =
             (params.to_vec(), vec![0, 0x10_000f, 0x7010, 0x7050, 0x7110, 0x10_0111, u64::MAX]);
-        let reached = |aliased| Some(Reached { window: 0x7010, aliased, replaced: Some((0x10_0000, 4096)) });
+        let reached =
+            |aliased| Some(Reached { window: Some(0x7010), aliased, replaced: Some((0x10_0000, 0x10_1000)) });
+        let in_pieces = Some(Reached { window: None, aliased: true, replaced: Some((0x10_0000, 0x10_1000)) });
         for (reached, refused, expected) in [
             (None, false, (&unchanged, true)),
             (None, true, (&unchanged, false)),
             (reached(true), false, (&unchanged, false)),
+            (in_pieces, false, (&unchanged, false)),
             (reached(false), false, (&elsewhere, false)),
         ] {
             let (found, open) = translated(&with(reached, refused), &params);
@@ -234,10 +253,5 @@ mod tests {
         }
         assert_eq!(translated(&Registered::default(), &params), (unchanged.clone(), false));
         assert!(!translated(&with(None, false), &[0x10_0111]).1);
-        assert_eq!(
-            reached(true).unwrap().replacement(0x10_0010),
-            Some((0x10_0000..0x10_1000, 0x7000)),
-            "the whole page"
-        );
     }
 }

@@ -1,5 +1,6 @@
 // Memory of the program that kernels use where it is: cudaHostRegister.
 #include <atomic>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -148,49 +149,46 @@ static void never_asked() {
     // More than is replaced at a time where pages are replaced.
     const unsigned count = 20000000;
     unsigned *block = static_cast<unsigned *>(malloc(count * sizeof(unsigned)));
-    std::vector<unsigned> little(1000), neighbour(1000, 5);
+    unsigned *little = pages(4096);
     for (unsigned i = 0; i < count; i++)
         block[i] = i;
     CHECK(cudaHostRegister(block, count * sizeof(unsigned), cudaHostRegisterDefault));
-    CHECK(cudaHostRegister(little.data(), little.size() * sizeof(unsigned), cudaHostRegisterDefault));
+    CHECK(cudaHostRegister(little, 4096, cudaHostRegisterDefault));
     bump<<<64, 256>>>(block, count, 3);
-    bump<<<1, 256>>>(little.data(), little.size(), 4);
+    bump<<<1, 256>>>(little, 1024, 4);
     CHECK_KERNEL();
     for (unsigned i = 0; i < count; i++)
         EXPECT(block[i] == i + 3, "element %u: %u", i, block[i]);
-    for (unsigned i = 0; i < little.size(); i++)
-        EXPECT(little[i] == 4 && neighbour[i] == 5, "element %u: %u %u", i, little[i], neighbour[i]);
+    for (unsigned i = 0; i < 1024; i++)
+        EXPECT(little[i] == 4, "element %u: %u", i, little[i]);
 
     // Registered after a kernel has used such memory, and found by the kernel in it.
     std::vector<unsigned> out(100000);
-    Job *job = new Job;
+    Job *job = static_cast<Job *>(aligned_alloc(4096, 4096));
     CHECK(cudaHostRegister(out.data(), out.size() * sizeof(unsigned), cudaHostRegisterDefault));
     *job = same_address ? Job{block, out.data(), 1000} : Job{on_device(block), on_device(out.data()), 1000};
-    CHECK(cudaHostRegister(job, sizeof(Job), cudaHostRegisterDefault));
+    CHECK(cudaHostRegister(job, 4096, cudaHostRegisterDefault));
     follow<<<1, 128>>>(job);
     CHECK_KERNEL();
     for (unsigned i = 0; i < 1000; i++)
         EXPECT(out[i] == 2 * (i + 3) + 1, "followed, element %u: %u", i, out[i]);
     EXPECT(job->count == 1000 && out[1000] == 0, "%u %u", job->count, out[1000]);
-    CHECK(cudaHostUnregister(little.data()));
-    little.resize(100000, 9);
-    EXPECT(little[999] == 4 && little[1000] == 9, "moved: %u %u", little[999], little[1000]);
+    CHECK(cudaHostUnregister(little));
+    munmap(little, 4096);
     CHECK(cudaHostUnregister(job));
     CHECK(cudaHostUnregister(out.data()));
     CHECK(cudaHostUnregister(block));
     EXPECT(block[7] == 10, "%u", block[7]);
     free(block);
-    delete job;
+    free(job);
     printf("registered: kernels get the program's pointers\n");
 }
 
 // A child of a fork has the memory as it was, and writes to its own.
-static void forked() {
-    const unsigned count = MIB / sizeof(unsigned);
-    unsigned *block = static_cast<unsigned *>(malloc(MIB));
+static void forked_once(unsigned *block, unsigned count) {
     for (unsigned i = 0; i < count; i++)
         block[i] = i;
-    CHECK(cudaHostRegister(block, MIB, cudaHostRegisterMapped));
+    CHECK(cudaHostRegister(block, count * sizeof(unsigned), cudaHostRegisterMapped));
     bump<<<64, 256>>>(on_device(block), count, 1);
     CHECK_KERNEL();
     fflush(stdout);
@@ -202,7 +200,8 @@ static void forked() {
         int bad = read(go[0], &byte, 1) != 1;
         for (unsigned i = 0; i < count; i++)
             bad |= block[i] != i + 1;
-        memset(block, 0xee, MIB);
+        memset(block, 0xee, count * sizeof(unsigned));
+        std::vector<int> more(5000, 1);
         _exit(bad);
     }
     EXPECT(child > 0, "no child");
@@ -218,9 +217,38 @@ static void forked() {
     for (unsigned i = 0; i < count; i++)
         EXPECT(block[i] == (i == 3 ? 79 : i + 3), "after the fork, element %u: %u", i, block[i]);
     CHECK(cudaHostUnregister(block));
-    free(block);
     close(go[0]);
     close(go[1]);
+}
+
+// Beside threads that use the heap, in whose midst one of the blocks is.
+static void forked() {
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> damaged{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 2; t++)
+        threads.emplace_back([&] {
+            std::vector<std::vector<unsigned char>> live(100);
+            for (unsigned n = 0; !stop; n++) {
+                std::vector<unsigned char> &block = live[n % live.size()];
+                for (unsigned char byte : block)
+                    damaged += byte != static_cast<unsigned char>(block.size());
+                const size_t size = 16 + n * 37 % 3000;
+                block = std::vector<unsigned char>(size, static_cast<unsigned char>(size));
+            }
+        });
+    for (int round = 0; round < 5; round++) {
+        unsigned *mapped = pages(MIB);
+        forked_once(mapped, MIB / sizeof(unsigned));
+        munmap(mapped, MIB);
+        unsigned *heap = static_cast<unsigned *>(aligned_alloc(4096, 16384));
+        forked_once(heap, 4096);
+        free(heap);
+    }
+    stop = true;
+    for (std::thread &thread : threads)
+        thread.join();
+    EXPECT(damaged == 0, "%u bytes of other blocks", damaged.load());
     printf("registered: a forked child has its own\n");
 }
 
