@@ -21,7 +21,7 @@ use crate::freeze::SignalsHeld;
 use crate::process::process;
 use crate::reach::{make_private, still_replaced};
 
-/// After this the parent goes on: the child has been killed, or could not be made. Copying takes 0.2 s a gigabyte.
+/// After this the parent goes on: the child has been killed, or could not be made. Several times what copying takes.
 const PATIENCE_PER_GIB: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_micros(50);

@@ -3,7 +3,7 @@
 //!
 //! All mutable state of the library hangs off one [`Process`], reached through a page that the kernel zeroes in a forked child
 //! (`MADV_WIPEONFORK`). So a child sees "no state", closes what it inherited, and starts afresh with locks of its own: no `atfork`
-//! handlers (which would outlive a `dlclose`), no process-id system call on hot paths.
+//! handlers (but for registered memory, see [`crate::fork`]), no process-id system call on hot paths.
 //!
 //! Unsafe because: the page is raw memory, and states are leaked so that exit handlers may still use them.
 //!
