@@ -58,13 +58,16 @@ impl Contexts {
     }
 
     fn counted(&self, tables: &Tables) {
-        if tables.contexts.len() > 1 {
+        // Runtimes know the primary contexts of all devices; nothing can be in one that is not retained.
+        let created = tables.contexts.values().filter(|context| !context.primary).count();
+        let retained = tables.primaries.values().filter(|primary| primary.retained > 0).count();
+        if created + retained > 1 {
             // Who makes a context and then tells another thread of it has ordered the two already.
             self.several.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether there has been more than one context at a time, so that something of one may be used in another.
+    /// Whether there has been more than one context in use at a time, so that something of one may be used in another.
     #[inline]
     pub fn several(&self) -> bool {
         self.several.load(Ordering::Relaxed)
@@ -169,13 +172,15 @@ impl Contexts {
                 cache_config: 0,
                 api_version: API_VERSION,
             });
-            self.counted(t);
         });
     }
 
     pub fn primary_retained(&self, device: i32, handle: u64) {
         self.primary_known(device, handle);
-        self.write(|t| t.primaries.entry(device).or_default().retained += 1);
+        self.write(|t| {
+            t.primaries.entry(device).or_default().retained += 1;
+            self.counted(t);
+        });
     }
 
     /// Returns whether this was the last reference.
@@ -245,7 +250,8 @@ mod tests {
     #[test]
     fn only_living_contexts_of_their_own_are_strangers() {
         let contexts = Contexts::default();
-        contexts.primary_known(0, 77);
+        contexts.primary_retained(0, 77);
+        contexts.primary_known(1, 78);
         assert!(!contexts.several());
         contexts.created(5, 0, 0);
         assert!(contexts.several());

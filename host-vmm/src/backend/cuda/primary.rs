@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::status::{CuResult, Status};
 
-use super::CudaBackend;
+use super::{CudaBackend, private};
 use crate::generated::cuda_raw::Kind;
 
 #[derive(Default)]
@@ -32,6 +32,34 @@ impl CudaBackend {
     /// Those of cuDevicePrimaryCtxRetain.
     pub fn primary(&self, device: i32) -> CuResult<(u64, u64)> {
         self.with_primary(device, |_| ())
+    }
+
+    /// Id of a device's primary context, which is left as it is: runtimes ask for those of all devices at their start, and a context takes a device hundreds of MiB and the start a tenth of
+    /// a second.
+    ///
+    /// # Errors
+    /// INVALID_DEVICE; those of the driver.
+    pub fn primary_id(&self, device: i32) -> CuResult<u64> {
+        let mut devices = self.primaries.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = devices.get(&device).filter(|known| known.id != 0) {
+            return Ok(known.id);
+        }
+        if !(0..self.count()?).contains(&device) {
+            return Err(Status::INVALID_DEVICE);
+        }
+        match private::primary_context(self.raw(), device) {
+            Ok(raw) => {
+                let id = self.handles.enter(Kind::CUcontext, raw, 0).map_err(|_| Status::OUT_OF_MEMORY)?;
+                devices.insert(device, Primary { id, raw, ..Primary::default() });
+                Ok(id)
+            }
+            // Then it has to be made to be known.
+            Err(Status::NOT_SUPPORTED) => {
+                drop(devices);
+                self.primary(device).map(|(id, _)| id)
+            }
+            Err(status) => Err(status),
+        }
     }
 
     /// The program retains it.

@@ -576,7 +576,7 @@ pub fn pool_set_attribute(
 }
 
 pub fn primary_context(cuda: &CudaBackend, _: &mut Call<'_>, device: i32, ctx: Option<&mut u64>) -> CuResult {
-    put(ctx, cuda.primary(device)?.0)
+    put(ctx, cuda.primary_id(device)?)
 }
 
 /// Stream callbacks are called also after an error, host functions are not.
