@@ -58,7 +58,7 @@ impl Contexts {
     }
 
     fn counted(&self, tables: &Tables) {
-        // Runtimes know the primary contexts of all devices; nothing can be in one that is not retained.
+        // Runtimes know the primary contexts of all devices, and use those that they retain.
         let created = tables.contexts.values().filter(|context| !context.primary).count();
         let retained = tables.primaries.values().filter(|primary| primary.retained > 0).count();
         if created + retained > 1 {
